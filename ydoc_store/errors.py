@@ -1,0 +1,176 @@
+"""One error tree, split by whose fault it is.
+
+Every leaf knows the WebSocket close code and the HTTP status with which it is told, and the exit code of the
+command line. Nothing here imports anything of ours; adapters translate, they never invent codes of their own.
+Close codes 4400 to 4499 stop a stock y-websocket client for good, every other code makes it come back
+(wire protocol, dialect A), so a refusal that would repeat for ever is a 44xx and a passing trouble is not.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class YdocError(Exception):
+    """Whatever this product raises on purpose. The message is meant for the person who has to act."""
+
+    close_code: ClassVar[int] = 1011
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+
+# The sender's fault: the same bytes will be refused again.
+
+
+class ClientFault(YdocError):
+    """The peer sent something that we refuse; nothing of it was stored."""
+
+    close_code = 1008
+    http_status = 400
+    exit_code = 5
+
+
+class InvalidFrame(ClientFault):
+    """A frame that is no message of its dialect."""
+
+
+class TextFrame(InvalidFrame):
+    """A text frame where only binary frames are spoken."""
+
+    close_code = 1003
+
+
+class InvalidUpdate(ClientFault):
+    """Bytes that are no Yjs v1 update within the limits: a client would send them again at every reconnect."""
+
+    close_code = 4400
+
+
+class InvalidName(ClientFault):
+    """A document name outside the rule; a browser cannot see an HTTP 400, so sockets are closed with 4400."""
+
+    close_code = 4400
+
+
+class TooLarge(ClientFault):
+    """An update, or a document, over its size. 1009 would make y-websocket reconnect for ever."""
+
+    close_code = 4413
+    http_status = 413
+
+
+class UnknownPath(ClientFault):
+    """No document lives under this URL."""
+
+    close_code = 4404
+    http_status = 404
+
+
+class Unauthenticated(ClientFault):
+    close_code = 4401
+    http_status = 401
+
+
+class Forbidden(ClientFault):
+    close_code = 4403
+    http_status = 403
+
+
+class NoSuchDocument(ClientFault):
+    """Nothing was ever accepted under this name."""
+
+    close_code = 4404
+    http_status = 404
+    exit_code = 4
+
+
+class DocumentDeleted(ClientFault):
+    """The document has a tombstone; it stays deleted until someone recreates it."""
+
+    close_code = 4404
+    http_status = 410
+    exit_code = 4
+
+
+class EpochChanged(ClientFault):
+    """The peer holds another history of this document: it must reload, never merge."""
+
+    close_code = 4409
+    http_status = 409
+
+
+class AheadOfLog(ClientFault):
+    """A delete of content that this log has never seen: the peer must sync again and bring that content."""
+
+    close_code = 1012
+    http_status = 409
+
+
+class SlowMember(ClientFault):
+    """A reader that took no byte for too long, or whose outbox is over its cap."""
+
+    close_code = 1013
+
+
+# Our side's trouble: the same bytes may be accepted later.
+
+
+class ServerFault(YdocError):
+    close_code = 1013
+    http_status = 503
+    exit_code = 3
+
+
+class StorageUnavailable(ServerFault):
+    """Postgres cannot be reached, or did not answer in time. Nothing was accepted."""
+
+
+class StorageBusy(ServerFault):
+    """A lock or statement time-out, a serialisation failure: known to have been rolled back."""
+
+
+class CommitUnknown(ServerFault):
+    """The COMMIT's outcome is not known. It is never retried blindly: the members sync again instead."""
+
+    close_code = 1012
+
+
+class RoomDiscarded(ServerFault):
+    """What this room remembered can no longer be trusted; members come back and load it anew."""
+
+    close_code = 1012
+
+
+class Draining(ServerFault):
+    """This process is stopping; another one, or its successor, takes the connection."""
+
+    close_code = 1001
+
+
+class CorruptDocument(ServerFault):
+    """The stored log does not hold together (a hole, a wrong end). It is never opened as an empty document."""
+
+    close_code = 1011
+    http_status = 500
+    exit_code = 1
+
+
+# The operator's to mend.
+
+
+class OperatorFault(YdocError):
+    exit_code = 2
+
+
+class SettingInvalid(OperatorFault):
+    """A setting that is unknown, out of range, or unsafe together with another one."""
+
+
+class SchemaMismatch(OperatorFault):
+    """The database's schema is older or newer than this release can work on, or a migration file was edited."""
+
+
+class EmbeddedPostgresFailed(OperatorFault):
+    """The Postgres of our own could not be started; the message says why and what to do."""
+
+    exit_code = 3
