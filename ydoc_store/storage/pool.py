@@ -1,0 +1,139 @@
+"""One database: its pool, its transactions, and the one place where asyncpg's errors become ours.
+
+A caller of this package never sees an asyncpg exception: whatever is raised between `mapping_errors()` is either
+`StorageBusy` (known to have been rolled back), `StorageUnavailable` (no answer, nothing accepted) or, where a
+commit was under way, `CommitUnknown`, which only the appender and the compactor can judge. No SQL of a table
+lives here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Self
+
+import asyncpg
+
+from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable, YdocError
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+
+APPLICATION_NAME = "ydoc-store"
+
+# Rolled back by the server, and worth another try later: locks, time-outs, deadlocks, a full disk, shutdown.
+_BUSY = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionTimeoutError,
+)
+_GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    OSError,
+    TimeoutError,
+)
+
+
+@contextlib.contextmanager
+def mapping_errors(doing: str) -> Iterator[None]:
+    """Whatever asyncpg or the socket raises inside leaves as one of ours; `doing` says what was tried."""
+    try:
+        yield
+    except YdocError:
+        raise
+    except _BUSY as error:
+        raise StorageBusy(f"{doing}: {_words(error)}") from error
+    except _GONE as error:
+        raise StorageUnavailable(f"{doing}: {_words(error)}") from error
+    except asyncpg.PostgresError as error:
+        raise ServerFault(f"{doing}: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    # A time-out carries no text of its own.
+    return str(error) or type(error).__name__
+
+
+class Database:
+    """A pool of connections with our session settings; every borrowed connection is given back clean.
+
+    Sessions set `synchronous_commit = on` themselves, because the promise must not depend on a default that an
+    operator may have relaxed for other databases on the same server.
+    """
+
+    def __init__(self, url: str, pool: asyncpg.Pool[asyncpg.Record], session: dict[str, str], connect_s: float):
+        self.url = url
+        self._pool = pool
+        self._session = session
+        self._connect_timeout_s = connect_s
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 10,
+        statement_timeout_s: float = 30.0,
+        lock_timeout_s: float = 2.0,
+        connect_timeout_s: float = 10.0,
+    ) -> Self:
+        """Connect once, so that a wrong URL is told now and not at the first query.
+
+        Raises StorageUnavailable within about `connect_timeout_s` seconds.
+        """
+        session = {
+            "application_name": APPLICATION_NAME,
+            "synchronous_commit": "on",
+            "statement_timeout": f"{statement_timeout_s * 1000:.0f}",
+            "lock_timeout": f"{lock_timeout_s * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{statement_timeout_s * 2000:.0f}",
+            "timezone": "UTC",
+        }
+        with mapping_errors("connecting to the database"):
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=pool_size,
+                timeout=connect_timeout_s,
+                command_timeout=statement_timeout_s + 5,
+                server_settings=session,
+            )
+        return cls(url, pool, session, connect_timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection outside any transaction. Raises StorageUnavailable when none is free in time."""
+        with mapping_errors("using the database"):
+            async with self._pool.acquire(timeout=self._connect_timeout_s) as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a READ COMMITTED transaction, committed when the block ends without an error."""
+        async with self.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def connect_alone(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection of its own outside the pool, for a lane of the appender or a listener; close it yourself."""
+        with mapping_errors("connecting to the database"):
+            return await asyncpg.connect(self.url, timeout=self._connect_timeout_s, server_settings=self._session)
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Close every connection; those still busy after `timeout_s` are cut."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._pool.close()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._pool.terminate()
