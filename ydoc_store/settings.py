@@ -1,0 +1,362 @@
+"""Every YDOC_* variable, with its unit, its default and the reason for that default.
+
+The only module that reads the environment. A setting's docstring is printed by `ydoc-store settings`, so it says
+why the default is what it is, not what the name says already. Nothing here acts on a setting. A flag beats a
+variable, a variable (or the file that its `…_FILE` names, for a secret) beats the default; an empty variable
+counts as unset, because compose files cannot leave one out. Names under YDOC_TEST_ belong to the tests.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ydoc_store.errors import SettingInvalid
+
+PREFIX = "YDOC_"
+EXEMPT_PREFIX = "YDOC_TEST_"
+SECRETS = frozenset({"database_url"})
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+Source = Literal["default", "environment", "file", "flag"]
+
+
+class Unit(NamedTuple):
+    """Marks a setting's type with the unit that `describe` reports."""
+
+    name: str
+
+
+def parse_size(value: object) -> object:
+    """Bytes from `4096`, `256KiB`, `16 MiB` or `2GiB`. Anything that is no string is left to the type.
+
+    Raises ValueError, which pydantic turns into an error of that setting.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+)\s*(B|KiB|MiB|GiB)?\s*", value, re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise ValueError("not a size: write bytes, or a whole number with KiB, MiB or GiB")
+    factor = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}[(found[2] or "B").lower()]
+    return int(found[1]) * factor
+
+
+Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=1), Unit("bytes")]
+InlineBytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=5_900), Unit("bytes")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Unit("s")]
+SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("s")]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("ms")]
+Days = Annotated[int, Field(ge=0), Unit("days")]
+Count = Annotated[int, Field(ge=1), Unit("count")]
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+def default_data_dir() -> Path:
+    """Where the embedded Postgres keeps its files when nobody says otherwise.
+
+    Root gets a folder outside its home, which is closed to the unprivileged account that Postgres then runs as.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/ydoc-store")
+    chosen = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(chosen) if chosen.startswith("/") else Path.home() / ".local" / "share") / "ydoc-store"
+
+
+class Settings(BaseSettings):
+    """What one process was told, checked as a whole and unchangeable. Made by `Settings.load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    # Where it listens, where the data lies
+    host: str = "127.0.0.1"
+    """Loopback, because the server is open to whoever reaches it until identities are configured."""
+    port: Annotated[int, Field(ge=0, le=65535), Unit("port")] = 1234
+    """The port that y-websocket's own examples use, for HTTP and WebSocket alike; 0 lets the system choose."""
+    open_to_network: bool = False
+    """Off, because anyone who reaches an open server reads and writes every document."""
+    database_url: SecretStr | None = None
+    """Unset, so that a first run needs nothing installed: a Postgres of our own is started in the data folder."""
+    data_dir: Folder = Field(default_factory=default_data_dir)
+    """Outside the working directory, so that a second start from elsewhere finds the same documents."""
+    no_compactor: bool = False
+    """Off, so that one process is a whole service; set it where `ydoc-compactor run` has a host of its own."""
+    connections_max: Count = 10_000
+    """At 24 KiB an idle connection this is 240 MiB; the process's file limit must allow it too."""
+
+    # What is told
+    log_format: Literal["console", "json"] = "console"
+    """A person starts it first; a log collector wants json."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What an operator acts on; debug adds one line a connection."""
+    database_grace_s: Seconds = 30
+    """A failover takes 10 to 30 s, and restarting a relay meanwhile only adds a reconnect storm to it."""
+    compact_lag_s_max: Seconds = 600
+    """Ready turns degraded when due work waits longer: 60 missed sweeps are no jitter."""
+    metrics_refresh_interval_s: Seconds = 15
+    """The backlog's gauges cost one query over the heads; scrapers ask every 15 s or less often."""
+
+    # Postgres
+    pool_size: Count = 10
+    """Loads and reads beside the append lanes; ten processes then stay within Postgres's 100 connections."""
+    connect_timeout_s: Seconds = 10
+    """A database that starts or fails over answers within it; a wrong address is still told soon."""
+    statement_timeout_s: Seconds = 30
+    """Stock clients give up on a silent socket after 30 s, so a longer load has nobody waiting for it."""
+    lock_timeout_s: Seconds = 2
+    """One head held by somebody's open transaction must not stall every document of its lane."""
+
+    # The appender
+    append_lanes: Annotated[int, Field(ge=1, le=64), Unit("count")] = 1
+    """Commits of all lanes share one WAL flush: a second lane splits the batches before it adds speed."""
+    append_timeout_s: Seconds = 5
+    """A stalled database must be told to editors within 5 s, not when TCP gives up."""
+    append_batch_bytes_max: Bytes = 4 * MIB
+    """Bounds for how long an import can hold its lane; typing never reaches it."""
+    append_batch_updates_max: Count = 10_000
+    """At some 50,000 updates/s this is a fifth of a second: a burst delays its neighbours by no more."""
+    append_batch_documents_max: Count = 1_000
+    """Each head is a row lock held until the commit; a thousand keep a lane's locks short."""
+    append_queue_bytes_max: Bytes = 64 * MIB
+    """Past it reading pauses: what waits for a commit is memory, and 64 MiB are seconds of the busiest load."""
+
+    # Limits on one update and one document
+    update_bytes_max: Bytes = 16 * MIB
+    """A pasted photograph fits; larger things belong into a blob store, with a link in the document."""
+    document_bytes_max: Annotated[Bytes, Field(le=900 * MIB)] = 256 * MIB
+    """Snapshot and tail together: what a browser can still hold. Postgres itself ends at 1 GiB a value."""
+    document_warn_share: Annotated[float, Field(gt=0, le=1), Unit("share")] = 0.8
+    """A growing document is noticed while a fifth is left, before its editors are refused."""
+    update_structs_max: Count = 100_000
+    """New structs in one update: an hour of typing brings some thousand. What is only repeated does not count."""
+    update_clients_max: Count = 10_000
+    """New client ids in one update: years of daily sessions; each costs every reader an entry for ever."""
+    update_delete_ranges_max: Count = 100_000
+    """New delete ranges in one update; mere repeats, which every reconnect brings, are bounded by bytes alone."""
+    nesting_max: Annotated[int, Field(ge=1, le=100), Unit("levels")] = 64
+    """Values nested some thousand deep crash native decoders, and 64 is deeper than anyone writes."""
+
+    # Awareness
+    awareness_bytes_max: Bytes = 16 * KIB
+    """A message holds a name, a colour and a cursor for each entry, a few hundred bytes."""
+    awareness_entries_max: Count = 100
+    """Stock clients send their own entry and repeat what they hear, a handful at a time."""
+    awareness_timeout_s: Annotated[Seconds, Field(gt=15)] = 30
+    """Stock clients renew every 15 s and forget others after 30 s; so do we."""
+
+    # Members, rooms and the first sync
+    outbox_bytes_max: Bytes = 8 * MIB
+    """A live member is at most this far behind; coming back costs it one sync, and no memory here."""
+    slow_member_s: Seconds = 30
+    """A socket that took no byte for as long as stock clients wait themselves is gone."""
+    sync_piece_bytes_max: Annotated[Bytes, Field(ge=4 * KIB)] = 256 * KIB
+    """Clients drop a socket after 30 s without a whole message: this piece crosses 100 kbit/s in 21 s."""
+    room_cache_bytes_max: Bytes = 1 * MIB
+    """Most documents fit whole, so that a second reader costs no query."""
+    process_cache_bytes_max: Bytes = 256 * MIB
+    """All rooms' caches together; past it the ones unused longest are dropped."""
+    room_idle_s: SecondsOrNone = 5
+    """A reload or a lost wireless link finds its room still loaded: stock clients retry within 2.5 s."""
+    keepalive_interval_s: Annotated[Seconds, Field(lt=30)] = 15
+    """Stock clients drop a socket after 30 s without a data message, and WebSocket pings do not count."""
+    handshake_timeout_s: Seconds = 10
+    """A browser's upgrade takes well under a second even on a phone; the rest are idle sockets."""
+    drain_timeout_s: Seconds = 20
+    """Leaves 10 s of the 30 s that orchestrators commonly grant before they kill."""
+
+    # Other nodes
+    poll_interval_s: Seconds = 1
+    """A lost hint costs at most this; one query a node covers all its rooms."""
+    hint_grace_ms: Milliseconds = 5
+    """A gap usually closes by itself when the hint that was overtaken comes; reading the log costs more."""
+    notify_inline_bytes_max: InlineBytes = 5_700
+    """In base64 7,600 characters: NOTIFY carries 7,999, and the rest holds document, seq and node."""
+
+    # The compactor
+    compact_tail_rows: Count = 500
+    """The most rows that a cold reader reads beside the snapshot; merging 1,000 takes some 12 ms."""
+    compact_tail_bytes: Bytes = 256 * KIB
+    """Where a tail starts to cost a reader more than the snapshot of a usual document."""
+    compact_tail_age_s: Seconds = 3_600
+    """An abandoned document is tidied within the hour, and an edited one not for every pause."""
+    sweep_interval_s: Seconds = 10
+    """The busiest document gains a few thousand rows in it; merging 10,000 takes some 94 ms."""
+    sweep_jitter_s: SecondsOrNone = 2
+    """Compactors started by one deployment would otherwise all look at the same moment."""
+    sweep_documents_max: Count = 500
+    """A sweep ends, so that the next sees what became more urgent meanwhile."""
+    compact_run_rows_max: Count = 100_000
+    """Merging 100,000 rows takes about a second; a longer tail is merged in several transactions."""
+    compact_run_bytes_max: Bytes = 64 * MIB
+    """What the worker reads at once: merging takes several times its input in memory."""
+    compact_worker_memory_bytes_max: Bytes = 2 * GIB
+    """Eight times the largest document; a merge that runs away ends its worker, not the host."""
+    compact_timeout_s: Seconds = 120
+    """A history of 259,778 updates folds in 2 s; a worker that needs two minutes hangs."""
+    compact_failures_max: Count = 3
+    """A lost connection or a restart explains two failures in a row; the third is the document's."""
+    history_days: Days = 7
+    """A mistake noticed after a week's holiday can still be replayed; 0 keeps no history."""
+    history_bases_min: Count = 1
+    """Segments can be replayed only on a kept snapshot, so at least one older than the window stays."""
+
+    # Tests
+    failpoints: str = ""
+    """For tests only: names of steps at which the process stops or dies, separated by commas."""
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The largest frame that a socket may bring, in bytes: an update, its message header and an address."""
+        return self.update_bytes_max + 64
+
+    @property
+    def document_warn_bytes(self) -> int:
+        """From this size on, in bytes, a document counts as near its limit."""
+        return int(self.document_bytes_max * self.document_warn_share)
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if self.update_bytes_max > self.document_bytes_max:
+            raise ValueError("YDOC_UPDATE_BYTES_MAX is over YDOC_DOCUMENT_BYTES_MAX: no document could hold it")
+        if self.outbox_bytes_max < self.sync_piece_bytes_max:
+            raise ValueError("YDOC_OUTBOX_BYTES_MAX is under YDOC_SYNC_PIECE_BYTES_MAX")
+        if self.lock_timeout_s > self.statement_timeout_s:
+            raise ValueError("YDOC_LOCK_TIMEOUT_S is over YDOC_STATEMENT_TIMEOUT_S and would never be reached")
+        return self
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, object] | None = None) -> Settings:
+        """The settings of this process, or SettingInvalid with every reason in its text.
+
+        `overrides` are flags by field name; a flag that is None was not given. Unknown YDOC_* variables are
+        refused by name. A secret's value appears in no message.
+        """
+        flags = {name: value for name, value in (overrides or {}).items() if value is not None}
+        variables = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+        _refuse_unknown(variables)
+        files = {name: value for name, value in _read_secret_files(variables).items() if name not in flags}
+        values: dict[str, Any] = {**files, **flags}
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            raise SettingInvalid(_explain(error, flags)) from None
+        for name in cls.model_fields:
+            if name in flags:
+                settings._sources[name] = "flag"
+            elif name in files:
+                settings._sources[name] = "file"
+            elif variables.get(variable_of(name)):
+                settings._sources[name] = "environment"
+        return settings
+
+
+class SettingRow(NamedTuple):
+    """One setting as `ydoc-store settings` lists it; a secret's value is masked."""
+
+    name: str
+    variable: str
+    value: str | int | float | bool | None
+    source: Source
+    unit: str | None
+    default: str | int | float | bool | None
+    reason: str
+
+
+def describe(settings: Settings) -> list[SettingRow]:
+    """Every setting in the order of this module, which groups what belongs together."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        unit = next((mark.name for mark in field.metadata if isinstance(mark, Unit)), None)
+        rows.append(
+            SettingRow(
+                name=name,
+                variable=variable_of(name),
+                value=_shown(getattr(settings, name)),
+                source=settings._sources.get(name, "default"),
+                unit=unit,
+                default=_shown(field.get_default(call_default_factory=True, validated_data={})),
+                reason=" ".join((field.description or "").split()),
+            )
+        )
+    return rows
+
+
+def variable_of(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _shown(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, SecretStr):
+        return "********"
+    return str(value) if isinstance(value, Path) else value
+
+
+def _refuse_unknown(variables: Mapping[str, str]) -> None:
+    known = {variable_of(name) for name in Settings.model_fields}
+    known |= {variable_of(name) + "_FILE" for name in SECRETS}
+    unknown = sorted(name for name in variables if name not in known and not name.startswith(EXEMPT_PREFIX))
+    if not unknown:
+        return
+    lines = []
+    for name in unknown:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        lines.append(f"{name} is no setting; the nearest is {nearest}")
+    raise SettingInvalid("\n".join(lines) + "\n`ydoc-store settings` lists them all")
+
+
+def _read_secret_files(variables: Mapping[str, str]) -> dict[str, str]:
+    values = {}
+    for name in sorted(SECRETS):
+        variable = variable_of(name)
+        path = variables.get(variable + "_FILE")
+        if not path:
+            continue
+        if variables.get(variable):
+            raise SettingInvalid(f"both {variable} and {variable}_FILE are set; leave one out")
+        try:
+            values[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise SettingInvalid(f"{variable}_FILE: cannot read {path}: {reason}") from None
+        if not values[name]:
+            raise SettingInvalid(f"{variable}_FILE: {path} is empty")
+    return values
+
+
+def _explain(error: ValidationError, flags: Mapping[str, object]) -> str:
+    lines = []
+    for entry in error.errors(include_url=False, include_context=False, include_input=True):
+        reason = entry["msg"].removeprefix("Value error, ")
+        name = str(entry["loc"][0]) if entry["loc"] else ""
+        if name not in Settings.model_fields:
+            lines.append(f"{name} is no setting" if name else reason)
+            continue
+        told = "--" + name.replace("_", "-") if name in flags else variable_of(name)
+        given = "" if name in SECRETS else f" is {str(entry['input'])[:100]!r}"
+        lines.append(f"{told}{given}: {reason[0].lower()}{reason[1:]}")
+    return "\n".join(lines)
