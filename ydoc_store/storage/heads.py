@@ -1,0 +1,56 @@
+"""Where the documents stand: the one query by which a node polls all its rooms.
+
+A hint that never came costs latency up to the poll interval, because this is asked regardless of any hint:
+heads, tombstones, replaced epochs and sizes of everything that is open here, in one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ydoc_store.storage.pool import mapping_errors
+
+if TYPE_CHECKING:
+    from ydoc_store.storage.pool import Database
+
+READ_HEADS = """
+SELECT d.id, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
+    d.accepted_bytes
+FROM ydoc.documents AS d
+WHERE d.id = ANY ($1::bigint[])
+"""
+
+FIND_CREATED = """
+SELECT n.number - 1 AS index
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (tenant, name, number)
+JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.name = n.name AND d.replaced_at IS NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    document_id: int
+    seq: int
+    deleted: bool
+    replaced: bool
+    accepted_bytes: int
+
+
+async def read_heads(database: Database, document_ids: Sequence[int]) -> dict[int, Head]:
+    """The heads of these documents as they are now; a document that is gone is left out."""
+    async with database.acquire() as connection:
+        with mapping_errors("polling the heads"):
+            rows = await connection.fetch(READ_HEADS, list(document_ids))
+    return {row[0]: Head(row[0], row[1], row[2], row[3], row[4]) for row in rows}
+
+
+async def find_created(database: Database, names: Sequence[tuple[str, str]]) -> list[int]:
+    """Which of these (tenant, name) exist by now: their indexes."""
+    async with database.acquire() as connection:
+        with mapping_errors("polling the names"):
+            rows = await connection.fetch(
+                FIND_CREATED, [tenant for tenant, _ in names], [name for _, name in names]
+            )
+    return [row[0] for row in rows]
