@@ -1,0 +1,201 @@
+"""Throw-away Postgres clusters for tests: started in well under a second, gone afterwards without a trace.
+
+By default the programs of the embedded package run; YDOC_TEST_POSTGRES_BIN names another folder of programs
+(Debian's PostgreSQL 15, for example). A cluster listens on a Unix socket in a short path only. Unless it is asked
+to be durable it does not sync to disk, since it never outlives its test run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+
+from ydoc_store.embedded.account import Account, choose_account
+from ydoc_store.embedded.binaries import Binaries, in_folder, packaged, reachable
+from ydoc_store.storage.migrate import migrate
+
+USER = "ydoc"
+TEMPLATE = "migrated"
+START_TIMEOUT_S = 30.0
+SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "max_wal_size": "1GB",
+    "log_min_messages": "warning",
+    # A test that leaves a transaction open fails at its own time-out, not at the next test's DROP DATABASE.
+    "idle_in_transaction_session_timeout": "60s",
+}
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+T = TypeVar("T")
+_serial = itertools.count(1)
+
+
+def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, from a loop in a thread of its own: a fixture never meddles with a test's loop."""
+    outcome: list[T] = []
+    trouble: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:
+            trouble.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if trouble:
+        raise trouble[0]
+    return outcome[0]
+
+
+def chosen_binaries() -> Binaries:
+    """The programs that this test run is about."""
+    named = os.environ.get("YDOC_TEST_POSTGRES_BIN")
+    return in_folder(Path(named)) if named else packaged()
+
+
+class Cluster:
+    """One throw-away cluster: `start`, `kill`, `start` again, and `remove` at the end."""
+
+    def __init__(
+        self, binaries: Binaries, *, durable: bool = False, settings: dict[str, str] | None = None
+    ) -> None:
+        # Not below TMPDIR: a Unix socket's path may have 107 bytes (103 on macOS).
+        self.folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir="/tmp"))
+        self.account: Account = choose_account(self.folder / "data")
+        if self.account.is_other:
+            os.chown(self.folder, self.account.uid, self.account.gid)
+        self.binaries = reachable(binaries, self.account, self.folder)
+        self.settings = SETTINGS | ({} if durable else NOT_DURABLE) | (settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._initdb()
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{USER}@/{database}?host={self.folder}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when connections are accepted."""
+        command = [self.binaries.program("postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder)]
+        for name, value in self.settings.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={"LC_ALL": "C"},
+                start_new_session=True,
+                **self.account.spawn_as(),
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"Postgres did not start:\n{self.log()}")
+            time.sleep(0.01)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT is a fast shutdown, SIGQUIT an immediate one (recovery follows), SIGKILL the worst case."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(how)
+        self._process.wait(timeout=START_TIMEOUT_S)
+        self._process = None
+
+    def kill(self) -> None:
+        """As a power cut would, but for what the kernel still writes."""
+        self.stop(signal.SIGKILL)
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def create_template(self) -> None:
+        """The database that `create_database` copies: migrated once."""
+        run_apart(self._create_template())
+
+    def create_database(self, template: str = TEMPLATE) -> str:
+        """The name of a new database, a copy of the migrated one."""
+        name = f"test_{next(_serial)}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    def drop_database(self, name: str) -> None:
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def execute(self, sql: str, database: str = "postgres") -> None:
+        run_apart(self._execute(sql, database))
+
+    async def _execute(self, sql: str, database: str) -> None:
+        connection = await asyncpg.connect(self.url(database))
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    async def _create_template(self) -> None:
+        await self._execute(f'CREATE DATABASE "{TEMPLATE}"', "postgres")
+        connection = await asyncpg.connect(self.url(TEMPLATE))
+        try:
+            await migrate(connection)
+        finally:
+            await connection.close()
+
+    def _initdb(self) -> None:
+        command = [self.binaries.program("initdb"), "-D", str(self.folder / "data"), "-U", USER, "--auth=trust"]
+        command += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env={"LC_ALL": "C"},
+            **self.account.spawn_as(),
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _is_ready(self) -> bool:
+        try:
+            lines = (self.folder / "data" / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        # The file of a killed predecessor may still say ready.
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+
+@contextlib.contextmanager
+def running_cluster(*, durable: bool = False, settings: dict[str, str] | None = None) -> Iterator[Cluster]:
+    """A started cluster, removed at the end."""
+    cluster = Cluster(chosen_binaries(), durable=durable, settings=settings)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
