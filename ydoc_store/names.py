@@ -12,6 +12,8 @@ from urllib.parse import unquote_to_bytes
 from ydoc_store.errors import InvalidName, UnknownPath
 
 NAME_BYTES_MAX = 512
+# Where y-websocket clients find documents: ws://HOST:PORT/yjs/NAME
+YJS_PREFIX = "/yjs/"
 
 
 def parse_name(raw: str) -> str:

@@ -73,12 +73,8 @@ def is_loopback_name(authority: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        address = ipaddress.ip_address(host[1:-1] if host.startswith("[") else host)
+        if host.startswith("["):
+            return ipaddress.IPv6Address(host[1:-1]) == ipaddress.IPv6Address("::1")
+        return ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         return False
-    # ::ffff:127.0.0.1 is refused with every other IPv6 address
-    return (
-        address in ipaddress.ip_network("127.0.0.0/8")
-        if address.version == 4
-        else address == ipaddress.ip_address("::1")
-    )

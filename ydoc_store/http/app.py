@@ -1,0 +1,86 @@
+"""The ASGI application: which path is answered by what.
+
+`create_app` is given everything that a route asks, as callables; it opens nothing and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ydoc_store import metrics
+from ydoc_store.errors import YdocError
+from ydoc_store.http import problems
+from ydoc_store.http.guard import OpenModeGuard
+from ydoc_store.http.health import Report, Verdict
+from ydoc_store.http.pages import what_runs_here
+from ydoc_store.names import YJS_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the application asks: `ready` for the verdict of now, `metrics` for all samples in text form."""
+
+    ready: Callable[[], Awaitable[Report]]
+    metrics: Callable[[], bytes]
+    open_to_network: bool
+
+
+def create_app(services: Services) -> Starlette:
+    """The application over these services. Unless open to the network, it answers this machine alone."""
+
+    async def live(_request: Request) -> Response:
+        return _json({"status": "live"})
+
+    async def ready(_request: Request) -> Response:
+        report = await services.ready()
+        body = {
+            "status": report.verdict.name.lower(),
+            "checks": [
+                {"name": check.name, "status": check.verdict.name.lower(), "detail": check.detail}
+                for check in report.checks
+            ],
+        }
+        return _json(body, 503 if report.verdict is Verdict.UNREADY else 200)
+
+    async def samples(_request: Request) -> Response:
+        return Response(services.metrics(), media_type=metrics.CONTENT_TYPE)
+
+    return Starlette(
+        routes=[
+            Route("/", what_runs_here),
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", samples),
+            Route(YJS_PREFIX + "{name:path}", _only_sockets),
+        ],
+        middleware=[] if services.open_to_network else [Middleware(OpenModeGuard)],
+        exception_handlers={
+            HTTPException: problems.of_http_exception,
+            YdocError: problems.of_ours,
+            Exception: problems.of_unexpected,
+        },
+    )
+
+
+async def _only_sockets(_request: Request) -> Response:
+    return problems.problem(
+        426, "documents are spoken over WebSocket; GET / says how an editor connects", {"Upgrade": "websocket"}
+    )
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(
+        orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE),
+        status_code=status,
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -1,0 +1,118 @@
+"""uvicorn's HTTP connection with the bounds that it leaves open, and the gate in front of the sockets.
+
+A peer that sends its request's head slowly, or one without end, is told so and cut; an upgrade that arrives while
+the process starts or drains is refused before any socket exists. What a request means is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+HEAD_BYTES_MAX = 64 * 1024
+HEADERS_MAX = 100
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One client connection until it is closed or upgraded. Made by `bounded_connection`."""
+
+    handshake_timeout_s: float
+    accepting: Callable[[], bool]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            # Counted before parsing: one chunk is at most what a transport reads at once.
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self._refuse("431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # the first request's timer already runs since the connection was made
+        if self._head_timer is None:
+            self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > HEADERS_MAX and not self.transport.is_closing():
+            self._refuse("431 Request Header Fields Too Large")
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._in_head = False
+        self._head_bytes = 0
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        # after a refusal the parser still runs to the end of its chunk, without a request to give it to
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.accepting():
+            super().handle_websocket_upgrade()
+        else:
+            self._refuse("503 Service Unavailable")
+
+    def _expect_head(self) -> None:
+        self._in_head = True
+        self._head_timer = self.loop.call_later(self.handshake_timeout_s, self._refuse, "408 Request Timeout")
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: str) -> None:
+        self._stop_timer()
+        if not self.transport.is_closing():
+            self.transport.write(
+                f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii")
+            )
+            self.transport.close()
+
+
+def bounded_connection(handshake_timeout_s: float, accepting: Callable[[], bool]) -> type[BoundedConnection]:
+    """The class to give to uvicorn as `http=`. `accepting` says whether sockets may be opened just now."""
+    members = {
+        "__doc__": BoundedConnection.__doc__,
+        "handshake_timeout_s": handshake_timeout_s,
+        "accepting": staticmethod(accepting),
+    }
+    return type("BoundedConnection", (BoundedConnection,), members)
