@@ -1,8 +1,8 @@
 """The lib0 primitives of the Yjs v1 encodings, read strictly and written canonically.
 
 A varUint is LEB128 (7 bits a byte, low group first) of at most 2**53 - 1; a buffer or a string is its length as a
-varUint and then its bytes; strings are UTF-8. Truncated, overlong and overflowing input is `Malformed`; which error
-the peer sees for it is the caller's choice. What the primitives are put together to lives elsewhere.
+varUint and then its bytes; strings are UTF-8. Truncated, overlong and overflowing input is `Malformed`; which
+error the peer sees for it is the caller's choice. What the primitives are put together to lives elsewhere.
 """
 
 from __future__ import annotations

@@ -1,0 +1,95 @@
+"""What the walker tells of an update, and the limits it is held to.
+
+Plain values, apart from the parser so that the short cut for typing and the full parser can both make them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ydoc_store.yjs.lib0 import NESTING_MAX
+
+RESERVED_CLIENT_ID_MIN: Final = 2**53 - 2**24
+"""From here to 2**53 - 1 client ids are epoch markers; members may write nothing under them (the room judges)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLimits:
+    """What one update may hold.
+
+    `update_bytes_max`, `nesting_max`, `types_nesting_max` and `entries_max` bound every update and its walk; the
+    counts of structs, clients and delete ranges bound only what is new to a document (`Walked.over`), since every
+    reconnect of a synced client repeats the document's whole delete set.
+    """
+
+    update_bytes_max: int = 16 * 1024 * 1024
+    nesting_max: int = NESTING_MAX
+    types_nesting_max: int = 256
+    entries_max: int = 1_000_000
+    structs_max: int = 100_000
+    clients_max: int = 10_000
+    delete_ranges_max: int = 100_000
+
+
+DEFAULT_LIMITS: Final = UpdateLimits()
+
+
+class Walked:
+    """What an update brings: the ranges of clocks it holds, and those it deletes.
+
+    `structs` and `deletes` hold (client, start, end), half-open, in encoded order, neighbours of a client joined.
+    GC runs and deleted runs are structs like any other; a Skip is no knowledge and leaves a gap. The counts are
+    those of the encoding: structs without Skips, delete ranges, distinct clients named in either part.
+    """
+
+    __slots__ = ("client_count", "delete_count", "deletes", "struct_count", "structs")
+
+    def __init__(
+        self,
+        structs: list[tuple[int, int, int]],
+        deletes: list[tuple[int, int, int]],
+        struct_count: int,
+        client_count: int,
+        delete_count: int,
+    ) -> None:
+        self.structs = structs
+        self.deletes = deletes
+        self.struct_count = struct_count
+        self.client_count = client_count
+        self.delete_count = delete_count
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the update brings nothing at all: no struct and no delete."""
+        return not self.structs and not self.deletes
+
+    def reserved_clients(self) -> set[int]:
+        """The client ids from `RESERVED_CLIENT_ID_MIN` on under which this update writes or deletes."""
+        return {
+            client
+            for ranges in (self.structs, self.deletes)
+            for client, _, _ in ranges
+            if client >= RESERVED_CLIENT_ID_MIN
+        }
+
+    def over(self, limits: UpdateLimits) -> str | None:
+        """The count that is over its limit, for people to read, or None. To be asked of what is new."""
+        for count, most, name in (
+            (self.struct_count, limits.structs_max, "structs"),
+            (self.client_count, limits.clients_max, "clients"),
+            (self.delete_count, limits.delete_ranges_max, "delete ranges"),
+        ):
+            if count > most:
+                return f"{count} {name}, at most {most}"
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Walked):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds lists
+
+    def __repr__(self) -> str:
+        return "Walked(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__) + ")"
