@@ -10,6 +10,9 @@ from typing import Final
 
 from ydoc_store.yjs.lib0 import NESTING_MAX
 
+CLOCK_END_MAX: Final = 2**31 - 1
+"""The greatest end of a clock range: yrs keeps clocks in 32 bits and counts some of them with a sign."""
+
 RESERVED_CLIENT_ID_MIN: Final = 2**53 - 2**24
 """From here to 2**53 - 1 client ids are epoch markers; members may write nothing under them (the room judges)."""
 

@@ -13,9 +13,10 @@ from ydoc_store.errors import InvalidUpdate, TooLarge
 from ydoc_store.yjs.lib0 import UINT_MAX, Malformed, Reader, encode_uint, utf16_length
 from ydoc_store.yjs.nesting import Nesting
 from ydoc_store.yjs.typed import walk_typed
-from ydoc_store.yjs.walked import DEFAULT_LIMITS, RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked
+from ydoc_store.yjs.walked import CLOCK_END_MAX, DEFAULT_LIMITS, RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked
 
 __all__ = [
+    "CLOCK_END_MAX",
     "DEFAULT_LIMITS",
     "RESERVED_CLIENT_ID_MIN",
     "UpdateLimits",
@@ -24,9 +25,6 @@ __all__ = [
     "walk",
     "walk_structs",
 ]
-
-CLOCK_END_MAX: Final = 2**31 - 1
-"""The greatest end of a clock range: yrs keeps clocks in 32 bits and counts some of them with a sign."""
 
 GC: Final = 0
 DELETED: Final = 1

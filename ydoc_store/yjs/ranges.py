@@ -1,0 +1,283 @@
+"""Which clocks a document's committed log holds and has deleted, as sets of intervals by client.
+
+A room asks this before it stores an update (nothing new, nothing stored) and before it answers a state vector, so
+the questions about one typed character cost about a microsecond. Nothing here parses structs: that is the walker's
+work; nothing here knows rooms, sequence numbers or what is still in flight.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from ydoc_store.errors import InvalidFrame
+from ydoc_store.yjs.lib0 import Malformed, Reader, encode_uint
+from ydoc_store.yjs.walked import CLOCK_END_MAX, Walked
+
+_INTERVAL_BYTES: Final = 80
+_CLIENT_BYTES: Final = 400
+
+
+class IntervalSet:
+    """A set of non-negative integers as sorted, disjoint, half-open intervals that do not touch."""
+
+    __slots__ = ("ends", "starts")
+
+    def __init__(self, intervals: Iterable[tuple[int, int]] = ()) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        for start, end in intervals:
+            self.add(start, end)
+
+    def add(self, start: int, end: int) -> None:
+        """Adds [start, end), which must not be empty. Constant at the end of the set, linear elsewhere."""
+        starts = self.starts
+        ends = self.ends
+        if not starts or start > ends[-1]:
+            starts.append(start)
+            ends.append(end)
+        elif start >= starts[-1]:
+            if end > ends[-1]:
+                ends[-1] = end
+        else:
+            # The intervals from `low` to before `high` overlap or touch the new one and are joined with it.
+            low = bisect_left(ends, start)
+            high = bisect_right(starts, end)
+            if low < high:
+                start = min(start, starts[low])
+                end = max(end, ends[high - 1])
+            starts[low:high] = (start,)
+            ends[low:high] = (end,)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) is in the set."""
+        index = bisect_right(self.starts, start)
+        return index > 0 and end <= self.ends[index - 1]
+
+    def reach(self, start: int) -> int:
+        """How far the set goes on without a gap from `start`: an end, or `start` itself where it is not held."""
+        index = bisect_right(self.starts, start)
+        return max(start, self.ends[index - 1]) if index > 0 else start
+
+    def contiguous_end(self) -> int:
+        """The end of the interval that begins at 0; 0 where there is none."""
+        return self.ends[0] if self.starts and self.starts[0] == 0 else 0
+
+    def copy(self) -> IntervalSet:
+        """A set of its own with the same content."""
+        other = IntervalSet()
+        other.starts = self.starts.copy()
+        other.ends = self.ends.copy()
+        return other
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self.starts, self.ends, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IntervalSet):
+            return NotImplemented
+        return self.starts == other.starts and self.ends == other.ends
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"IntervalSet({list(self)!r})"
+
+
+class Knowledge:
+    """The clocks, by client, that a set of updates holds and those that it deletes.
+
+    It knows ranges, not content: structs behind a gap are held like any other, but stand in no state vector.
+    """
+
+    __slots__ = ("deletes", "structs")
+
+    def __init__(self) -> None:
+        self.structs: dict[int, IntervalSet] = {}
+        self.deletes: dict[int, IntervalSet] = {}
+
+    @classmethod
+    def decode(cls, state_vector: bytes, delete_set: bytes) -> Knowledge:
+        """The knowledge stored with a snapshot. Raises `Malformed`.
+
+        A state vector cannot tell what stands behind a gap, so those structs are unknown afterwards: an update
+        that repeats them is stored once more, which changes nothing.
+        """
+        knowledge = cls()
+        for client, end in _decode_vector(state_vector, clients_max=None).items():
+            if end:
+                knowledge.structs[client] = IntervalSet(((0, end),))
+        for client, ranges in decode_delete_set(delete_set).items():
+            knowledge.deletes[client] = IntervalSet(ranges)
+        return knowledge
+
+    def covers(self, walked: Walked) -> bool:
+        """Whether the update brings nothing: every struct and every delete of it is known."""
+        return _covered(self.structs, walked.structs) and _covered(self.deletes, walked.deletes)
+
+    def add(self, walked: Walked) -> None:
+        """Takes in what an update brings."""
+        for known, ranges in ((self.structs, walked.structs), (self.deletes, walked.deletes)):
+            for client, start, end in ranges:
+                intervals = known.get(client)
+                if intervals is None:
+                    intervals = known[client] = IntervalSet()
+                intervals.add(start, end)
+
+    def add_marker(self, marker: int) -> None:
+        """Takes in an epoch's marker as its members tell of it: one struct, which Yjs counts as deleted."""
+        self.add(Walked([(marker, 0, 1)], [(marker, 0, 1)], 1, 1, 1))
+
+    def news(self, walked: Walked) -> Walked:
+        """The part of an update that is not known, for the limits on what is new to a document.
+
+        Ranges that are known in part are given whole. Its counts are what limits are held to: delete ranges and
+        clients exact (touching ranges joined), structs at most the clocks that are new.
+        """
+        structs = [entry for entry in walked.structs if not _covered(self.structs, (entry,))]
+        deletes = [entry for entry in walked.deletes if not _covered(self.deletes, (entry,))]
+        clients = {client for client, _, _ in structs}.union(client for client, _, _ in deletes)
+        struct_count = min(walked.struct_count, sum(end - start for _, start, end in structs))
+        return Walked(structs, deletes, struct_count, len(clients), len(deletes))
+
+    def knows_delete_targets(self, walked: Walked, also: Knowledge | None = None) -> bool:
+        """Whether all that the update deletes is held: here, in `also`, or in the update itself.
+
+        What is held behind a gap counts. A delete of clocks that nobody has sent yet would erase whatever their
+        client writes there later.
+        """
+        own: Knowledge | None = None
+        for client, start, end in walked.deletes:
+            known = self.structs.get(client)
+            if known is not None and known.covers(start, end):
+                continue
+            if own is None:
+                own = Knowledge()
+                own.add(Walked(walked.structs, [], 0, 0, 0))
+            sources = [known, own.structs.get(client), also.structs.get(client) if also is not None else None]
+            if _reach([source for source in sources if source is not None], start) < end:
+                return False
+        return True
+
+    def state_vector(self) -> dict[int, int]:
+        """By client, the end of what is held without a gap from clock 0; clients without any are left out."""
+        vector = {client: intervals.contiguous_end() for client, intervals in self.structs.items()}
+        return {client: end for client, end in vector.items() if end}
+
+    def encode_state_vector(self) -> bytes:
+        """`state_vector` as a sync step 1 carries it."""
+        return encode_state_vector(self.state_vector())
+
+    def encode_delete_set(self) -> bytes:
+        """All that is deleted, as it stands at the end of an update."""
+        parts = [encode_uint(len(self.deletes))]
+        for client in sorted(self.deletes, reverse=True):
+            intervals = self.deletes[client]
+            parts += (encode_uint(client), encode_uint(len(intervals)))
+            for start, end in intervals:
+                parts += (encode_uint(start), encode_uint(end - start))
+        return b"".join(parts)
+
+    def copy(self) -> Knowledge:
+        """Knowledge of its own with the same content."""
+        other = Knowledge()
+        other.structs = {client: intervals.copy() for client, intervals in self.structs.items()}
+        other.deletes = {client: intervals.copy() for client, intervals in self.deletes.items()}
+        return other
+
+    @property
+    def clients(self) -> int:
+        """How many clients are known, by a struct or by a delete."""
+        return len(self.structs.keys() | self.deletes.keys())
+
+    @property
+    def byte_size(self) -> int:
+        """About how much memory this takes. Linear in the clients."""
+        sets = (*self.structs.values(), *self.deletes.values())
+        return _CLIENT_BYTES * len(sets) + _INTERVAL_BYTES * sum(map(len, sets))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Knowledge):
+            return NotImplemented
+        return self.structs == other.structs and self.deletes == other.deletes
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Knowledge(structs={self.structs!r}, deletes={self.deletes!r})"
+
+
+def _covered(known: Mapping[int, IntervalSet], ranges: Iterable[tuple[int, int, int]]) -> bool:
+    for client, start, end in ranges:
+        intervals = known.get(client)
+        if intervals is None or not intervals.covers(start, end):
+            return False
+    return True
+
+
+def _reach(sources: list[IntervalSet], start: int) -> int:
+    """How far the union of the sets goes on without a gap from `start`."""
+    while True:
+        end = max((source.reach(start) for source in sources), default=start)
+        if end == start:
+            return end
+        start = end
+
+
+def decode_state_vector(data: bytes, *, clients_max: int) -> dict[int, int]:
+    """A state vector from a peer: by client, the end of the clocks that it holds. Raises `InvalidFrame`."""
+    try:
+        return _decode_vector(data, clients_max=clients_max)
+    except Malformed as error:
+        raise InvalidFrame(f"not a state vector: {error}") from error
+
+
+def _decode_vector(data: bytes, *, clients_max: int | None) -> dict[int, int]:
+    reader = Reader(data)
+    count = reader.uint()
+    if clients_max is not None and count > clients_max:
+        raise Malformed(f"{count} clients, at most {clients_max}")
+    vector: dict[int, int] = {}
+    for _ in range(count):
+        client = reader.uint()
+        end = reader.uint()
+        if client in vector:
+            raise Malformed(f"a client twice at offset {reader.at}")
+        if end > CLOCK_END_MAX:
+            raise Malformed(f"a clock too large at offset {reader.at}")
+        vector[client] = end
+    if not reader.done:
+        raise Malformed(f"bytes behind its end at offset {reader.at}")
+    return vector
+
+
+def encode_state_vector(vector: Mapping[int, int]) -> bytes:
+    """A state vector as Yjs writes it, the greatest client id first."""
+    parts = [encode_uint(len(vector))]
+    for client in sorted(vector, reverse=True):
+        parts += (encode_uint(client), encode_uint(vector[client]))
+    return b"".join(parts)
+
+
+def decode_delete_set(data: bytes) -> dict[int, list[tuple[int, int]]]:
+    """By client, the deleted [start, end) in encoded order, of a delete set on its own. Raises `Malformed`."""
+    reader = Reader(data)
+    deletes: dict[int, list[tuple[int, int]]] = {}
+    for _ in range(reader.uint()):
+        client = reader.uint()
+        if client in deletes:
+            raise Malformed(f"a client twice at offset {reader.at}")
+        ranges = deletes[client] = []
+        for _ in range(reader.uint()):
+            start = reader.uint()
+            end = start + reader.uint()
+            if end == start or end > CLOCK_END_MAX:
+                raise Malformed(f"an impossible delete range at offset {reader.at}")
+            ranges.append((start, end))
+    if not reader.done:
+        raise Malformed(f"bytes behind its end at offset {reader.at}")
+    return deletes
