@@ -30,8 +30,8 @@ def decode_awareness(
 ) -> list[AwarenessEntry]:
     """The entries of an awareness payload, in order; the JSON text is passed on as it was written.
 
-    Raises `InvalidFrame` for one that is malformed, over `bytes_max` or `entries_max`, names an editor twice, or
-    holds a clock of 2**31 and more, or JSON that is neither null nor an object nested at most `json_depth_max` deep.
+    Raises `InvalidFrame` for one that is malformed, over `bytes_max` or `entries_max`, or names an editor twice;
+    for a clock of 2**31 and more, and for JSON that is neither null nor an object, or nested too deep.
     """
     if len(payload) > bytes_max:
         raise InvalidFrame(f"awareness of {len(payload)} bytes, at most {bytes_max}")
