@@ -1,0 +1,172 @@
+"""Where the structs of an update live, and which deleted types nothing needs any more.
+
+Most structs do not name their parent: they stand where their origin stands. Parents are therefore found along the
+origins, backwards and once for each struct. A deleted type may be dropped, and its children turned into GC runs,
+only when that cannot be noticed; this module decides it and changes nothing itself (fold.py does).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ydoc_store.yjs.structs import Id, Struct, StructUpdate, covers
+from ydoc_store.yjs.walker import DELETED, GC, SKIP, TYPE
+
+
+class Place(NamedTuple):
+    """A parent, which is a root type's name or the id of a type, and the key where it is a map's entry."""
+
+    parent: str | Id
+    key: str | None
+
+
+class Lineage:
+    """Finds structs by id, and the place of each, in one update."""
+
+    __slots__ = ("_places", "_starts", "_structs")
+
+    def __init__(self, structs: dict[int, list[Struct]]) -> None:
+        self._structs = structs
+        self._starts: dict[int, list[int]] = {}
+        self._places: dict[Struct, Place | None] = {}
+
+    def holder(self, unit: Id) -> Struct | None:
+        """The struct that holds `unit`, or None where the update does not reach it."""
+        client, clock = unit
+        starts = self._starts.get(client)
+        if starts is None:
+            starts = self._starts[client] = [struct.clock for struct in self._structs.get(client, ())]
+        index = bisect_right(starts, clock) - 1
+        if index < 0:
+            return None
+        struct = self._structs[client][index]
+        return struct if clock < struct.end else None
+
+    def place(self, struct: Struct) -> Place | None:
+        """Where `struct` lives; None where its origins lead into a gap, a GC run or a circle."""
+        places = self._places
+        path: list[Struct] = []
+        at: Struct | None = struct
+        place: Place | None = None
+        while at is not None:
+            if at in places:
+                place = places[at]
+                break
+            places[at] = None  # what comes back to it while it is on the path is a circle
+            path.append(at)
+            if at.parent is not None:
+                place = Place(at.parent, at.parent_key)
+                break
+            link = at.origin or at.right_origin
+            at = self.holder(link) if link is not None else None
+        for visited in path:
+            places[visited] = place
+        return place
+
+    def parent_type(self, struct: Struct) -> Id | None:
+        """The id of the type that `struct` lives in; None for a root type or an unknown place."""
+        place = self.place(struct)
+        return place.parent if place is not None and isinstance(place.parent, tuple) else None
+
+
+def settled_clocks(structs: dict[int, list[Struct]]) -> dict[int, int]:
+    """For each client, the clock up to which a document that gets nothing but this update applies it.
+
+    What lies behind waits for a missing predecessor, its own or that of something that it refers to. Each client
+    goes on as far as it can, then wakes the ones that waited for it, so that the whole is linear.
+    """
+    applied = dict.fromkeys(structs, 0)
+    waiting: dict[int, list[int]] = {}
+    iterators = {client: iter(block) for client, block in structs.items()}
+    heads = {client: next(iterator) for client, iterator in iterators.items()}
+    ready = list(structs)
+    while ready:
+        client = ready.pop()
+        head: Struct | None = heads[client]
+        while head is not None and head.kind != SKIP and head.clock == applied[client]:
+            blocker = _blocker(head, applied)
+            if blocker is not None:
+                waiting.setdefault(blocker, []).append(client)
+                break
+            applied[client] = head.end
+            head = next(iterators[client], None)
+            if head is not None:
+                heads[client] = head
+        ready += waiting.pop(client, ())
+    return applied
+
+
+def _blocker(struct: Struct, applied: dict[int, int]) -> int | None:
+    """A client whose units `struct` needs and that are not applied yet."""
+    for need in (struct.origin, struct.right_origin, struct.parent):
+        if isinstance(need, tuple) and need[1] >= applied.get(need[0], 0):
+            return need[0]
+    return None
+
+
+def types_to_drop(update: StructUpdate, lineage: Lineage) -> frozenset[Id]:
+    """The types whose children may become GC runs: deleted, and referred to only by what goes with them.
+
+    A type stays while anything that refers to it, or to one of its children, is not itself a deleted child of it,
+    waits for a missing predecessor, or is a type that stays. So nothing that is left ever refers to a unit that
+    the fold turned into GC: Yjs would turn it into GC as well. A type whose content went in an earlier fold
+    counts as deleted.
+    """
+    deleted = _deleted_types(update, lineage)
+    if not deleted:
+        return frozenset()
+    settled = settled_clocks(update.structs)
+    parents: dict[Id, Id] = {}
+    stays: set[Id] = set()
+    for client, struct in _items(update):
+        parent = lineage.parent_type(struct)
+        goes = struct.end <= settled[client] and covers(update.deletes.get(client, []), struct.clock, struct.end)
+        if parent is not None:
+            if not goes:
+                stays.add(parent)
+            elif struct.kind == TYPE:
+                parents[client, struct.clock] = parent
+        for link in (struct.origin, struct.right_origin):
+            linked = lineage.holder(link) if link is not None else None
+            linked_parent = lineage.parent_type(linked) if linked is not None else None
+            if linked_parent is not None and (linked_parent != parent or not goes):
+                stays.add(linked_parent)
+    _spread(stays, parents)
+    return frozenset(deleted - stays)
+
+
+def _deleted_types(update: StructUpdate, lineage: Lineage) -> set[Id]:
+    """Types that the delete set covers, and named parents that have no content any more."""
+    deleted = {
+        (client, struct.clock)
+        for client, block in update.structs.items()
+        if client in update.deletes
+        for struct in block
+        if struct.kind == TYPE and covers(update.deletes[client], struct.clock, struct.end)
+    }
+    for block in update.structs.values():
+        for struct in block:
+            if isinstance(struct.parent, tuple) and struct.parent not in deleted:
+                holder = lineage.holder(struct.parent)
+                if holder is not None and holder.kind in (DELETED, GC):
+                    deleted.add(struct.parent)
+    return deleted
+
+
+def _items(update: StructUpdate) -> Iterator[tuple[int, Struct]]:
+    for client, block in update.structs.items():
+        for struct in block:
+            if struct.kind not in (GC, SKIP):
+                yield client, struct
+
+
+def _spread(stays: set[Id], parents: dict[Id, Id]) -> None:
+    """Adds to `stays` every type that holds one that stays."""
+    spreading = list(stays)
+    while spreading:
+        parent = parents.get(spreading.pop())
+        if parent is not None and parent not in stays:
+            stays.add(parent)
+            spreading.append(parent)
