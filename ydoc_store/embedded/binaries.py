@@ -94,6 +94,9 @@ def reachable(binaries: Binaries, account: Account, home: Path) -> Binaries:
                 _copy_tree(libraries, half_done / libraries.relative_to(package.parent))
         _open_folders(half_done)
         half_done.rename(copy)
+    for outdated in home.glob(f"postgres-{binaries.major}-*"):
+        if outdated != copy:
+            shutil.rmtree(outdated, ignore_errors=True)
     return Binaries(copy / package.name / install.name / "bin", binaries.major)
 
 

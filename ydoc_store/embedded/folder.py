@@ -6,10 +6,12 @@ cluster and the folder of its socket. Deleting the data folder deletes everythin
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import stat
@@ -109,6 +111,13 @@ class DataFolder:
         finally:
             os.close(folder)
 
+    def place_aside(self, major: int) -> Path:
+        """Where an upgraded cluster's predecessor is kept. Raises EmbeddedPostgresFailed when it is taken."""
+        kept = self.root / f"postgres.{major}"
+        if kept.exists():
+            raise EmbeddedPostgresFailed(f"{kept}, kept from a former upgrade, is in the way: move it away")
+        return kept
+
     def socket_folder(self, account: Account) -> Path:
         """A folder that only this account (and root) can enter, with a path short enough for a Unix socket.
 
@@ -133,12 +142,25 @@ class DataFolder:
                 ) from None
         return outside
 
+    def leave_socket_folder(self, folder: Path) -> None:
+        """Remove a socket folder that lies outside the data folder, if it is empty."""
+        if self.root not in folder.parents:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def major(self) -> int | None:
         """The major version of the cluster; None when there is none yet.
 
         Raises EmbeddedPostgresFailed when what lies there is no cluster.
         """
         if not self.cluster.exists():
+            kept = sorted(self.root.glob("postgres.[0-9]*"))
+            if kept:
+                # Killed between its two renames; a new, empty cluster would look like a loss.
+                raise EmbeddedPostgresFailed(
+                    f"an upgrade of {self.root} was interrupted: "
+                    f"`mv {_shell(kept[-1])} {_shell(self.cluster)}`, and upgrade again"
+                )
             return None
         try:
             return int((self.cluster / "PG_VERSION").read_text().split(".")[0])
@@ -156,15 +178,15 @@ class DataFolder:
         problem = f"{self.cluster} was written by Postgres {found}, and this ydoc-store brings Postgres {ours}"
         if found in INSTALLS and found < ours:
             raise EmbeddedPostgresFailed(
-                f"{problem}: upgrade it with `python -m ydoc_store.embedded.upgrade {self.root}` "
+                f"{problem}: upgrade it with `python -m ydoc_store.embedded.upgrade {_shell(self.root)}` "
                 "(a copy is upgraded; the old cluster is kept)"
             )
+        dump = f"pg_dump -h {_shell(self.root / 'socket')} -U ydoc -Fc -f ydoc.dump postgres"
+        server = f"pg_ctl -D {_shell(self.configuration)}"
         raise EmbeddedPostgresFailed(
-            f"{problem}. With the programs of Postgres {found}, as the owner of that folder: "
-            f"`pg_ctl -D {self.configuration} start`, "
-            f"`pg_dump -h {self.root / 'socket'} -U ydoc -Fc -f ydoc.dump postgres`, "
-            f"`pg_ctl -D {self.configuration} stop`. Then move {self.cluster} away, start ydoc-store once, and "
-            "`pg_restore --clean --if-exists -d URL ydoc.dump`. Or go on with the ydoc-store that wrote it"
+            f"{problem}. Go on with the ydoc-store that wrote it; or carry it over with the programs of Postgres "
+            f"{found}, as the owner of that folder: `{server} start`, `{dump}`, `{server} stop`; then move "
+            f"{self.cluster} away, start ydoc-store once, and `pg_restore --clean --if-exists -d URL ydoc.dump`"
         )
 
     def require_space(self) -> None:
@@ -182,6 +204,10 @@ def disk_full(root: Path) -> str:
         f"{FIRST_START_BYTES_MIN / MIB:.0f}): make room, or move the data folder to a larger disk and name it "
         "with --data-dir. Nothing that was accepted is lost"
     )
+
+
+def _shell(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def is_disk_full(error: OSError) -> bool:

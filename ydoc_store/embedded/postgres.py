@@ -163,9 +163,8 @@ class EmbeddedPostgres:
         return True
 
     def _release(self) -> None:
-        if self._socket_folder is not None and self._folder.root not in self._socket_folder.parents:
-            with contextlib.suppress(OSError):
-                self._socket_folder.rmdir()
+        if self._socket_folder is not None:
+            self._folder.leave_socket_folder(self._socket_folder)
         self._socket_folder = None
         if self._lock is not None:
             self._lock.release()
