@@ -1,0 +1,81 @@
+"""The new snapshot from the old one and its tail: merged, folded, and verified before anything is deleted.
+
+Pure: bytes in, values out; runs in the compactor's child process. The merge must hold every clock and every delete
+that went in, or nothing is returned. The fold must pass the checker, and a second fold must change nothing; on any
+doubt the merge is kept as it is, which is larger and just as right, and the doubt is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ydoc_store.yjs.checker import check_fold
+
+from ydoc_store.yjs.fold import fold
+from ydoc_store.yjs.merge import merge
+from ydoc_store.yjs.ranges import Knowledge
+from ydoc_store.yjs.walker import UpdateLimits, walk
+
+Way = Literal["fold", "join", "merge"]
+
+# What is stored already was within the limits when it came; together it may be over those of one update.
+UNLIMITED: Final = UpdateLimits(update_bytes_max=2**62, types_nesting_max=2**62, entries_max=2**62)
+
+
+class MergeLost(ValueError):
+    """The merge does not hold everything that went into it: nothing may be deleted for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The content of a new snapshot, how they were made, and what they hold.
+
+    `way` is `fold` (deleted content dropped), `join` (deleted content kept, as asked) or `merge` (the fold is in
+    doubt, which says why). `state_vector` holds the contiguous prefix of each client, `delete_set` all deletes.
+    """
+
+    snapshot: bytes
+    way: Way
+    state_vector: bytes
+    delete_set: bytes
+    doubt: str | None
+
+
+def fold_document(snapshot: bytes | None, tail: Sequence[bytes], keep_deleted: bool) -> Folded:
+    """One update that equals the snapshot and all updates of the tail, whatever else ever arrives.
+
+    Runs on the CPU for about 20 µs an update. Raises InvalidUpdate for bytes that cannot be read and MergeLost
+    where the merge is not whole; MemoryError passes, because keeping more bytes is no remedy for it.
+    """
+    merged = merge([*(() if snapshot is None else (snapshot,)), *tail])
+    known = Knowledge()
+    known.add(walk(merged, UNLIMITED))
+    check_whole(known, snapshot, tail)
+    folded, doubt = fold_or_doubt(merged, keep_deleted)
+    way: Way = "merge" if doubt is not None else "join" if keep_deleted else "fold"
+    return Folded(folded, way, known.encode_state_vector(), known.encode_delete_set(), doubt)
+
+
+def check_whole(known: Knowledge, snapshot: bytes | None, tail: Sequence[bytes]) -> None:
+    """Raises MergeLost unless everything that any input brings or deletes is `known`."""
+    if snapshot is not None and not known.covers(walk(snapshot, UNLIMITED)):
+        raise MergeLost("the merge lacks something of the snapshot")
+    for index, update in enumerate(tail):
+        if not known.covers(walk(update, UNLIMITED)):
+            raise MergeLost(f"the merge lacks something of update {index + 1} of {len(tail)}")
+
+
+def fold_or_doubt(merged: bytes, keep_deleted: bool) -> tuple[bytes, str | None]:
+    """The verified fold and None, or the merge itself and why the fold is not trusted."""
+    try:
+        folded = fold(merged, keep_deleted=keep_deleted)
+        check_fold(merged, folded, keep_deleted=keep_deleted)
+        if fold(folded, keep_deleted=keep_deleted) != folded:
+            return merged, "a second fold changes the first"
+    except MemoryError:
+        raise
+    except Exception as error:  # any trouble at all is a doubt, and the merge needs none of this
+        return merged, f"{type(error).__name__}: {error}"
+    return folded, None

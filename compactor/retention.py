@@ -1,0 +1,87 @@
+"""Drops what has left the history window: segments, the bases under them, and old rows of what was done.
+
+One pass goes over all documents that have history, a bounded piece of it with each sweep, and begins anew after a
+while. Several compactors may do the same pass: a document is dropped under the compactors' own lock, so that no
+base goes while a compaction decides that it needs none. The database's clock decides, and a minimum count.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from ydoc_store.storage.compactions import drop_compactions, try_lock
+from ydoc_store.storage.pool import Database
+from ydoc_store.storage.segments import drop_history, find_expired
+
+PASS_INTERVAL_S: Final = 6 * 3_600.0
+DOCUMENTS_MAX: Final = 1_000
+COMPACTIONS_MAX: Final = 5_000
+COMPACTIONS_KEPT: Final = 1_000
+COMPACTIONS_DAYS_MIN: Final = 7
+"""What was done can be read for a week even where no history is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What one piece of a pass dropped."""
+
+    documents: int = 0
+    segments: int = 0
+    bases: int = 0
+    bytes: int = 0
+    compactions: int = 0
+
+
+class Retention:
+    """Where the pass of this process stands. `history_days` 0 drops all history there is."""
+
+    def __init__(self, database: Database, *, history_days: int, bases_min: int):
+        self._database = database
+        self._history_days = history_days
+        self._bases_min = bases_min
+        self._after_id = 0
+        self._next_pass_s = 0.0
+
+    async def drop_some(self) -> Retained:
+        """The next piece of the pass, or nothing until the next pass is due.
+
+        A document that a compactor is at is left for the next pass. Raises StorageUnavailable or StorageBusy.
+        """
+        if time.monotonic() < self._next_pass_s:
+            return Retained()
+        async with self._database.acquire() as connection:
+            page = await find_expired(connection, self._after_id, DOCUMENTS_MAX, self._history_days)
+        documents = segments = bases = dropped_bytes = 0
+        for document_id in page.expired:
+            async with self._database.transaction() as connection:
+                if not await try_lock(connection, document_id):
+                    continue
+                dropped = await drop_history(
+                    connection, document_id, history_days=self._history_days, bases_min=self._bases_min
+                )
+            documents += 1
+            segments += dropped.segments
+            bases += dropped.bases
+            dropped_bytes += dropped.bytes
+        compactions = 0
+        self._after_id = page.next_after_id or 0
+        if page.next_after_id is None:
+            compactions = await self._drop_compactions()
+            self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
+        return Retained(documents, segments, bases, dropped_bytes, compactions)
+
+    async def _drop_compactions(self) -> int:
+        total = 0
+        while True:
+            async with self._database.transaction() as connection:
+                dropped = await drop_compactions(
+                    connection,
+                    older_than_days=max(self._history_days, COMPACTIONS_DAYS_MIN),
+                    keep_newest=COMPACTIONS_KEPT,
+                    limit=COMPACTIONS_MAX,
+                )
+            total += dropped
+            if dropped < COMPACTIONS_MAX:
+                return total
