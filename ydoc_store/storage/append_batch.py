@@ -23,7 +23,6 @@ from ydoc_store.errors import (
     EpochChanged,
     RoomDiscarded,
     StorageBusy,
-    StorageUnavailable,
     TooLarge,
     YdocError,
 )
@@ -143,9 +142,8 @@ async def append_batch(
 ) -> list[Accepted | YdocError]:
     """Commit the batches together; one result a batch, in their order, each accepted or refused alone.
 
-    Raises StorageBusy when the transaction is known to have been rolled back, StorageUnavailable when it cannot
-    have begun, CommitUnknown when its outcome is not known (the answer was lost or late, or the standby was not
-    waited for). Cancelling leaves the outcome unknown.
+    Raises StorageBusy when the transaction is known to have been rolled back, CommitUnknown when its outcome is
+    not known (the answer was lost or late, or the standby was not waited for). Cancelling leaves it unknown.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -194,9 +192,7 @@ async def _advance(
 ) -> list[Accepted | YdocError]:
     ids = [created[b.queue].document_id if b.queue in created else b.queue.document_id or 0 for b in batches]
     rows = _Rows()
-    row_counts = [
-        rows.add(document_id, batch.updates) for document_id, batch in zip(ids, batches, strict=True)
-    ]
+    row_counts = [rows.add(document_id, batch.updates) for document_id, batch in zip(ids, batches, strict=True)]
     hint_numbers, hint_texts = _hints(batches, hints)
     answer = await connection.fetch(
         APPEND_BATCH,
@@ -299,6 +295,3 @@ def _judge(row: asyncpg.Record | None, created: Created | None) -> Accepted | Yd
     if deleted:
         return DocumentDeleted("this document was deleted")
     return TooLarge("this document has reached its size; it can still be read")
-
-
-__all__ = ["Accepted", "Created", "DocumentBatch", "StorageUnavailable", "append_batch"]

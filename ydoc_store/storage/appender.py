@@ -17,13 +17,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ydoc_store.errors import Draining, ServerFault, StorageBusy, StorageUnavailable, YdocError
+import structlog
+
+from ydoc_store.errors import Draining, RoomDiscarded, ServerFault, StorageBusy, YdocError
 from ydoc_store.storage.append_batch import Accepted, DocumentBatch, append_batch
 
 if TYPE_CHECKING:
     import asyncpg
 
     from ydoc_store.storage.pool import Database
+
+log = structlog.get_logger(__name__)
 
 # A lane that lost its connection tries again after this long, so that a dead server is not hammered.
 RECONNECT_PAUSE_S = 0.25
@@ -58,8 +62,8 @@ class DocumentQueue:
 
     __slots__ = (
         "bytes_ceiling",
-        "closed",
         "document_id",
+        "in_flight",
         "lane",
         "name",
         "outcome",
@@ -77,7 +81,7 @@ class DocumentQueue:
         self.lane = lane
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
-        self.closed = False
+        self.in_flight: list[QueuedUpdate] = []
 
     def put(self, update: QueuedUpdate) -> None:
         """Queue behind everything that this document has waiting; the outcome is told later, exactly once."""
@@ -222,6 +226,7 @@ class Lane:
                 if queue.waiting:
                     self.dirty[queue] = None
             queue.waiting_bytes -= size
+            queue.in_flight = taken
             bytes_left -= size
             updates_left -= len(taken)
             batches.append(DocumentBatch(queue, taken, size))
@@ -310,24 +315,19 @@ def _first_of(waiting: Sequence[QueuedUpdate], updates_max: int, bytes_max: int)
 
 def _tell(batches: list[DocumentBatch], results: list[Accepted | YdocError]) -> None:
     for batch, result in zip(batches, results, strict=True):
+        batch.queue.in_flight = []
+        outcome = batch.queue.outcome
         if isinstance(result, YdocError):
-            batch.queue.outcome.refused(batch.updates, result)
-        else:
-            batch.queue.outcome.accepted(batch.updates, result)
+            outcome.refused(batch.updates, result)
+            continue
+        try:
+            outcome.accepted(batch.updates, result)
+        except Exception:  # a room that fails must not take its lane along; its members sync again
+            log.exception("a room could not take its commit")
+            outcome.refused([], RoomDiscarded("sync again: this server failed"))
 
 
 def _fail(batches: list[DocumentBatch], error: YdocError) -> None:
     for batch in batches:
+        batch.queue.in_flight = []
         batch.queue.outcome.refused(batch.updates, error)
-
-
-__all__ = [
-    "Accepted",
-    "Appender",
-    "AppenderEvents",
-    "BatchLimits",
-    "DocumentQueue",
-    "Outcome",
-    "QueuedUpdate",
-    "StorageUnavailable",
-]

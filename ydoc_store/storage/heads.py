@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 READ_HEADS = """
 SELECT d.id, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
-    d.accepted_bytes
+    d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged
 FROM ydoc.documents AS d
+LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
 WHERE d.id = ANY ($1::bigint[])
 """
 
@@ -36,6 +37,17 @@ class Head:
     deleted: bool
     replaced: bool
     accepted_bytes: int
+    snapshot_bytes: int
+    merged_bytes: int
+
+    @property
+    def tail_bytes(self) -> int:
+        return self.accepted_bytes - self.merged_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """What the document's size limit is about: the snapshot and the tail behind it."""
+        return self.snapshot_bytes + self.tail_bytes
 
 
 async def read_heads(database: Database, document_ids: Sequence[int]) -> dict[int, Head]:
@@ -43,14 +55,12 @@ async def read_heads(database: Database, document_ids: Sequence[int]) -> dict[in
     async with database.acquire() as connection:
         with mapping_errors("polling the heads"):
             rows = await connection.fetch(READ_HEADS, list(document_ids))
-    return {row[0]: Head(row[0], row[1], row[2], row[3], row[4]) for row in rows}
+    return {row[0]: Head(*row) for row in rows}
 
 
 async def find_created(database: Database, names: Sequence[tuple[str, str]]) -> list[int]:
     """Which of these (tenant, name) exist by now: their indexes."""
     async with database.acquire() as connection:
         with mapping_errors("polling the names"):
-            rows = await connection.fetch(
-                FIND_CREATED, [tenant for tenant, _ in names], [name for _, name in names]
-            )
+            rows = await connection.fetch(FIND_CREATED, [tenant for tenant, _ in names], [name for _, name in names])
     return [row[0] for row in rows]

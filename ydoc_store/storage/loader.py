@@ -77,12 +77,12 @@ class SnapshotRow:
     """The current snapshot. `bytes` is None when the cursor of the read lies at or behind nothing it holds."""
 
     through_seq: int
-    bytes: bytes | None
-    size_bytes: int
     state_vector: bytes
     delete_set: bytes
+    size_bytes: int
     merged_rows: int
     merged_bytes: int
+    bytes: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +153,12 @@ def _checked(rows: Sequence[asyncpg.Record], cursor: int) -> StoredDocument:
     if head_row["through_seq"] is not None:
         snapshot = SnapshotRow(
             head_row["through_seq"],
-            head_row["bytes"],
-            head_row["snapshot_bytes"],
             head_row["state_vector"],
             head_row["delete_set"],
+            head_row["snapshot_bytes"],
             head_row["merged_rows"],
             head_row["merged_bytes"],
+            head_row["bytes"],
         )
     tail = [LogRow(row["seq"], row["count"], row["frames"]) for row in rows[1:]]
     check_contiguous(

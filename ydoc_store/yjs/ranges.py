@@ -128,6 +128,21 @@ class Knowledge:
                     intervals = known[client] = IntervalSet()
                 intervals.add(start, end)
 
+    def update(self, other: Knowledge) -> None:
+        """Takes in all that `other` knows."""
+        for mine, theirs in ((self.structs, other.structs), (self.deletes, other.deletes)):
+            for client, intervals in theirs.items():
+                known = mine.setdefault(client, IntervalSet())
+                for start, end in intervals:
+                    known.add(start, end)
+
+    def is_within(self, vector: Mapping[int, int]) -> bool:
+        """Whether a reader at this state vector has every struct: nothing stands beyond it, nor behind a gap."""
+        return all(
+            len(intervals) == 1 and intervals.contiguous_end() <= vector.get(client, 0) and intervals.contiguous_end()
+            for client, intervals in self.structs.items()
+        )
+
     def add_marker(self, marker: int) -> None:
         """Takes in an epoch's marker as its members tell of it: one struct, which Yjs counts as deleted."""
         self.add(Walked([(marker, 0, 1)], [(marker, 0, 1)], 1, 1, 1))

@@ -1,0 +1,178 @@
+"""The relay: every WebSocket of this process, from its upgrade to its end, and their common clock.
+
+It decides at the upgrade whether a connection is heard at all and which document it means, opens the room, and
+gives the session its connection. One ticking task serves all connections: keepalives, slow peers, presence that
+was not renewed. Dialects and rooms live elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ydoc_store.auth.open_mode import Refused, refusal
+from ydoc_store.errors import Draining, Forbidden, ServerFault, StorageUnavailable, UnknownPath, YdocError
+from ydoc_store.names import YJS_PREFIX, name_from_raw_path
+from ydoc_store.relay.connection import Connection, connection_factory
+from ydoc_store.rooms.ywebsocket import YWebsocketSession
+from ydoc_store.yjs.messages import KEEPALIVE
+
+if TYPE_CHECKING:
+    from ydoc_store.metrics import Metrics
+    from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_TENANT = "default"
+TICK_S = 1.0
+# A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
+OPEN_TIMEOUT_S = 25.0
+
+
+class TooManyConnections(ServerFault):
+    """This process serves as many sockets as it was set to; another node, or a later try, may do."""
+
+
+class Relay:
+    """All connections of this process."""
+
+    def __init__(self, rooms: Rooms, settings: Settings, metrics: Metrics):
+        self.rooms = rooms
+        self.settings = settings
+        self.metrics = metrics
+        self.now_s = time.monotonic()
+        self.connections: dict[Connection, None] = {}
+        # Only those whose socket does not keep up are looked at by every tick.
+        self.congested: dict[Connection, None] = {}
+        self.server_connections: Any = set()
+        self._keepalive_due: deque[tuple[float, Connection]] = deque()
+        self._keepalive_frame = b""
+        self._draining = False
+        self._emptied = asyncio.Event()
+        self._ticking: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def websocket_protocol(self) -> Any:
+        """What uvicorn's `ws` setting takes: a factory of one protocol for each upgrade."""
+        return connection_factory(self)
+
+    def start(self) -> None:
+        self._ticking = asyncio.create_task(self._tick_for_ever(), name="relay tick")
+
+    # Called by connections
+
+    def connected(self, connection: Connection) -> None:
+        self.connections[connection] = None
+        self.server_connections.add(connection)
+
+    def disconnected(self, connection: Connection) -> None:
+        self.connections.pop(connection, None)
+        self.congested.pop(connection, None)
+        self.server_connections.discard(connection)
+        if not self.connections:
+            self._emptied.set()
+
+    def upgraded(self, connection: Connection) -> None:
+        """Decide what this connection is for. Every refusal is an accepted socket that is closed with a reason,
+        because a browser cannot see an HTTP status."""
+        try:
+            self._judge(connection)
+            name = name_from_raw_path(connection.path.encode("latin-1", "replace"), YJS_PREFIX.encode())
+        except UnknownPath:
+            host = connection.headers.get("Host", f"{self.settings.host}:{self.settings.port}")
+            connection.close(UnknownPath(f"nothing is served here: connect to ws://{host}{YJS_PREFIX}NAME"))
+            return
+        except YdocError as error:
+            connection.close(error)
+            return
+        self._keepalive_due.append((self.now_s + self.settings.keepalive_interval_s, connection))
+        room = self.rooms.rooms.get((DEFAULT_TENANT, name))
+        if room is not None:
+            connection.begin(YWebsocketSession(self.rooms, room, connection))
+            return
+        connection.pause_reading()
+        task = asyncio.create_task(self._open(connection, name))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def _judge(self, connection: Connection) -> None:
+        if self._draining:
+            raise Draining("this server is stopping")
+        if len(self.connections) > self.settings.connections_max:
+            raise TooManyConnections("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
+        if not self.settings.open_to_network:
+            verdict = refusal(connection.headers.raw_items())
+            if isinstance(verdict, Refused):
+                raise Forbidden(verdict.reason)
+
+    async def _open(self, connection: Connection, name: str) -> None:
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                room = await self.rooms.open(DEFAULT_TENANT, name)
+        except TimeoutError:
+            connection.close(StorageUnavailable("the document could not be loaded in time"))
+        except YdocError as error:
+            connection.close(error)
+        else:
+            # No await since the room was handed out, so it cannot have been closed for being empty.
+            if connection.is_open:
+                connection.begin(YWebsocketSession(self.rooms, room, connection))
+
+    # The common clock
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick(time.monotonic())
+
+    def tick(self, now_s: float) -> None:
+        """Keep alive who is due, close who takes nothing, forget whose presence was not renewed."""
+        self.now_s = now_s
+        for connection in list(self.congested):
+            connection.check_progress(now_s, self.settings.slow_member_s)
+        due = self._keepalive_due
+        while due and due[0][0] <= now_s:
+            _, connection = due.popleft()
+            if connection.is_open:
+                self._keep_alive(connection)
+                due.append((now_s + self.settings.keepalive_interval_s, connection))
+        self.rooms.attendance.expire(now_s)
+
+    def _keep_alive(self, connection: Connection) -> None:
+        # Stock clients drop a socket on which no data message came for 30 s; pings do not count.
+        if not self._keepalive_frame:
+            self._keepalive_frame = connection.encode(KEEPALIVE)
+        if connection.session is not None:
+            connection.write(self._keepalive_frame)
+
+    # The end
+
+    def stop_reading(self) -> None:
+        """Accept nothing more: what is read from now on could not be committed."""
+        self._draining = True
+        for connection in self.connections:
+            connection.pause_reading()
+
+    async def say_goodbye(self, timeout_s: float) -> None:
+        """Empty the outboxes, then close every socket with 1001; whoever does not follow in time is cut."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                for connection in list(self.connections):
+                    # The close frame goes behind what the outbox still holds.
+                    connection.close(Draining("this server is stopping: come back, another one serves you"))
+                if self.connections:
+                    await self._emptied.wait()
+        except TimeoutError:
+            log.warning("connections cut at the end of the drain", connections=len(self.connections))
+        for connection in list(self.connections):
+            connection.transport.abort()
+
+    async def stop(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, *self._opening, return_exceptions=True)

@@ -1,0 +1,127 @@
+"""The relay put together for one process: appender, rooms, fan-out and sockets, started and drained in order.
+
+Composition only. The order of the drain is what keeps the promise: stop reading, commit what was read, send what
+was committed, say goodbye.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from ydoc_store.fanout.hints import LogHint
+from ydoc_store.fanout.postgres import PostgresFanout
+from ydoc_store.relay.relay import Relay
+from ydoc_store.rooms.registry import Rooms
+from ydoc_store.rooms.room import RoomLimits
+from ydoc_store.storage.appender import Appender, BatchLimits
+from ydoc_store.yjs.walker import UpdateLimits
+
+if TYPE_CHECKING:
+    from ydoc_store.metrics import Metrics
+    from ydoc_store.settings import Settings
+    from ydoc_store.storage.pool import Database
+
+# What a drain keeps of its time for sending and closing, after the commits.
+GOODBYE_SHARE = 0.5
+
+
+class RelayService:
+    """One node of the relay. `node` names it among the nodes of one database; it is never used again."""
+
+    def __init__(self, database: Database, settings: Settings, metrics: Metrics):
+        self.settings = settings
+        self.metrics = metrics
+        self.node = secrets.token_hex(6)
+        self.appender = Appender(
+            database,
+            lanes=settings.append_lanes,
+            limits=BatchLimits(
+                settings.append_batch_bytes_max,
+                settings.append_batch_updates_max,
+                settings.append_batch_documents_max,
+            ),
+            timeout_s=settings.append_timeout_s,
+            hint_prefix=self.node,
+            inline_bytes_max=settings.notify_inline_bytes_max * 4 // 3,
+        )
+        self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
+        self.relay = Relay(self.rooms, settings, metrics)
+        self.fanout = PostgresFanout(
+            database,
+            self.appender,
+            self.node,
+            metrics,
+            on_log=self._hinted,
+            on_presence=self.rooms.attendance.heard,
+            on_listening=self._poll_soon,
+        )
+        self.rooms.attendance.tell = self.fanout.tell_presence
+        self.appender.events.committed = self._committed
+        self._poll: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises StorageUnavailable when the database does not take an append connection."""
+        await self.appender.start()
+        self.fanout.start()
+        self.relay.start()
+        self._poll = asyncio.create_task(self.rooms.run_poll(), name="poll")
+
+    def websocket_protocol(self) -> Any:
+        return self.relay.websocket_protocol()
+
+    def _committed(self, updates: int, seconds: float) -> None:
+        self.metrics.commit_seconds.observe(seconds)
+        self.metrics.append_batch_updates.observe(updates)
+
+    def _hinted(self, hint: LogHint) -> None:
+        room = self.rooms.by_document_id.get(hint.document_id)
+        if room is None:
+            return
+        if hint.updates is not None:
+            room.arrived_from_elsewhere(hint.head - hint.count + 1, hint.head, hint.updates)
+        elif hint.head > room.head:
+            self.rooms.catch_up(room)
+
+    def _poll_soon(self) -> None:
+        # Whatever was said while nobody listened here is found by one look.
+        self.rooms.spawn(self.rooms.poll())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing more, commit and deliver what was taken, close every socket with 1001; at most `timeout_s`."""
+        started_s = time.monotonic()
+        self.rooms.refuse_new()
+        self.relay.stop_reading()
+        await self.appender.drain(timeout_s * GOODBYE_SHARE)
+        await self.relay.say_goodbye(max(1.0, timeout_s - (time.monotonic() - started_s)))
+
+    async def stop(self) -> None:
+        """Stop everything at once; what was not drained is refused, never half done."""
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.gather(self._poll, return_exceptions=True)
+        await self.fanout.stop()
+        await self.appender.drain(0)
+        await self.relay.stop()
+        await self.rooms.stop()
+
+
+def _room_limits(settings: Settings) -> RoomLimits:
+    return RoomLimits(
+        update=UpdateLimits(
+            update_bytes_max=settings.update_bytes_max,
+            nesting_max=settings.nesting_max,
+            structs_max=settings.update_structs_max,
+            clients_max=settings.update_clients_max,
+            delete_ranges_max=settings.update_delete_ranges_max,
+        ),
+        document_bytes_max=settings.document_bytes_max,
+        queue_bytes_max=settings.append_queue_bytes_max,
+    )
+
+
+def websocket_protocol(service: RelayService) -> Any:
+    """What uvicorn's `ws` setting takes."""
+    return service.websocket_protocol()

@@ -1,0 +1,70 @@
+"""Presence on its way: from a member to its room's other members and to other nodes, and back. Never stored.
+
+The states of a node's members belong to that node, which renews them; where it dies they time out like those of a
+half-open socket. Between nodes presence travels as hints, which may be lost: stock clients renew every 15 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ydoc_store.fanout.hints import PresenceHint
+from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
+
+if TYPE_CHECKING:
+    from ydoc_store.rooms.member import Dialect, Member
+    from ydoc_store.rooms.room import Room
+
+
+class Attendance:
+    """The presence of all rooms of this process. `tell` takes what other nodes should hear."""
+
+    def __init__(self, rooms: dict[tuple[str, str], Room], timeout_s: float):
+        self._rooms = rooms
+        self._timeout_s = timeout_s
+        self.tell: Callable[[PresenceHint], None] = lambda _hint: None
+
+    def changed(self, room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:
+        """A member of this node shows something new: everyone else in the room sees it, and the other nodes hear."""
+        show(room, entries, sender)
+        self.tell(PresenceHint(room.tenant, room.name, list(entries), asks=False))
+
+    def opened(self, room: Room) -> None:
+        """A room has opened here: ask the other nodes who is there already."""
+        self.tell(PresenceHint(room.tenant, room.name, [], asks=True))
+
+    def heard(self, node: str, hint: PresenceHint) -> None:
+        """Another node tells of its members, or asks for ours."""
+        room = self._rooms.get((hint.tenant, hint.name))
+        if room is None:
+            return
+        if hint.asks:
+            mine = room.presence.current_of(room.members)
+            if mine:
+                self.tell(PresenceHint(room.tenant, room.name, mine, asks=False))
+        heard = room.presence.hear(("node", node), hint.entries, time.monotonic())
+        if heard.fresh:
+            show(room, heard.fresh, None)
+
+    def expire(self, now_s: float) -> None:
+        """Forget, in every room, whoever was not renewed in time."""
+        for room in self._rooms.values():
+            if len(room.presence):
+                gone = room.presence.expire(now_s, self._timeout_s)
+                if gone:
+                    show(room, gone, None)
+
+
+def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:
+    """Send presence to every member but its sender, each dialect's frame built once."""
+    payload = encode_awareness_entries(entries)
+    encoded: dict[Dialect, bytes] = {}
+    # A copy: a member whose outbox is full leaves the room while it is written to.
+    for member in list(room.members):
+        if member is not sender and member.presence_sent:
+            frame = encoded.get(member.dialect)
+            if frame is None:
+                frame = encoded[member.dialect] = member.outlet.encode(member.dialect.awareness(payload))
+            member.outlet.write(frame)

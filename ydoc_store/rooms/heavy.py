@@ -1,0 +1,70 @@
+"""Work on large documents, outside this process: pycrdt never releases the interpreter.
+
+A merge, a diff or a walk of some megabytes in the event loop would delay every document. Small inputs are worked
+on here and now, since handing them over costs more than the work. Pure functions, named at the top level so that
+a worker process can find them; the pool is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from ydoc_store.errors import StorageBusy
+from ydoc_store.yjs.lib0 import frames
+from ydoc_store.yjs.merge import diff, merge
+from ydoc_store.yjs.ranges import Knowledge
+from ydoc_store.yjs.split import split
+from ydoc_store.yjs.walker import UpdateLimits, walk
+
+# About 10 ms of work in the event loop; a round trip to a warm worker takes 1 to 2 ms.
+INLINE_BYTES_MAX = 128 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Heavy:
+    """One worker process for what is too large for the event loop."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(*args)`, here when `size_bytes` is small, else in the worker.
+
+        A worker that dies (out of memory) fails this call alone, with StorageBusy, and is replaced. Cancelling
+        abandons the result.
+        """
+        if size_bytes <= INLINE_BYTES_MAX:
+            return work(*args, **kwargs)
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool = self._pool
+        try:
+            return await asyncio.wrap_future(pool.submit(work, *args, **kwargs))
+        except BrokenExecutor as error:
+            if self._pool is pool:
+                self._pool = None
+            raise StorageBusy("the worker that prepares large documents died; it is replaced") from error
+
+    def stop(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def digest_tail(rows: Sequence[bytes], limits: UpdateLimits) -> tuple[bytes, Knowledge]:
+    """The rows' frames joined into one update, and what it holds. `limits` are the walker's."""
+    joined = merge([update for row in rows for update in frames(row)])
+    knowledge = Knowledge()
+    knowledge.add(walk(joined, limits))
+    return joined, knowledge
+
+
+def cut_pieces(parts: Sequence[bytes], state_vector: bytes | None, piece_bytes_max: int) -> list[bytes]:
+    """What a reader at `state_vector` (None: at nothing) lacks of `parts`, in pieces that a slow link can carry."""
+    lacking = parts if state_vector is None else [diff(part, state_vector) for part in parts]
+    return [piece for update in lacking for piece in split(update, piece_bytes_max)]

@@ -1,0 +1,145 @@
+"""A member: one connection in a room, and the outlet by which the transport takes what it is sent.
+
+A member is `syncing` from its Step1 until its first sync has gone out, and is skipped by deliveries meanwhile: it
+catches up from the log afterwards, so that a slow first sync holds nothing. Then it is live. Dialects differ only
+in how messages look, which a `Dialect` answers. Pure: no sockets, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from ydoc_store.errors import YdocError
+from ydoc_store.metrics import DialectCounts
+
+if TYPE_CHECKING:
+    from ydoc_store.rooms.first_sync import Reader
+    from ydoc_store.rooms.room import Room
+
+
+# Reading begins again when a paused member has less than this in flight, so that it is not paused for each update.
+RESUME_BELOW_BYTES = 256 * 1024
+
+
+class Outlet(Protocol):
+    """The transport's side of one connection."""
+
+    def encode(self, message: bytes) -> bytes:
+        """The message as this transport's bytes; the same for every outlet of its kind, so it is built once."""
+
+    def write(self, encoded: bytes) -> None:
+        """Send live bytes, counted in the outbox; an outlet over its cap closes itself with 1013."""
+
+    async def write_paced(self, encoded: bytes) -> bool:
+        """Send bytes of a first sync when the socket has taken what came before; False once it is closed."""
+
+    def close(self, error: YdocError) -> None:
+        """Say why, and close; idempotent."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Dialect(Protocol):
+    """How this connection's messages look."""
+
+    @property
+    def name(self) -> str: ...
+
+    def step1(self, state_vector: bytes) -> bytes: ...
+    def step2(self, update: bytes) -> bytes: ...
+    def update(self, update: bytes) -> bytes: ...
+    def awareness(self, payload: bytes) -> bytes: ...
+    def ack(self, *, accepted: bool) -> bytes | None:
+        """The message that acknowledges one Step2 or Update, None where the dialect has none."""
+
+
+class Delivery:
+    """One update on its way to many members: each kind of frame is built once."""
+
+    __slots__ = ("encoded", "update")
+
+    def __init__(self, update: bytes):
+        self.update = update
+        self.encoded: dict[Dialect, bytes] = {}
+
+
+class Member:
+    """One connection in one room. `unsettled_bytes` is what it sent and what has no outcome yet."""
+
+    __slots__ = (
+        "actor",
+        "closed",
+        "counts",
+        "dialect",
+        "is_live",
+        "outlet",
+        "paused",
+        "presence_sent",
+        "room",
+        "sync_wanted",
+        "unsettled_bytes",
+    )
+
+    def __init__(
+        self,
+        room: Room,
+        outlet: Outlet,
+        dialect: Dialect,
+        counts: DialectCounts,
+        actor: str | None = None,
+    ):
+        self.room = room
+        self.counts = counts
+        self.outlet = outlet
+        self.dialect = dialect
+        self.actor = actor
+        self.is_live = False
+        self.closed = False
+        self.paused = False
+        self.presence_sent = False
+        # The Step1 that is being answered by a task, or the newer one that came meanwhile.
+        self.sync_wanted: Reader | None = None
+        self.unsettled_bytes = 0
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Send one update, behind everything sent before."""
+        frame = delivery.encoded.get(self.dialect)
+        if frame is None:
+            frame = self.outlet.encode(self.dialect.update(delivery.update))
+            delivery.encoded[self.dialect] = frame
+        self.outlet.write(frame)
+
+    def send(self, message: bytes) -> None:
+        self.outlet.write(self.outlet.encode(message))
+
+    def acknowledge(self, *, accepted: bool) -> None:
+        message = self.dialect.ack(accepted=accepted)
+        if message is not None:
+            self.send(message)
+
+    def pause(self) -> None:
+        """Read no more from this member until what it sent has an outcome: pausing, unlike dropping, loses nothing."""
+        if not self.paused:
+            self.paused = True
+            self.outlet.pause_reading()
+
+    def settled(self, size: int) -> None:
+        """An update of `size` bytes has its outcome."""
+        self.unsettled_bytes -= size
+        if self.paused and self.unsettled_bytes <= RESUME_BELOW_BYTES:
+            self.paused = False
+            self.outlet.resume_reading()
+
+    def close(self, error: YdocError) -> None:
+        """Fence this member: nothing that it sends from now on is accepted, nothing queued behind is acked (I4)."""
+        if not self.closed:
+            self.closed = True
+            self.is_live = False
+            self.outlet.close(error)
+
+
+def close_all(members: Iterable[Member], error: YdocError) -> None:
+    for member in list(members):
+        member.close(error)
