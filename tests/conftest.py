@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +65,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A new folder in a short path that every account may enter, unlike pytest's own `tmp_path`."""
+    folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)

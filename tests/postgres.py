@@ -25,6 +25,7 @@ import asyncpg
 
 from ydoc_store.embedded.account import Account, choose_account
 from ydoc_store.embedded.binaries import Binaries, in_folder, packaged, reachable
+from ydoc_store.embedded.liveness import processes_of
 from ydoc_store.storage.migrate import migrate
 
 USER = "ydoc"
@@ -73,9 +74,7 @@ def chosen_binaries() -> Binaries:
 class Cluster:
     """One throw-away cluster: `start`, `kill`, `start` again, and `remove` at the end."""
 
-    def __init__(
-        self, binaries: Binaries, *, durable: bool = False, settings: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, binaries: Binaries, *, durable: bool = False, settings: dict[str, str] | None = None) -> None:
         # Not below TMPDIR: a Unix socket's path may have 107 bytes (103 on macOS).
         self.folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir="/tmp"))
         self.account: Account = choose_account(self.folder / "data")
@@ -126,8 +125,12 @@ class Cluster:
         self._process = None
 
     def kill(self) -> None:
-        """As a power cut would, but for what the kernel still writes."""
+        """The postmaster at once, its processes after it; what was committed is on the disk of a durable cluster."""
         self.stop(signal.SIGKILL)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while processes_of(self.folder / "data"):
+            assert time.monotonic() < deadline, "a backend outlives its killed postmaster"
+            time.sleep(0.01)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
