@@ -12,7 +12,7 @@ from collections.abc import Iterator, Set
 
 from ydoc_store.yjs.lineage import Lineage, types_to_drop
 from ydoc_store.yjs.structs import Id, Ranges, Struct, Units, piece, read_update, write_update
-from ydoc_store.yjs.walker import ANY, DELETED, GC, SKIP, STRING
+from ydoc_store.yjs.walker import ANY, DELETED, GC, SKIP, STRING, TYPE
 
 _RUNS = (GC, SKIP)
 _JOINABLE_ITEMS = (DELETED, STRING, ANY)
@@ -53,6 +53,8 @@ def _drop_deleted(client: int, block: list[Struct], ranges: Ranges, gone: Set[Id
         elif ranges[at][0] <= struct.clock and struct.end <= ranges[at][1]:
             if gone and joiner.lineage.parent_type(struct) in gone:
                 add(Struct(struct.clock, struct.end, GC))
+            elif struct.kind == TYPE and (client, struct.clock) not in gone:
+                add(struct)
             else:
                 add(_emptied(client, struct, struct.clock, struct.end))
         elif struct.kind == DELETED:
