@@ -23,7 +23,7 @@ class CacheBudget:
 
 
 class RoomCache:
-    """`base` equals all updates with seq <= `base_seq`; `recent` are (last seq, update), contiguous after it."""
+    """`base` equals all updates with seq <= `base_seq` (b"": there were none); `recent` are (last seq, update), contiguous after it."""
 
     __slots__ = ("base", "base_seq", "budget", "bytes_max", "recent", "used_bytes")
 
@@ -78,7 +78,8 @@ class RoomCache:
             self._charge(len(joined) - sum(len(update) for _, update in self.recent))
             self.recent.clear()
             self.recent.append((seq, joined))
-        return [self.base, *(update for _, update in self.recent)]
+        runs = [update for _, update in self.recent]
+        return [self.base, *runs] if self.base else runs
 
     def clear(self, seq: int) -> None:
         """Forget everything; what comes next follows `seq`."""
