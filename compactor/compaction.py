@@ -15,7 +15,7 @@ from compactor.policy import Backlog, CompactionPolicy, NotDue, due
 from compactor.worker import Done, Job, JobFailed, Worker
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.backlog import DocumentBacklog, read_backlog
-from ydoc_store.storage.compactions import Compaction, allow_idle, insert_compaction, try_lock
+from ydoc_store.storage.compactions import Compaction, go_idle, insert_compaction, try_lock
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.quarantine import clear_failures, record_failure
 from ydoc_store.storage.segments import insert_segment
@@ -118,13 +118,11 @@ async def _merge_and_replace(
     connection: Connection, worker: Worker, attempt: _Attempt, terms: Terms
 ) -> Compacted | Skipped:
     document_id = attempt.document_id
-    await allow_idle(connection, terms.timeout_s + _IDLE_MARGIN_S)
-    found = await read_for_merge(
-        connection, document_id, rows_max=terms.run_rows_max, bytes_max=terms.run_bytes_max
-    )
+    found = await read_for_merge(connection, document_id, rows_max=terms.run_rows_max, bytes_max=terms.run_bytes_max)
     if found is None:
         return Skipped("the tail is empty")
     attempt.after_seq = found.after_seq
+    await go_idle(connection, terms.timeout_s + _IDLE_MARGIN_S)
     await _reach(terms, "after-read")
 
     # One transaction, idle while the child folds, and not two around it. In READ COMMITTED nothing is held between
@@ -230,9 +228,7 @@ class _Attempt:
         return (time.perf_counter() - self._started_s) * 1_000
 
     def failed(self, result: Literal["failed", "lost"], error: str) -> Compaction:
-        return Compaction(
-            self.document_id, self._duration_ms(), result, None, self.why, self.after_seq, error=error
-        )
+        return Compaction(self.document_id, self._duration_ms(), result, None, self.why, self.after_seq, error=error)
 
     def done(self, found: Mergeable, result: Done) -> Compaction:
         return Compaction(

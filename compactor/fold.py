@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ydoc_store.yjs.checker import check_fold
-
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.merge import merge
 from ydoc_store.yjs.ranges import Knowledge

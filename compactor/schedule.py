@@ -72,18 +72,14 @@ class Compactor:
     `on_event` is called on the event loop after every run and every sweep, and must not block.
     """
 
-    def __init__(
-        self, database: Database, settings: Settings, on_event: Callable[[Event], None] | None = None
-    ) -> None:
+    def __init__(self, database: Database, settings: Settings, on_event: Callable[[Event], None] | None = None) -> None:
         self._on_event = on_event
         self._interval_s = settings.sweep_interval_s
         self._jitter_s = settings.sweep_jitter_s
         self._worker = worker_of(settings)
         bounds = SweepBounds(settings.sweep_documents_max, SWEEP_SECONDS_MAX)
         self._sweeper = Sweeper(database, self._worker, terms_of(settings), bounds, self._tell_outcome)
-        self._retention = Retention(
-            database, history_days=settings.history_days, bases_min=settings.history_bases_min
-        )
+        self._retention = Retention(database, history_days=settings.history_days, bases_min=settings.history_bases_min)
         self._scheduler: AsyncIOScheduler | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -170,9 +166,7 @@ class Compactor:
                 log.warning("fold_in_doubt", document_id=run.document_id, reason=run.error)
         if self._on_event is not None and not isinstance(outcome, Skipped):
             run = outcome.run
-            self._on_event(
-                CompactionEvent(run.result, run.way or "none", run.duration_ms / 1_000, run.rows_merged)
-            )
+            self._on_event(CompactionEvent(run.result, run.way or "none", run.duration_ms / 1_000, run.rows_merged))
 
 
 __all__ = ["CompactionEvent", "Compactor", "Event", "Lost", "terms_of", "worker_of"]

@@ -169,8 +169,7 @@ class Sweeper:
 
     def _spent(self, tally: _Tally) -> bool:
         return (
-            tally.tried >= self._bounds.documents_max
-            or time.monotonic() - tally.started_s >= self._bounds.seconds_max
+            tally.tried >= self._bounds.documents_max or time.monotonic() - tally.started_s >= self._bounds.seconds_max
         )
 
     def _note_waiting(self, wanted: Collection[int], next_after_id: int | None, now_s: float) -> None:

@@ -25,10 +25,9 @@ NICENESS: Final = 10
 LARGE_JOB_BYTES: Final = 4 * 2**20
 """A child keeps what a large merge made it allocate, so it is replaced after one."""
 
+_DYING_S: Final = 2.0
 _READ_BYTES: Final = 2**18
-_BOOT: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from compactor.worker_process import main; main({}, {})"
-)
+_BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from compactor.worker_process import main; main({}, {})"
 _PACKAGE_PARENT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -93,7 +92,7 @@ class Worker:
                 await self._end()
                 return JobFailed(f"the worker took longer than {self._timeout_s:.0f} s and was killed")
             except (asyncio.IncompleteReadError, OSError):
-                code = await self._end()
+                code = await self._bury(process)
                 return JobFailed(f"the worker died ({_exit(code)}) while it merged this document")
             except BaseException:
                 await self._end()
@@ -136,6 +135,13 @@ class Worker:
         except OSError as error:
             raise WorkerUnavailable(f"the compactor's child process cannot be started: {error}") from error
         return self._process
+
+    async def _bury(self, process: asyncio.subprocess.Process) -> int | None:
+        """The exit code of a child that broke off. It is waited for first: killing it would reap it unseen."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DYING_S):
+                await process.wait()
+        return await self._end()
 
     async def _end(self) -> int | None:
         """Kill the child if it still lives, and wait until it is gone; returns its exit code."""

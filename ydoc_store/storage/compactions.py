@@ -22,7 +22,7 @@ Result = Literal["done", "failed", "lost"]
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('ydoc compaction of ' || $1::bigint, 0))"
 
 # The fold happens inside the transaction, between statements: the session's own limit may be shorter than it.
-ALLOW_IDLE = "SELECT set_config('idle_in_transaction_session_timeout', $1::text, true)"
+ALLOW_IDLE = "SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
 
 INSERT_COMPACTION = """
 INSERT INTO ydoc.compactions
@@ -97,9 +97,13 @@ async def try_lock(connection: Connection, document_id: int) -> bool:
     return bool(await connection.fetchval(TRY_LOCK, document_id))
 
 
-async def allow_idle(connection: Connection, seconds: float) -> None:
-    """Let this transaction alone stay idle for so long while the child works."""
-    await connection.execute(ALLOW_IDLE, f"{seconds * 1000:.0f}")
+async def go_idle(connection: Connection, seconds: float) -> None:
+    """Let this transaction stay idle for so long, and hold nothing back meanwhile.
+
+    A statement with arguments leaves its portal open until the next one, and the portal keeps its snapshot, for
+    which vacuum would wait. This one has none, so it goes by the simple protocol, which replaces that portal.
+    """
+    await connection.execute(ALLOW_IDLE.format(milliseconds=int(seconds * 1_000)))
 
 
 async def insert_compaction(connection: Connection, run: Compaction) -> None:
