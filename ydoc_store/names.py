@@ -12,6 +12,8 @@ from urllib.parse import unquote_to_bytes
 from ydoc_store.errors import InvalidName, UnknownPath
 
 NAME_BYTES_MAX = 512
+# Whose documents these are until identities tell tenants apart
+DEFAULT_TENANT = "default"
 # Where y-websocket clients find documents: ws://HOST:PORT/yjs/NAME
 YJS_PREFIX = "/yjs/"
 

@@ -1,0 +1,92 @@
+"""What the commands share: their flags, how settings come from them, and how an asynchronous body is run.
+
+Each flag is a setting's name and beats its YDOC_… variable. Nothing here prints a result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec
+
+import click
+
+from ydoc_store import logs
+from ydoc_store.errors import InvalidName, NoSuchDocument
+from ydoc_store.names import parse_name
+from ydoc_store.postgres import open_database
+from ydoc_store.settings import Settings
+from ydoc_store.storage.pool import Database
+
+P = ParamSpec("P")
+
+DONE = 0
+FOUND_SOMETHING_WRONG = 1
+
+
+class DocumentName(click.ParamType[str]):
+    """A document's name, held to the same rule as in a URL but not percent-decoded."""
+
+    name = "name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return parse_name(str(value))
+        except InvalidName as error:
+            self.fail(str(error), param, ctx)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def database_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Adds --database-url and --data-dir."""
+    command = click.option(
+        "--data-dir", metavar="PATH", help="Where our own Postgres keeps its files. [YDOC_DATA_DIR]"
+    )(command)
+    return click.option(
+        "--database-url",
+        metavar="URL",
+        help="A Postgres of yours instead (15 to 18). [YDOC_DATABASE_URL]",
+    )(command)
+
+
+def with_settings(command: Callable[Concatenate[Settings, P], int]) -> Callable[..., int]:
+    """Runs `command(settings, …)`, taking the flags that are settings out of its arguments."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> int:
+        flags = {name: kwargs.pop(name) for name in list(kwargs) if name in Settings.model_fields}
+        # a flag that was not given must not hide its variable
+        settings = Settings.load({name: value for name, value in flags.items() if value not in (None, False)})
+        logs.configure(settings.log_format, settings.log_level)
+        return command(settings, *args, **kwargs)
+
+    return run
+
+
+def with_database(
+    command: Callable[Concatenate[Database, Settings, P], Coroutine[Any, Any, int]],
+) -> Callable[..., int]:
+    """Runs `await command(database, settings, …)` on the Postgres that the settings name, or on our own."""
+
+    async def body(settings: Settings, *args: Any, **kwargs: Any) -> int:
+        async with open_database(settings) as database:
+            return await command(database, settings, *args, **kwargs)
+
+    @database_options
+    @with_settings
+    @functools.wraps(command)
+    def run(settings: Settings, *args: Any, **kwargs: Any) -> int:
+        return asyncio.run(body(settings, *args, **kwargs))
+
+    return run
+
+
+async def found(name: str, reading: Awaitable[Any]) -> Any:
+    """The result of `reading`. Raises NoSuchDocument, naming the document, where it is None."""
+    result = await reading
+    if result is None:
+        raise NoSuchDocument(f"no document is named {name!r}")
+    return result

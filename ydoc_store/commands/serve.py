@@ -1,0 +1,51 @@
+"""`ydoc-store serve`: its flags, and what a person reads when the service is up.
+
+The service itself is put together in `ydoc_store.serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from ydoc_store import __version__
+from ydoc_store.commands.options import DONE, database_options, with_settings
+from ydoc_store.http.pages import javascript, socket_url
+from ydoc_store.serve import CompactorParts, Started, serve
+from ydoc_store.settings import Settings
+
+
+def serve_command(compactor: CompactorParts) -> click.Command:
+    """The command, over the compactor that it runs inside itself; only the composition root may know that one."""
+
+    @click.command("serve")
+    @click.option("--host", metavar="ADDRESS", help="Where to listen. [YDOC_HOST]")
+    @click.option("--port", metavar="PORT", help="For HTTP and WebSocket alike. [YDOC_PORT]")
+    @database_options
+    @click.option("--no-compactor", is_flag=True, help="Leave compaction to `ydoc-compactor run`. [YDOC_NO_COMPACTOR]")
+    @click.option(
+        "--open-to-network",
+        is_flag=True,
+        help="Answer everyone who can reach it, though nobody has to say who they are. [YDOC_OPEN_TO_NETWORK]",
+    )
+    @with_settings
+    def command(settings: Settings, /) -> int:
+        """Run the service: WebSocket, HTTP and, unless told otherwise, the compactor."""
+        asyncio.run(serve(settings, compactor, announce=_announce))
+        return DONE
+
+    return command
+
+
+def _announce(started: Started) -> None:
+    base = f"http://{started.authority}"
+    click.echo(
+        f"ydoc-store {__version__}\n\n"
+        f"  documents  {socket_url(started.authority)}NAME\n"
+        f"  this page  {base}/\n"
+        f"  health     {base}/health/ready    metrics  {base}/metrics\n"
+        f"  data       {started.data}\n"
+        f"             {started.how_to_delete}\n\n"
+        "Connect an editor:\n\n" + "\n".join(f"  {line}" for line in javascript(started.authority).splitlines()) + "\n"
+    )

@@ -1,0 +1,134 @@
+"""Which Postgres: the one that the settings name, or one of our own in the data folder.
+
+Ours is started where it does not run, and migrated; where a service runs on that folder already, its socket is
+used and nothing is started or stopped. A given database is never migrated without being asked: the error names
+the command. What the database holds is not known here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ydoc_store.embedded.configuration import address
+from ydoc_store.embedded.folder import DataFolder
+from ydoc_store.embedded.postgres import EmbeddedPostgres
+from ydoc_store.errors import EmbeddedPostgresFailed, SchemaMismatch
+from ydoc_store.settings import Settings
+from ydoc_store.storage.migrate import migrate, pending_migrations
+from ydoc_store.storage.pool import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A Postgres that can be connected to. `is_ours` when this process started it."""
+
+    url: str
+    is_ours: bool
+    where: str
+    how_to_delete: str
+
+
+@asynccontextmanager
+async def postgres(settings: Settings, *, share: bool) -> AsyncIterator[Postgres]:
+    """The Postgres to use, until the block ends.
+
+    `share` allows to use our own Postgres while another process runs it; a service wants it for itself. Raises
+    EmbeddedPostgresFailed.
+    """
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        how_to_delete = "DROP SCHEMA ydoc CASCADE there deletes all documents"
+        yield Postgres(url, is_ours=False, where=where_of(url), how_to_delete=how_to_delete)
+        return
+    folder = settings.data_dir
+    how_to_delete = f"to delete all documents, stop the service and remove {folder}"
+    running = running_address(folder) if share else None
+    if running is not None:
+        yield Postgres(running, is_ours=False, where=f"{folder} (in use)", how_to_delete=how_to_delete)
+        return
+    async with EmbeddedPostgres(folder) as embedded:
+        where = f"{folder} (a Postgres of our own)"
+        yield Postgres(embedded.url, is_ours=True, where=where, how_to_delete=how_to_delete)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, *, migrating: bool = False) -> AsyncIterator[Database]:
+    """A database whose schema this release can work on, for a command. Our own is migrated when we started it.
+
+    `migrating` leaves the schema as it is, for the command that is about to change it. Raises SchemaMismatch,
+    StorageUnavailable, EmbeddedPostgresFailed.
+    """
+    async with postgres(settings, share=True) as found:
+        database = await connect(found.url, settings)
+        try:
+            if not migrating:
+                await prepare(database, is_ours=found.is_ours)
+            yield database
+        finally:
+            await database.close()
+
+
+async def connect(url: str, settings: Settings) -> Database:
+    """A pool as the settings describe it. Raises StorageUnavailable."""
+    return await Database.open(
+        url,
+        pool_size=settings.pool_size,
+        statement_timeout_s=settings.statement_timeout_s,
+        lock_timeout_s=settings.lock_timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
+
+
+async def prepare(database: Database, *, is_ours: bool) -> None:
+    """Migrate a database of our own; for any other raise SchemaMismatch when its schema is behind this release."""
+    async with database.acquire() as connection:
+        if is_ours:
+            await migrate(connection)
+            return
+        pending = await pending_migrations(connection)
+    needed = [migration.name for migration in pending if migration.when == "before"]
+    if needed:
+        raise SchemaMismatch(
+            f"the database lacks {len(needed)} migrations of this release, from {needed[0]} on: "
+            "run `ydoc-store migrate` with the same --database-url first"
+        )
+
+
+def running_address(data_dir: Path) -> str | None:
+    """The URL of our own Postgres if a service runs it now; None when nobody holds the folder.
+
+    Raises EmbeddedPostgresFailed where somebody holds it and this account may not look.
+    """
+    folder = DataFolder(data_dir.resolve())
+    try:
+        with folder.lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        # Held: the kernel says so, which is worth more than any file that the holder left.
+        found = re.search(
+            r"^unix_socket_directories = '([^']+)'$",
+            (folder.configuration / "postgresql.conf").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+        return address(Path(found[1])) if found else None
+    except PermissionError as error:
+        raise EmbeddedPostgresFailed(f"{folder.root} is closed to this account: {error.strerror}") from error
+
+
+def where_of(url: str) -> str:
+    """A database's URL without what may be secret in it."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "its socket", f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "schema ydoc of the given database"
+    return f"schema ydoc of database {parts.path.lstrip('/') or '(default)'} at {host}{port}"

@@ -1,0 +1,217 @@
+"""The service put together: port, Postgres, relay, compactor; and taken apart again in the opposite order.
+
+The port is taken first, so that a taken one costs nothing, and HTTP answers `unready` while the rest starts.
+SIGTERM and Ctrl-C drain: sockets are closed when what they sent is committed and what they were sent is out; the
+second one does not wait. Composition only: each part's own rules live with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import uvicorn
+from uvicorn.config import Config
+
+from ydoc_store import __version__, postgres
+from ydoc_store.http.app import Services, create_app
+from ydoc_store.http.connection import bounded_connection
+from ydoc_store.http.health import Phase, Probe, Report, judge
+from ydoc_store.listening import authority, bind, raise_file_limit
+from ydoc_store.logs import logger
+from ydoc_store.metrics import Metrics
+from ydoc_store.monitor import IsDue, Monitor
+from ydoc_store.relay import websocket_protocol
+from ydoc_store.relay.service import RelayService
+from ydoc_store.settings import Settings
+from ydoc_store.storage.pool import Database
+
+log = logger(__name__)
+
+
+class RunningCompactor(Protocol):
+    """The compactor inside `serve`."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CompactorParts:
+    """What the composition root hands in, because nothing else here may import the compactor."""
+
+    build: Callable[[Database, Settings, Metrics], RunningCompactor]
+    is_due: Callable[[Settings], IsDue]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a person is told once the service is up."""
+
+    authority: str
+    data: str
+    how_to_delete: str
+
+
+async def serve(settings: Settings, compactor: CompactorParts, announce: Callable[[Started], None]) -> None:
+    """Run until a signal says stop and everything is drained.
+
+    Raises SettingInvalid (port, address), EmbeddedPostgresFailed, StorageUnavailable, SchemaMismatch, all of them
+    before anyone could connect.
+    """
+    sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network)
+    raise_file_limit(settings.connections_max)
+    with _stopping_on_signals() as stop:
+        try:
+            await _run(settings, compactor, sockets, stop, announce)
+        except asyncio.CancelledError:
+            # asked to stop while it started, or asked again while it drained
+            if not stop.is_asked:
+                raise
+        finally:
+            for taken in sockets:
+                taken.close()
+
+
+async def _run(
+    settings: Settings,
+    compactor: CompactorParts,
+    sockets: list[socket.socket],
+    stop: _Stop,
+    announce: Callable[[Started], None],
+) -> None:
+    metrics, phase = Metrics(), Phase()
+    probes: list[Probe] = [phase.check]
+    relays: list[RelayService] = []
+    async with contextlib.AsyncExitStack() as running:
+        running.callback(phase.draining)
+        await running.enter_async_context(_web(settings, sockets, metrics, phase, probes, relays))
+        found = await running.enter_async_context(postgres.postgres(settings, share=False))
+        database = await postgres.connect(found.url, settings)
+        running.push_async_callback(database.close)
+        await postgres.prepare(database, is_ours=found.is_ours)
+        relay = RelayService(database, settings, metrics)
+        running.push_async_callback(relay.stop)
+        await relay.start()
+        relays.append(relay)
+        monitor = Monitor(database, settings, metrics, compactor.is_due(settings))
+        running.push_async_callback(monitor.stop)
+        monitor.start()
+        probes += [monitor.database_watch.check, monitor.compactor_check]
+        if not settings.no_compactor:
+            sweeping = compactor.build(database, settings, metrics)
+            running.push_async_callback(sweeping.stop)
+            await sweeping.start()
+        phase.serving()
+        place = authority(sockets)
+        log.info("serving", version=__version__, address=place, data=found.where)
+        announce(Started(place, found.where, found.how_to_delete))
+        await stop.wait()
+        phase.draining()
+        log.info("draining", timeout_s=settings.drain_timeout_s)
+        await relay.drain(settings.drain_timeout_s)
+    log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _web(
+    settings: Settings,
+    sockets: list[socket.socket],
+    metrics: Metrics,
+    phase: Phase,
+    probes: list[Probe],
+    relays: list[RelayService],
+) -> AsyncIterator[None]:
+    async def ready() -> Report:
+        return await judge(probes)
+
+    def upgrade(config: Config, server_state: Any, app_state: dict[str, Any]) -> asyncio.Protocol:
+        # `phase` lets nobody upgrade before the relay is there
+        build: Callable[..., asyncio.Protocol] = websocket_protocol(relays[0])
+        return build(config=config, server_state=server_state, app_state=app_state)
+
+    app = create_app(Services(ready, metrics.render, settings.open_to_network))
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=bounded_connection(settings.handshake_timeout_s, lambda: phase.is_serving),
+            ws=upgrade,  # type: ignore[arg-type] # called with the same keywords as the class that it stands for
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            # headers of a proxy must never change who the caller seems to be
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            backlog=4096,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=sockets), name="http")
+    try:
+        listening = asyncio.create_task(server.is_started.wait())
+        await asyncio.wait({task, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            listening.cancel()
+            task.result()
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, that leaves signals to us and says when it listens."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.is_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_started.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Stop:
+    """Asked for by a signal. Until the service is up, and when asked again, whatever runs is cancelled instead."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._asked = asyncio.Event()
+        self._is_awaited = False
+
+    @property
+    def is_asked(self) -> bool:
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        first = not self._asked.is_set()
+        self._asked.set()
+        if not (first and self._is_awaited):
+            self._task.cancel()
+
+    async def wait(self) -> None:
+        self._is_awaited = True
+        await self._asked.wait()
+
+
+@contextlib.contextmanager
+def _stopping_on_signals() -> Iterator[_Stop]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 # a coroutine always runs in a task
+    stop, loop = _Stop(task), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
