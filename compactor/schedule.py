@@ -13,22 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
-import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from compactor.compaction import Compacted, Failed, Lost, Outcome, Skipped, Terms
+from compactor.compaction import Compacted, Failed, Outcome, Skipped, Terms
 from compactor.policy import CompactionPolicy
 from compactor.retention import Retention
 from compactor.sweep import SweepBounds, Sweeper, SweepReport
 from compactor.worker import Worker
 from ydoc_store.errors import ServerFault
 from ydoc_store.failpoints import Failpoints
+from ydoc_store.logs import logger
 from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
 
 SWEEP_SECONDS_MAX: Final = 60.0
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,3 @@ class Compactor:
         if self._on_event is not None and not isinstance(outcome, Skipped):
             run = outcome.run
             self._on_event(CompactionEvent(run.result, run.way or "none", run.duration_ms / 1_000, run.rows_merged))
-
-
-__all__ = ["CompactionEvent", "Compactor", "Event", "Lost", "terms_of", "worker_of"]

@@ -31,8 +31,8 @@ LOOKED_AT_MAX: Final = 20_000
 class SweepReport:
     """What one sweep saw and did.
 
-    `backlog_rows` and `backlog_bytes` are of the documents looked at. `waiting_s` is how long the document that
-    has been due for longest has waited, as this process saw it. `at_end` tells that the log's end was reached.
+    `backlog_rows` and `backlog_bytes` are of the documents looked at, before any was compacted. `at_end` tells that
+    the log's end was reached and the next sweep begins at its start.
     """
 
     looked_at: int
@@ -44,7 +44,6 @@ class SweepReport:
     rows_merged: int
     backlog_rows: int
     backlog_bytes: int
-    waiting_s: float
     at_end: bool
     duration_s: float
 
@@ -101,7 +100,6 @@ class Sweeper:
         self._bounds = bounds
         self._on_outcome = on_outcome
         self._after_id = 0
-        self._due_since_s: dict[int, float] = {}
 
     async def sweep(self) -> SweepReport:
         """Compact what is due, from where the last sweep stopped to the end of the log or of the bounds.
@@ -119,7 +117,6 @@ class Sweeper:
                 break
             self._after_id = page.next_after_id or 0
             at_end = page.next_after_id is None
-        now_s = time.monotonic()
         return SweepReport(
             looked_at=tally.looked_at,
             due=tally.due,
@@ -130,9 +127,8 @@ class Sweeper:
             rows_merged=tally.rows_merged,
             backlog_rows=tally.backlog_rows,
             backlog_bytes=tally.backlog_bytes,
-            waiting_s=now_s - min(self._due_since_s.values(), default=now_s),
             at_end=at_end,
-            duration_s=now_s - tally.started_s,
+            duration_s=time.monotonic() - tally.started_s,
         )
 
     async def _compact_due(self, page: BacklogPage, tally: _Tally) -> bool:
@@ -143,7 +139,6 @@ class Sweeper:
             if not backlog.quarantined and isinstance(due(judged(backlog), self._terms.policy), Due)
         ]
         tally.due += len(wanted)
-        self._note_waiting(wanted, page.next_after_id, tally.started_s)
         random.shuffle(wanted)
         for document_id in wanted:
             if self._spent(tally):
@@ -161,22 +156,10 @@ class Sweeper:
             tally.count(outcome)
             if self._on_outcome is not None:
                 self._on_outcome(outcome)
-            if not isinstance(outcome, Compacted):
-                return
-            self._due_since_s.pop(document_id, None)
-            if not outcome.more or self._spent(tally):
+            if not (isinstance(outcome, Compacted) and outcome.more) or self._spent(tally):
                 return
 
     def _spent(self, tally: _Tally) -> bool:
         return (
             tally.tried >= self._bounds.documents_max or time.monotonic() - tally.started_s >= self._bounds.seconds_max
         )
-
-    def _note_waiting(self, wanted: Collection[int], next_after_id: int | None, now_s: float) -> None:
-        """Since when each due document waits; those of this page that are due no more are forgotten."""
-        found = set(wanted)
-        page_end = float("inf") if next_after_id is None else next_after_id
-        for document_id in [i for i in self._due_since_s if self._after_id < i <= page_end and i not in found]:
-            del self._due_since_s[document_id]
-        for document_id in wanted:
-            self._due_since_s.setdefault(document_id, now_s)

@@ -78,25 +78,6 @@ READ_BACKLOG = (
 )
 
 
-READ_TOTAL = (
-    _PAGE.replace("$1", "0").replace("$2", "9223372036854775807")
-    + """
-SELECT count(*) AS documents,
-    coalesce(sum(b.rows), 0) AS rows, coalesce(sum(b.bytes), 0) AS bytes, coalesce(max(b.age_s), 0) AS age_s
-FROM (
-    SELECT"""
-    + _SIZES
-    + """
-    FROM page AS p
-    JOIN ydoc.documents AS d ON d.id = p.document_id AND d.deleted_at IS NULL AND d.replaced_at IS NULL"""
-    + _JOINS
-    + """
-) AS b
-WHERE b.age_s IS NOT NULL
-"""
-)
-
-
 @dataclass(frozen=True, slots=True)
 class DocumentBacklog:
     """The tail of one document: rows, bytes of updates, age of the oldest in seconds; the snapshot as stored."""
@@ -107,16 +88,6 @@ class DocumentBacklog:
     age_s: float
     snapshot_bytes: int
     quarantined: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BacklogTotal:
-    """How many documents have a tail, their rows and bytes, and the age of the oldest row of all, in seconds."""
-
-    documents: int
-    rows: int
-    bytes: int
-    age_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +114,6 @@ async def read_backlog(connection: Connection, document_id: int) -> DocumentBack
     """The backlog of one document, None where its tail is empty or it is deleted. Raises asyncpg's errors."""
     row = await connection.fetchrow(READ_BACKLOG, document_id)
     return None if row is None or row["age_s"] is None else _backlog(row)
-
-
-async def read_total(database: Database) -> BacklogTotal:
-    """The backlog of all documents together, for gauges; one probe of the log's key a document with a tail."""
-    async with database.acquire() as connection:
-        with mapping_errors("measuring the backlog"):
-            row = await connection.fetchrow(READ_TOTAL)
-    assert row is not None  # noqa: S101 # an aggregate always has its one row
-    return BacklogTotal(row["documents"], int(row["rows"]), int(row["bytes"]), row["age_s"])
 
 
 def _backlog(row: asyncpg.Record) -> DocumentBacklog:
