@@ -16,6 +16,9 @@ from uvicorn.server import ServerState
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 100
+# How long a refused peer may go on talking. Closing at once would reset the connection under the answer it has
+# not read yet.
+LINGER_S = 1.0
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -32,9 +35,10 @@ class BoundedConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -45,45 +49,49 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused:
             return
         if self._in_head:
             # Counted before parsing: one chunk is at most what a transport reads at once.
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refuse("431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # the first request's timer already runs since the connection was made
-        if self._head_timer is None:
+        if self._timer is None:
             self._expect_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        if len(self.headers) > HEADERS_MAX and not self.transport.is_closing():
+        if len(self.headers) > HEADERS_MAX:
             self._refuse("431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
         self._in_head = False
         self._head_bytes = 0
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         # after a refusal the parser still runs to the end of its chunk, without a request to give it to
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_head = True
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        if not self._refused:
+            super().send_400_response(msg)
+
     def handle_websocket_upgrade(self) -> None:
-        if self.transport.is_closing():
+        if self._refused:
             return
         if self.accepting():
             super().handle_websocket_upgrade()
@@ -92,20 +100,22 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._in_head = True
-        self._head_timer = self.loop.call_later(self.handshake_timeout_s, self._refuse, "408 Request Timeout")
+        self._timer = self.loop.call_later(self.handshake_timeout_s, self._refuse, "408 Request Timeout")
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _refuse(self, status: str) -> None:
         self._stop_timer()
-        if not self.transport.is_closing():
-            self.transport.write(
-                f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii")
-            )
-            self.transport.close()
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self.transport.write(f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii"))
+        # the peer's own end closes the transport; else the timer does
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
 
 def bounded_connection(handshake_timeout_s: float, accepting: Callable[[], bool]) -> type[BoundedConnection]:
