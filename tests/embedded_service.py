@@ -1,8 +1,9 @@
 """A service that holds an embedded Postgres, as a process of its own that tests may kill.
 
-`python tests/embedded_service.py DATA_DIR [UID]` prints one line of JSON when Postgres is ready, and stops when
-its stdin ends. With UID it gives up root's rights first, since a test's interpreter may lie where only root can
-read it. An error is printed as JSON too.
+`python -m tests.embedded_service DATA_DIR [UID PROGRAMS]` prints one line of JSON when Postgres is ready, and
+stops when its stdin ends. With UID it gives up root's rights itself, since a test's interpreter may lie where
+only root can read it; Postgres's programs are carried to the folder PROGRAMS if they lie there too. An error is
+JSON as well.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ def tell(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
-async def serve(data_dir: Path, uid: int | None) -> None:
+async def serve(data_dir: Path, uid: int | None, programs: Path) -> None:
     binaries = packaged()
     if uid is not None:
-        programs = data_dir.parent / "programs"
-        programs.mkdir(exist_ok=True)
         binaries = reachable(binaries, Account("anybody", uid, uid, is_other=True), programs)
+        # What asyncio would import later may be out of reach then.
+        await asyncio.to_thread(int)
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
@@ -41,4 +42,5 @@ async def serve(data_dir: Path, uid: int | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    asked = [*sys.argv[1:], None, ""]
+    asyncio.run(serve(Path(str(asked[0])), int(asked[1]) if asked[1] else None, Path(str(asked[2]))))

@@ -40,9 +40,11 @@ class FolderLock:
                 f"the data folder {path.parent} is in use by another ydoc-store, process {holder or 'unknown'}: "
                 "stop that one, or give this one another --data-dir"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
         _held.add(self)
+        # A full disk only costs the holder's name; what it means for the rest is told elsewhere.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         if self._file < 0:
