@@ -7,6 +7,7 @@ anywhere.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -56,7 +57,7 @@ def _hand_over(content: bytes, form: ExportFormat, target: Path | None) -> None:
     if target is not None:
         target.write_bytes(content)
         return
-    stdout = click.get_binary_stream("stdout")
+    stdout = sys.stdout.buffer
     if form != "json" and stdout.isatty():
         raise click.UsageError("these bytes are not for a terminal: name a file with -o, or use --format json")
     stdout.write(content)
@@ -65,15 +66,21 @@ def _hand_over(content: bytes, form: ExportFormat, target: Path | None) -> None:
 
 def exported(stored: StoredDocument, form: ExportFormat) -> bytes:
     """The document's whole content in one of the three forms."""
-    snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
     if form == "log":
         rows = [row.frames for row in stored.tail]
+        snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
         return b"".join(rows if snapshot is None else [frame(snapshot), *rows])
-    parts = [update for row in stored.tail for update in frames(row.frames)]
-    update = merge(parts if snapshot is None else [snapshot, *parts])
+    update = whole_update(stored)
     if form == "update":
         return update
     return orjson.dumps(to_json(update), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def whole_update(stored: StoredDocument) -> bytes:
+    """Snapshot and tail as one update, without the epoch's marker."""
+    parts = [update for row in stored.tail for update in frames(row.frames)]
+    snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
+    return merge(parts if snapshot is None else [snapshot, *parts])
 
 
 @click.command("import")
@@ -106,8 +113,8 @@ async def import_command(
     updates = read_updates(source.read(), form, settings.update_bytes_max)
     total_bytes = sum(map(len, updates))
     # stdout belongs to the result, and a bar to a terminal
-    stderr = click.get_text_stream("stderr")
-    with click.progressbar(length=total_bytes, label=name, file=stderr, hidden=not stderr.isatty()) as bar:
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=total_bytes, label=name, file=sys.stderr, hidden=hidden) as bar:
         report = await import_updates(database, settings, name, updates, bar.update)
     _tell(name, report, as_json=as_json)
     return DONE

@@ -1,0 +1,98 @@
+"""The composition root: `ydoc-store`'s commands, put together with the compactor that only this module may import.
+
+What a command does, and how it ends, lives in `ydoc_store.commands`. Here is only what has to know both sides.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import click
+
+from compactor.compaction import Compacted, Skipped, compact, judged
+from compactor.policy import Due, due
+from compactor.schedule import CompactionEvent, Compactor, Event, terms_of, worker_of
+from ydoc_store import __version__
+from ydoc_store.commands.compact import CompactionResult, CompactOne, compact_command
+from ydoc_store.commands.documents import documents_command
+from ydoc_store.commands.ending import run_to_exit_code
+from ydoc_store.commands.migrate import migrate_command
+from ydoc_store.commands.serve import serve_command
+from ydoc_store.commands.settings import settings_command
+from ydoc_store.commands.transfer import export_command, import_command
+from ydoc_store.commands.verify import verify_command
+from ydoc_store.metrics import Metrics
+from ydoc_store.monitor import IsDue
+from ydoc_store.serve import CompactorParts
+from ydoc_store.settings import Settings
+from ydoc_store.storage.pool import Database
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ydoc-store")
+def commands() -> None:
+    """Keeps Yjs documents for collaborative editors in Postgres."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the script. Always ends in SystemExit with the command's exit code."""
+    sys.exit(run_to_exit_code(commands, "ydoc-store", arguments))
+
+
+# What the rest of the package may know of the compactor
+
+
+def _build_compactor(database: Database, settings: Settings, metrics: Metrics) -> Compactor:
+    def on_event(event: Event) -> None:
+        if isinstance(event, CompactionEvent):
+            metrics.compacted(event.way, event.result)
+
+    return Compactor(database, settings, on_event)
+
+
+def _due_by(settings: Settings) -> IsDue:
+    policy = terms_of(settings).policy
+    return lambda backlog: isinstance(due(judged(backlog), policy), Due)
+
+
+@asynccontextmanager
+async def _compacting(database: Database, settings: Settings) -> AsyncIterator[CompactOne]:
+    terms, worker = terms_of(settings), worker_of(settings)
+
+    async def compact_one(document_id: int) -> CompactionResult:
+        outcome = await compact(database, worker, document_id, terms, forced=True)
+        if isinstance(outcome, Skipped):
+            return CompactionResult(document_id, "skipped", outcome.reason)
+        run = outcome.run
+        return CompactionResult(
+            document_id,
+            run.result,
+            run.error,
+            more=isinstance(outcome, Compacted) and outcome.more,
+            way=run.way,
+            rows_merged=run.rows_merged,
+            tail_bytes=run.tail_bytes,
+            snapshot_bytes_before=run.snapshot_bytes_before,
+            snapshot_bytes_after=run.snapshot_bytes_after,
+            duration_s=run.duration_ms / 1_000,
+        )
+
+    try:
+        yield compact_one
+    finally:
+        await worker.close()
+
+
+for _command in (
+    serve_command(CompactorParts(_build_compactor, _due_by)),
+    migrate_command,
+    compact_command(_compacting),
+    documents_command,
+    verify_command,
+    export_command,
+    import_command,
+    settings_command,
+):
+    commands.add_command(_command)

@@ -1,0 +1,139 @@
+"""`ydoc-store documents list|show|compactions`: what is stored, as an operator looks at it.
+
+Reads only; what a document is made of is told by storage, and what waits in it by its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ydoc_store.commands.options import DONE, FOUND_SOMETHING_WRONG, DocumentName, found, json_option, with_database
+from ydoc_store.commands.output import emit_json, emit_row, emit_rows, size
+from ydoc_store.commands.transfer import whole_update
+from ydoc_store.errors import CorruptDocument, InvalidUpdate, YdocError
+from ydoc_store.names import DEFAULT_TENANT
+from ydoc_store.settings import Settings
+from ydoc_store.storage.compactions import list_compactions
+from ydoc_store.storage.documents import Document, find_document, list_documents
+from ydoc_store.storage.loader import StoredDocument, load
+from ydoc_store.storage.pool import Database
+from ydoc_store.yjs.document import decode_check
+
+PAGE_DOCUMENTS = 1_000
+LIST_COLUMNS = ("name", "head", "size_bytes", "tail_rows", "tail_bytes", "near_limit", "quarantined", "changed_at")
+RUN_COLUMNS = (
+    "started_at",
+    "name",
+    "result",
+    "way",
+    "rows_merged",
+    "tail_bytes",
+    "snapshot_bytes_before",
+    "snapshot_bytes_after",
+    "duration_s",
+    "why",
+)
+
+
+@click.group("documents")
+def documents_command() -> None:
+    """List documents, or look at one."""
+
+
+@documents_command.command("list")
+@click.option("--deleted", is_flag=True, help="Those with a tombstone too.")
+@json_option
+@with_database
+async def list_command(database: Database, settings: Settings, /, *, deleted: bool, as_json: bool) -> int:
+    """Every document: its head, size, backlog and whether something is the matter with it."""
+    if as_json:
+        # a line as soon as it is known: there may be a million documents
+        async for document in _documents(database, deleted=deleted):
+            emit_json(_row(document, settings))
+        return DONE
+    rows = [_row(document, settings) async for document in _documents(database, deleted=deleted)]
+    emit_rows(rows, as_json=False, columns=LIST_COLUMNS)
+    return DONE
+
+
+@documents_command.command("show")
+@click.argument("name", type=DocumentName())
+@json_option
+@with_database
+async def show_command(database: Database, settings: Settings, /, *, name: str, as_json: bool) -> int:
+    """One document: snapshot, tail and history apart, what is pending in it, and its quarantine."""
+    document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+    row = _row(document, settings)
+    wrong: YdocError | None = None
+    row["pending"] = None
+    if document.deleted_at is None:
+        try:
+            row["pending"] = await _has_pending(database, name)
+        except (CorruptDocument, InvalidUpdate) as error:
+            wrong = error
+    emit_row(row, as_json=as_json)
+    if row["near_limit"]:
+        limit = settings.document_bytes_max
+        share = document.size_bytes / limit
+        click.echo(
+            f"warning: {share:.0%} of the {size(limit)} that a document may have (YDOC_DOCUMENT_BYTES_MAX); "
+            "at 100% its editors are refused, readers are not",
+            err=True,
+        )
+    if wrong is not None:
+        click.echo(f"this document cannot be opened: {wrong} (`ydoc-store verify` tells everything)", err=True)
+        return FOUND_SOMETHING_WRONG
+    return DONE
+
+
+async def _has_pending(database: Database, name: str) -> bool:
+    stored = await load(database, DEFAULT_TENANT, name)
+    return isinstance(stored, StoredDocument) and decode_check(whole_update(stored)).has_pending
+
+
+@documents_command.command("compactions")
+@click.argument("name", type=DocumentName(), required=False)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@json_option
+@with_database
+async def compactions_command(
+    database: Database, _settings: Settings, /, *, name: str | None, limit: int, as_json: bool
+) -> int:
+    """What the compactor did last, with one document or with all, the newest first."""
+    document_id = None
+    if name is not None:
+        document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+        document_id = document.id
+    rows = []
+    for listed in await list_compactions(database, document_id, limit):
+        row: dict[str, Any] = {"id": listed.id, "name": listed.name, "started_at": listed.started_at}
+        row |= asdict(listed.run)
+        row["duration_s"] = row.pop("duration_ms") / 1_000
+        rows.append(row)
+    emit_rows(rows, as_json=as_json, columns=RUN_COLUMNS)
+    return DONE
+
+
+async def _documents(database: Database, *, deleted: bool) -> AsyncIterator[Document]:
+    after_name: str | None = ""
+    while after_name is not None:
+        page = await list_documents(
+            database, DEFAULT_TENANT, after_name=after_name, limit=PAGE_DOCUMENTS, deleted=deleted
+        )
+        for document in page:
+            yield document
+        after_name = page[-1].name if len(page) == PAGE_DOCUMENTS else None
+
+
+def _row(document: Document, settings: Settings) -> dict[str, Any]:
+    row = asdict(document)
+    row["size_bytes"] = document.size_bytes
+    row["near_limit"] = document.size_bytes >= settings.document_warn_bytes
+    row["quarantined"] = document.quarantined_at is not None
+    # A client id of our own making, of no use to a reader; a number that JavaScript would round besides.
+    del row["marker"]
+    return row

@@ -1,0 +1,71 @@
+"""`ydoc-store verify`: does what is stored hold together, and does it decode? What is checked lives in storage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+
+import click
+
+from ydoc_store.commands.options import (
+    DONE,
+    FOUND_SOMETHING_WRONG,
+    DocumentName,
+    found,
+    json_option,
+    with_database,
+)
+from ydoc_store.commands.output import emit_json
+from ydoc_store.names import DEFAULT_TENANT
+from ydoc_store.settings import Settings
+from ydoc_store.storage.documents import Document, find_document, list_documents
+from ydoc_store.storage.pool import Database
+from ydoc_store.storage.verification import Verified, verify_document
+
+PAGE_DOCUMENTS = 1_000
+
+
+@click.command("verify")
+@click.argument("name", type=DocumentName(), required=False)
+@click.option("--all", "every", is_flag=True, help="Every document, deleted ones included.")
+@json_option
+@with_database
+async def verify_command(
+    database: Database, _settings: Settings, /, *, name: str | None, every: bool, as_json: bool
+) -> int:
+    """Check the log, the snapshots and the history of a document, and that its content decodes."""
+    if (name is None) != every:
+        raise click.UsageError("name one document, or say --all")
+    looked_at = wrong = 0
+    async for document in _wanted(database, name):
+        verified = await verify_document(database, document.id)
+        if verified is None:
+            continue
+        looked_at += 1
+        wrong += bool(verified.findings)
+        _tell(document, verified, as_json=as_json)
+    click.echo(f"{looked_at:,} documents verified, {wrong:,} with something wrong", err=True)
+    return FOUND_SOMETHING_WRONG if wrong else DONE
+
+
+async def _wanted(database: Database, name: str | None) -> AsyncIterator[Document]:
+    if name is not None:
+        yield await found(name, find_document(database, DEFAULT_TENANT, name))
+        return
+    after_name: str | None = ""
+    while after_name is not None:
+        page = await list_documents(database, DEFAULT_TENANT, after_name=after_name, limit=PAGE_DOCUMENTS, deleted=True)
+        for document in page:
+            yield document
+        after_name = page[-1].name if len(page) == PAGE_DOCUMENTS else None
+
+
+def _tell(document: Document, verified: Verified, *, as_json: bool) -> None:
+    if as_json:
+        emit_json({"name": document.name, "ok": not verified.findings, **asdict(verified)})
+        return
+    waiting = ", some of it waits for what has not come" if verified.pending else ""
+    what = f"seq {verified.head:,}, tail {verified.tail_rows:,} rows, history {verified.segments:,} segments"
+    click.echo(f"{document.name}: {'WRONG' if verified.findings else 'ok'} ({what}{waiting})")
+    for finding in verified.findings:
+        click.echo(f"  {finding.promise}: {finding.text}")
