@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 
 from tests.embedded_client import serving
 from ydoc_store.embedded import EmbeddedPostgres
-from ydoc_store.embedded.binaries import packaged
+from ydoc_store.embedded.account import choose_account
+from ydoc_store.embedded.binaries import packaged, reachable
 from ydoc_store.embedded.folder import DataFolder
 from ydoc_store.embedded.upgrade import upgrade
 from ydoc_store.errors import EmbeddedPostgresFailed
@@ -46,6 +49,33 @@ async def test_a_folder_of_another_major_is_refused_untouched_and_upgraded_as_th
         assert await answers(postgres.url, "SELECT n FROM kept") == 42
     again = await upgrade(DataFolder(older))
     assert (again.was, again.kept) == (18, None)
+
+
+async def test_a_folder_that_only_other_programs_can_read_is_carried_over_as_the_error_says(older: Path) -> None:
+    folder = DataFolder(older)
+    with pytest.raises(EmbeddedPostgresFailed) as refused:
+        # What a release that brings Postgres 15 alone would say.
+        folder.require_major(15)
+    start, dump, stop, restore = re.findall(r"`(.+?)`", str(refused.value))
+    account = choose_account(folder.cluster)
+    theirs = reachable(packaged(16), account, folder.programs).folder
+    exchange = older.with_name("exchange")
+    exchange.mkdir()
+    os.chown(exchange, account.uid, account.gid)
+    for command in (start, dump, stop):
+        subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd=exchange,
+            env={"PATH": f"{theirs}:/usr/bin:/bin"},
+            stdout=subprocess.DEVNULL,
+            check=True,
+            **account.spawn_as(),
+        )
+    folder.cluster.rename(older.with_name("moved away"))
+    async with EmbeddedPostgres(older) as postgres:
+        command = restore.replace("URL", f"'{postgres.url}'")
+        subprocess.run(["/bin/sh", "-c", command], cwd=exchange, env={"PATH": str(packaged().folder)}, check=True)
+        assert await answers(postgres.url, "SELECT n FROM kept") == 42
 
 
 async def test_a_killed_cluster_is_recovered_before_its_upgrade(data_dir: Path) -> None:

@@ -181,11 +181,12 @@ class DataFolder:
                 f"{problem}: upgrade it with `python -m ydoc_store.embedded.upgrade {_shell(self.root)}` "
                 "(a copy is upgraded; the old cluster is kept)"
             )
-        dump = f"pg_dump -h {_shell(self.root / 'socket')} -U ydoc -Fc -f ydoc.dump postgres"
+        # Our own socket's folder may be one that is gone while we do not run.
+        dump = "pg_dump -h /tmp -p 54320 -U ydoc -Fc -f ydoc.dump postgres"
         server = f"pg_ctl -D {_shell(self.configuration)}"
         raise EmbeddedPostgresFailed(
             f"{problem}. Go on with the ydoc-store that wrote it; or carry it over with the programs of Postgres "
-            f"{found}, as the owner of that folder: `{server} start`, `{dump}`, `{server} stop`; then move "
+            f"{found}, as the owner of that folder: `{server} -o '-k /tmp -p 54320' start`, `{dump}`, `{server} stop`; then move "
             f"{self.cluster} away, start ydoc-store once, and `pg_restore --clean --if-exists -d URL ydoc.dump`"
         )
 
