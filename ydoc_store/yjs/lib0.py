@@ -7,7 +7,10 @@ error the peer sees for it is the caller's choice. What the primitives are put t
 
 from __future__ import annotations
 
+import re
+from array import array
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 import orjson
@@ -17,6 +20,9 @@ UINT_MAX: Final = 2**53 - 1
 
 NESTING_MAX: Final = 64
 """How deep Any and JSON values may nest: every reader of them, native ones included, recurses."""
+
+JSON_VALUES_MAX: Final = 250_000
+"""How many values one JSON text may hold: checking it builds them all, some 100 bytes each."""
 
 _SINGLE_BYTES: Final = tuple(bytes((n,)) for n in range(0x80))
 
@@ -172,9 +178,14 @@ _ANY_FIXED_BYTES: Final = {127: 0, 126: 0, 124: 4, 123: 8, 122: 8, 121: 0, 120: 
 
 
 def check_json(text: str, nesting_max: int = NESTING_MAX) -> None:
-    """Returns if `text` is one JSON value nested at most `nesting_max` deep; raises `Malformed` otherwise."""
+    """Returns if `text` is one JSON value that every Yjs reads, nested at most `nesting_max` deep.
+
+    Raises `Malformed` otherwise: for lone surrogates in escapes and numbers beyond a double too, which yrs refuses.
+    """
     if text.count("[") + text.count("{") > nesting_max and json_nesting(text) > nesting_max:
         raise Malformed(f"JSON nested deeper than {nesting_max}")
+    if text.count(",") >= JSON_VALUES_MAX:
+        raise Malformed(f"JSON of more than {JSON_VALUES_MAX} values")
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -182,25 +193,15 @@ def check_json(text: str, nesting_max: int = NESTING_MAX) -> None:
 
 
 def json_nesting(text: str) -> int:
-    """How deep the arrays and objects of a JSON text nest. Linear; for text that is no JSON, any number."""
-    deepest = depth = 0
-    in_string = escaped = False
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
+    """How deep the arrays and objects of a JSON text nest. Linear, iterative; for other text, any number."""
+    brackets = _JSON_STRING.sub("", text).encode(errors="replace").translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(array("b", brackets)), default=0)
+
+
+# The closing quote is optional, so that every attempt matches: a search that fails at each quote is quadratic.
+_JSON_STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
 
 def utf16_length(text: str) -> int:
