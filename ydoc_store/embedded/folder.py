@@ -184,10 +184,11 @@ class DataFolder:
         # Our own socket's folder may be one that is gone while we do not run.
         dump = "pg_dump -h /tmp -p 54320 -U ydoc -Fc -f ydoc.dump postgres"
         server = f"pg_ctl -D {_shell(self.configuration)}"
+        start = f"{server} -o '-k /tmp -p 54320' start"
         raise EmbeddedPostgresFailed(
             f"{problem}. Go on with the ydoc-store that wrote it; or carry it over with the programs of Postgres "
-            f"{found}, as the owner of that folder: `{server} -o '-k /tmp -p 54320' start`, `{dump}`, `{server} stop`; then move "
-            f"{self.cluster} away, start ydoc-store once, and `pg_restore --clean --if-exists -d URL ydoc.dump`"
+            f"{found}, as the owner of that folder: `{start}`, `{dump}`, `{server} stop`; then "
+            f"move {self.cluster} away, start ydoc-store once, and `pg_restore --clean --if-exists -d URL ydoc.dump`"
         )
 
     def require_space(self) -> None:
