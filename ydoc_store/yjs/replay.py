@@ -1,8 +1,8 @@
 """A replay of an update's structs in the order in which a document would apply them.
 
 It finds what can be applied at all, and where each applied struct lives, going forwards: a struct's predecessors
-are always there before it. The checker asks it; it shares no code with lineage.py, which answers the fold's
-questions going backwards. No content is looked at.
+are always there before it. The checker and the splitter ask it; it shares no code with lineage.py, which answers the
+fold's questions going backwards. No content is looked at.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ class Home(NamedTuple):
 class _Client:
     """How far one client's structs have been applied, and the homes of those that were."""
 
-    __slots__ = ("clock", "homes", "starts", "structs", "waits")
+    __slots__ = ("clock", "homes", "number", "starts", "structs", "waits")
 
-    def __init__(self, structs: list[Struct]) -> None:
+    def __init__(self, number: int, structs: list[Struct]) -> None:
+        self.number = number
         self.structs = structs
         self.starts = [struct.clock for struct in structs]
         self.homes: list[Home | None] = []
@@ -38,9 +39,15 @@ class Replay:
     """One update, replayed. Linear, without recursion; a circle of structs that need each other stays unapplied."""
 
     def __init__(self, update: StructUpdate) -> None:
-        self._clients = {client: _Client(structs) for client, structs in update.structs.items()}
+        self._order: list[tuple[int, Struct]] = []
+        self._clients = {client: _Client(client, structs) for client, structs in update.structs.items()}
         for client in self._clients:
             self._apply(client)
+
+    @property
+    def order(self) -> list[tuple[int, Struct]]:
+        """The applied structs with their clients, each behind all that it needs."""
+        return self._order
 
     def applied(self, client: int) -> int:
         """The clock up to which `client` could be applied."""
@@ -86,6 +93,7 @@ class Replay:
                         return unit
             client.homes.append(self._home_of(struct))
             client.clock = struct.end
+            self._order.append((client.number, struct))
         return None if need is None or client.clock > need else (-1, 0)
 
     def _home_of(self, struct: Struct) -> Home | None:

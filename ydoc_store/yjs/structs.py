@@ -8,7 +8,7 @@ needs none of the content, has a parser of its own. What a record means for a do
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -223,6 +223,21 @@ class Units:
         elif not struct.payload.isascii():
             self._utf16 = struct.payload.decode().encode("utf-16-le")
 
+    def cuts(self, bytes_max: int) -> Iterator[int]:
+        """Offsets at which to cut so that no part is longer than `bytes_max`, but for a single unit that is."""
+        if self._offsets is None:
+            # A UTF-16 unit takes at most three bytes of UTF-8.
+            step = max(1, bytes_max if self._utf16 is None else bytes_max // 3)
+            length = len(self._payload if self._utf16 is None else self._utf16) // (1 + (self._utf16 is not None))
+            for offset in range(step, length, step):
+                yield offset + self.parts_a_pair(offset)
+            return
+        start = 0
+        for at in range(1, len(self._offsets) - 1):
+            if self._offsets[at + 1] - start > bytes_max:
+                start = self._offsets[at]
+                yield at
+
     def parts_a_pair(self, offset: int) -> bool:
         """Whether a cut at `offset` falls between the two halves of a surrogate pair."""
         text = self._utf16
@@ -252,16 +267,22 @@ def write_update(structs: Mapping[int, list[Struct]], deletes: Mapping[int, Rang
     for client, block in structs.items():
         parts += (encode_uint(len(block)), encode_uint(client), encode_uint(block[0].clock))
         for struct in block:
-            _write_struct(struct, parts)
+            write_struct(struct, parts)
+    write_deletes(deletes, parts)
+    return b"".join(parts)
+
+
+def write_deletes(deletes: Mapping[int, Ranges], parts: list[bytes]) -> None:
+    """Appends the encoding of a delete set to `parts`."""
     parts.append(encode_uint(len(deletes)))
     for client, ranges in deletes.items():
         parts += (encode_uint(client), encode_uint(len(ranges)))
         for start, end in ranges:
             parts += (encode_uint(start), encode_uint(end - start))
-    return b"".join(parts)
 
 
-def _write_struct(struct: Struct, parts: list[bytes]) -> None:
+def write_struct(struct: Struct, parts: list[bytes]) -> None:
+    """Appends the encoding of one struct, which does not hold its own clock, to `parts`."""
     kind = struct.kind
     if kind in (GC, SKIP):
         parts += (encode_uint(kind), encode_uint(struct.end - struct.clock))
