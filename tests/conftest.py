@@ -14,6 +14,13 @@ import pytest
 from tests.postgres import Cluster, running_cluster
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever runs on the shared cluster is worth running on another major as well: `pytest -m pg15`."""
+    for item in items:
+        if {"cluster", "start_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("pg15")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The Postgres that the tests of this run share: fast, not durable, with a migrated template database."""

@@ -41,6 +41,7 @@ def test_a_folder_that_holds_something_else_is_refused(folder: DataFolder) -> No
 def test_a_fresh_volume_is_accepted(folder: DataFolder) -> None:
     (folder.root / "lost+found").mkdir(parents=True)
     folder.create(ME)
+    assert folder.configuration.is_dir()
 
 
 def test_a_folder_that_the_account_cannot_enter_is_refused_by_name(open_folder: Path) -> None:
@@ -69,6 +70,7 @@ def test_our_own_major_and_no_cluster_at_all_are_fine(folder: DataFolder) -> Non
     folder.require_major(18)
     made_by(folder, "18")
     folder.require_major(18)
+    assert folder.major() == 18
 
 
 def test_a_cluster_without_its_version_file_is_called_damaged(folder: DataFolder) -> None:

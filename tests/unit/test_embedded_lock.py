@@ -38,6 +38,7 @@ def test_releasing_twice_does_no_harm(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path / "lock")
     lock.release()
     lock.release()
+    assert (tmp_path / "lock").read_text() == ""
 
 
 def test_a_link_that_another_account_left_there_is_not_followed(tmp_path: Path) -> None:
