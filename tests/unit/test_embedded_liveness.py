@@ -25,7 +25,7 @@ NAMED = "import sys; print('up', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Path:
+def cluster_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "postgres"
     folder.mkdir()
     return folder
@@ -50,36 +50,36 @@ def test_a_zombie_answers_to_kill_but_is_not_running(zombie: int) -> None:
     assert look_with_ps(zombie) is None
 
 
-def test_we_ourselves_are_running_but_no_postmaster(cluster: Path) -> None:
+def test_we_ourselves_are_running_but_no_postmaster(cluster_folder: Path) -> None:
     for look in (look_at, look_with_ps):
         seen = look(os.getpid())
         assert seen is not None
-        assert not is_of_cluster(seen, cluster, cluster / "config")
+        assert not is_of_cluster(seen, cluster_folder, cluster_folder / "config")
 
 
-def test_no_record(cluster: Path) -> None:
-    assert recorded_postmaster(cluster, cluster / "config").verdict == "none"
+def test_no_record(cluster_folder: Path) -> None:
+    assert recorded_postmaster(cluster_folder, cluster_folder / "config").verdict == "none"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "torn\n", "12"])
-def test_an_empty_or_torn_record_misleads_or_names_nobody(cluster: Path, text: str) -> None:
-    (cluster / "postmaster.pid").write_text(text)
-    assert recorded_postmaster(cluster, cluster / "config").verdict in ("misleading", "dead")
+def test_an_empty_or_torn_record_misleads_or_names_nobody(cluster_folder: Path, text: str) -> None:
+    (cluster_folder / "postmaster.pid").write_text(text)
+    assert recorded_postmaster(cluster_folder, cluster_folder / "config").verdict in ("misleading", "dead")
 
 
-def test_a_record_of_a_zombie_or_of_a_stranger_misleads(cluster: Path, zombie: int) -> None:
+def test_a_record_of_a_zombie_or_of_a_stranger_misleads(cluster_folder: Path, zombie: int) -> None:
     for pid in (zombie, os.getpid(), 1):
-        record(cluster, pid)
-        assert recorded_postmaster(cluster, cluster / "config").verdict == "misleading"
+        record(cluster_folder, pid)
+        assert recorded_postmaster(cluster_folder, cluster_folder / "config").verdict == "misleading"
 
 
-def test_a_record_of_nobody_is_dead(cluster: Path) -> None:
+def test_a_record_of_nobody_is_dead(cluster_folder: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    record(cluster, child.pid)
-    assert recorded_postmaster(cluster, cluster / "config").verdict == "dead"
-    record(cluster, 2**40)
-    assert recorded_postmaster(cluster, cluster / "config").verdict == "dead"
+    record(cluster_folder, child.pid)
+    assert recorded_postmaster(cluster_folder, cluster_folder / "config").verdict == "dead"
+    record(cluster_folder, 2**40)
+    assert recorded_postmaster(cluster_folder, cluster_folder / "config").verdict == "dead"
 
 
 def test_where_the_working_folder_is_hidden_the_command_tells(tmp_path: Path) -> None:
@@ -92,25 +92,25 @@ def test_where_the_working_folder_is_hidden_the_command_tells(tmp_path: Path) ->
     assert is_of_cluster(longer, tmp_path, other)
 
 
-def test_the_working_folder_beats_the_command(tmp_path: Path, cluster: Path) -> None:
-    seen = Seen("postgres", f"postgres -D {tmp_path}", cluster.stat())
-    assert is_of_cluster(seen, cluster, tmp_path / "moved")
+def test_the_working_folder_beats_the_command(tmp_path: Path, cluster_folder: Path) -> None:
+    seen = Seen("postgres", f"postgres -D {tmp_path}", cluster_folder.stat())
+    assert is_of_cluster(seen, cluster_folder, tmp_path / "moved")
     assert not is_of_cluster(seen, tmp_path, tmp_path)
 
 
-def test_a_shell_standing_in_the_cluster_is_not_one_of_its_processes(cluster: Path) -> None:
+def test_a_shell_standing_in_the_cluster_is_not_one_of_its_processes(cluster_folder: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", NAMED], cwd=cluster, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", NAMED], cwd=cluster_folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
-        assert processes_of(cluster) == []
+        assert processes_of(cluster_folder) == []
 
 
-def test_ready_is_only_what_this_postmaster_says_of_itself(cluster: Path) -> None:
-    assert not is_ready(cluster, 7)
-    record(cluster, 7, "starting")
-    assert not is_ready(cluster, 7)
-    record(cluster, 7)
-    assert is_ready(cluster, 7)
-    assert not is_ready(cluster, 8)
+def test_ready_is_only_what_this_postmaster_says_of_itself(cluster_folder: Path) -> None:
+    assert not is_ready(cluster_folder, 7)
+    record(cluster_folder, 7, "starting")
+    assert not is_ready(cluster_folder, 7)
+    record(cluster_folder, 7)
+    assert is_ready(cluster_folder, 7)
+    assert not is_ready(cluster_folder, 8)
