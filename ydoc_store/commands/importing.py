@@ -22,8 +22,9 @@ from ydoc_store.yjs.lib0 import Malformed, frames
 from ydoc_store.yjs.split import split
 from ydoc_store.yjs.walker import DEFAULT_LIMITS, walk
 
-# The commits run on the same loop: let them have it after so many updates.
-YIELD_AFTER = 256
+# One chunk is committed while the next is read. Larger ones commit no faster, and what is in flight is looked
+# through for each delete of something that is in flight itself.
+CHUNK_UPDATES = 256
 
 _ANY_SIZE = replace(DEFAULT_LIMITS, update_bytes_max=2**31)
 
@@ -103,8 +104,8 @@ async def _append(
             await outlet.wait_for(number - 1)
             raise type(error)(f"update {number} of {len(updates)} was refused: {error}") from error
         progress(len(update))
-        if number % YIELD_AFTER == 0:
-            await asyncio.sleep(0)
+        if number % CHUNK_UPDATES == 0:
+            await outlet.wait_for(number - CHUNK_UPDATES)
         await outlet.may_send.wait()
         outlet.raise_if_closed()
     await outlet.wait_for(len(updates))

@@ -54,7 +54,7 @@ def readable(name: str, value: object) -> str:
         case int() | float() if "bytes" in name.split("_"):
             return size(value)
         case float() if name.endswith("_s"):
-            return f"{value:g} s" if value < 60 else str(timedelta(seconds=round(value)))
+            return f"{value:.3g} s" if value < 60 else str(timedelta(seconds=round(value)))
         case float():
             return f"{value:g}"
         case int():
