@@ -1,0 +1,143 @@
+"""README is true: its commands run, its snippets work, its tables say what the code says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.interop.yjs_judge import require_npm_packages
+from tests.service import Ended, Program, Service, run
+from ydoc_store.settings import Settings, describe
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+BIN = Path(sys.executable).parent
+INSTALL_TIMEOUT_S = 280
+
+# Waits for the first provider, edits, and ends when a second editor shows the edit.
+SECOND_EDITOR = """
+provider.once('sync', () => {
+  doc.getText('content').insert(0, 'hello')
+  const other = new Y.Doc()
+  other.getText('content').observe((event, transaction) => {
+    console.log(other.getText('content').toString().slice(0, 5))
+    process.exit(0)
+  })
+  new WebsocketProvider(provider.serverUrl, provider.roomname, other, { disableBc: true })
+})
+"""
+
+
+def block(title: str) -> str:
+    """The code block behind `<!-- title -->`."""
+    found = re.search(rf"<!-- {title} -->\n```\w+\n(.*?)\n```", README.read_text(), re.DOTALL)
+    assert found is not None, f"README has no block {title!r}"
+    return found[1]
+
+
+def shown(value: object, unit: str | None) -> str:
+    if value is None or value == "":
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if unit == "bytes" and isinstance(value, int):
+        for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+            if value % factor == 0:
+                return f"{value // factor} {name}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings_table() -> str:
+    rows = ["| variable | default | unit | why |", "|---|---|---|---|"]
+    for row in describe(Settings.load({})):
+        default = "a folder of yours" if row.name == "data_dir" else shown(row.default, row.unit)
+        rows.append(f"| `{row.variable}` | {default} | {row.unit or ''} | {row.reason} |")
+    return "\n".join(rows)
+
+
+async def edit_as_readme_says(service: Service, folder: Path) -> str:
+    """What a second editor shows after the first one, made of README's four lines, has typed."""
+    require_npm_packages()
+    lines = block("editor").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    (folder / "node_modules").symlink_to(Path(__file__).parent / "node_modules")
+    (folder / "editor.mjs").write_text(lines + SECOND_EDITOR)
+    node = shutil.which("node")
+    assert node is not None
+    ended = await run(node, "editor.mjs", cwd=folder)
+    assert ended.exit_code == 0, ended.messages
+    return ended.output.strip()
+
+
+async def shell(line: str, database_url: str) -> Ended:
+    environment = {"YDOC_DATABASE_URL": database_url, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    return await run("sh", "-c", line, environment=environment)
+
+
+def test_every_setting_stands_in_readme_with_its_default_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("YDOC_") and not name.startswith("YDOC_TEST_")]:
+        monkeypatch.delenv(name)
+    # To write it anew: python -m tests.interop.test_readme
+    assert f"<!-- settings -->\n{settings_table()}\n<!-- end of settings -->" in README.read_text()
+
+
+async def test_every_command_in_readme_exists() -> None:
+    named = set(re.findall(r"`(ydoc-store|ydoc-compactor) ([a-z]+(?: (?:list|show))?)", README.read_text()))
+    assert len(named) > 10
+    for program, words in sorted(named):
+        ended = await run(BIN / program, *words.split(), "--help")
+        assert ended.exit_code == 0, (program, words, ended.messages)
+
+
+async def test_the_four_lines_connect_an_editor(service: Service, tmp_path: Path) -> None:
+    assert await edit_as_readme_says(service, tmp_path) == "hello"
+
+
+async def test_the_look_at_what_is_stored_works_as_written(service: Service, database_url: str, tmp_path: Path) -> None:
+    await edit_as_readme_says(service, tmp_path)
+    for line in block("a look at what is stored").splitlines():
+        ended = await shell(line, database_url)
+        assert ended.exit_code == 0, (line, ended.messages)
+        assert "my-document" in ended.output or "verify" in line or "hello" in ended.output, line
+
+
+async def test_a_given_database_is_migrated_and_served_as_written(empty_database_url: str, free_port: int) -> None:
+    export, migrate, serve = block("own database").splitlines()
+    assert export.startswith("export YDOC_DATABASE_URL=")
+    refused = await shell(f"{serve} --port {free_port}", empty_database_url)
+    assert refused.exit_code == 2, refused.messages
+    assert migrate in refused.messages
+    assert (await shell(migrate, empty_database_url)).exit_code == 0
+    assert (await shell("ydoc-store documents list", empty_database_url)).exit_code == 0
+
+
+async def test_the_first_command_brings_up_the_service_on_an_empty_machine(open_folder: Path, free_port: int) -> None:
+    clone = open_folder / "clone"
+    tracked = await run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in tracked.output.split("\0"):
+        if name and (ROOT / name).is_file() and not name.startswith("tests/"):
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    environment = {"YDOC_PORT": str(free_port), "YDOC_DATA_DIR": str(open_folder / "data")}
+    install, serve = block("first command").rsplit(" && ", 1)
+    installed = await run("sh", "-c", install, cwd=clone, environment=environment, timeout_s=INSTALL_TIMEOUT_S)
+    assert installed.exit_code == 0, installed.messages
+    command = ("sh", "-c", f"cd {clone} && exec {serve}")
+    service = Program(command, re.compile(r"^ +health +(\S+)", re.MULTILINE), open_folder / "log", environment)
+    try:
+        said = (await service.start()).string
+        assert f"ws://127.0.0.1:{free_port}/yjs/NAME" in said
+        assert str(open_folder / "data") in said
+        await service.stop()
+    finally:
+        await service.clear_away()
+
+
+if __name__ == "__main__":
+    text = README.read_text()
+    start = text.index("<!-- settings -->\n") + len("<!-- settings -->\n")
+    README.write_text(text[:start] + settings_table() + "\n" + text[text.index("<!-- end of settings -->") :])
