@@ -59,7 +59,7 @@ def with_settings(command: Callable[Concatenate[Settings, P], int]) -> Callable[
     def run(*args: Any, **kwargs: Any) -> int:
         flags = {name: kwargs.pop(name) for name in list(kwargs) if name in Settings.model_fields}
         # a flag that was not given must not hide its variable
-        settings = Settings.load({name: value for name, value in flags.items() if value not in (None, False)})
+        settings = Settings.load({name: value for name, value in flags.items() if value is not False})
         logs.configure(settings.log_format, settings.log_level)
         return command(settings, *args, **kwargs)
 

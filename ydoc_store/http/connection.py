@@ -95,6 +95,8 @@ class BoundedConnection(HttpToolsProtocol):
             return
         if self.accepting():
             super().handle_websocket_upgrade()
+            # The parser and we hold each other; a socket that lives for days need not keep both.
+            self.parser = None  # type: ignore[assignment] # as uvicorn does when a connection is lost
         else:
             self._refuse("503 Service Unavailable")
 
