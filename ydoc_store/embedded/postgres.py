@@ -95,7 +95,6 @@ class EmbeddedPostgres:
         try:
             account, binaries = await asyncio.to_thread(self._prepare)
             if not self._folder.cluster.exists():
-                self._folder.require_space()
                 staging = await make_cluster(self._folder, binaries, account)
                 await asyncio.to_thread(self._folder.commit, staging)
             self._postmaster = await self._start_postmaster(account, binaries)
@@ -125,6 +124,8 @@ class EmbeddedPostgres:
         account = choose_account(self._folder.cluster)
         self._folder.create(account)
         self._lock = FolderLock(self._folder.lock)
+        if self._folder.major() is None:
+            self._folder.require_space()
         self._folder.require_major(binaries.major)
         binaries = programs.reachable(binaries, account, self._folder.programs)
         self._socket_folder = self._folder.socket_folder(account)
