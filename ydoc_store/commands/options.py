@@ -20,6 +20,7 @@ from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
 
 P = ParamSpec("P")
+DatabaseCommand = Callable[Concatenate[Database, Settings, P], Coroutine[Any, Any, int]]
 
 DONE = 0
 FOUND_SOMETHING_WRONG = 1
@@ -66,13 +67,22 @@ def with_settings(command: Callable[Concatenate[Settings, P], int]) -> Callable[
     return run
 
 
-def with_database(
-    command: Callable[Concatenate[Database, Settings, P], Coroutine[Any, Any, int]],
-) -> Callable[..., int]:
-    """Runs `await command(database, settings, …)` on the Postgres that the settings name, or on our own."""
+def with_database(command: DatabaseCommand[P]) -> Callable[..., int]:
+    """Runs `await command(database, settings, …)` on the Postgres that the settings name, or on our own.
 
+    The schema is one that this release works on; otherwise the error names the command that mends it.
+    """
+    return _on_database(command, migrating=False)
+
+
+def with_database_as_it_is(command: DatabaseCommand[P]) -> Callable[..., int]:
+    """As `with_database`, whatever the schema is: for the command that changes it."""
+    return _on_database(command, migrating=True)
+
+
+def _on_database(command: DatabaseCommand[P], *, migrating: bool) -> Callable[..., int]:
     async def body(settings: Settings, *args: Any, **kwargs: Any) -> int:
-        async with open_database(settings) as database:
+        async with open_database(settings, migrating=migrating) as database:
             return await command(database, settings, *args, **kwargs)
 
     @database_options
