@@ -118,22 +118,18 @@ def types_to_drop(update: StructUpdate, lineage: Lineage) -> frozenset[Id]:
     if not deleted:
         return frozenset()
     settled = settled_clocks(update.structs)
-    parents: dict[Id, Id] = {}
     stays: set[Id] = set()
     for client, struct in _items(update):
         parent = lineage.parent_type(struct)
         goes = struct.end <= settled[client] and covers(update.deletes.get(client, []), struct.clock, struct.end)
-        if parent is not None:
-            if not goes:
-                stays.add(parent)
-            elif struct.kind == TYPE:
-                parents[client, struct.clock] = parent
+        if parent is not None and not goes:
+            stays.add(parent)
         for link in (struct.origin, struct.right_origin):
             linked = lineage.holder(link) if link is not None else None
             linked_parent = lineage.parent_type(linked) if linked is not None else None
             if linked_parent is not None and (linked_parent != parent or not goes):
                 stays.add(linked_parent)
-    _spread(stays, parents)
+    _spread(stays, lineage)
     return frozenset(deleted - stays)
 
 
@@ -162,11 +158,12 @@ def _items(update: StructUpdate) -> Iterator[tuple[int, Struct]]:
                 yield client, struct
 
 
-def _spread(stays: set[Id], parents: dict[Id, Id]) -> None:
+def _spread(stays: set[Id], lineage: Lineage) -> None:
     """Adds to `stays` every type that holds one that stays."""
     spreading = list(stays)
     while spreading:
-        parent = parents.get(spreading.pop())
+        holder = lineage.holder(spreading.pop())
+        parent = lineage.parent_type(holder) if holder is not None else None
         if parent is not None and parent not in stays:
             stays.add(parent)
             spreading.append(parent)

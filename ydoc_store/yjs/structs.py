@@ -77,25 +77,35 @@ class StructUpdate(NamedTuple):
 
 def read_update(update: bytes) -> StructUpdate:
     """The records of `update`. Raises InvalidUpdate; strict about shape, not about sizes (the walker is)."""
+    decoded = StructUpdate({}, {})
+    add_update(update, decoded)
+    return StructUpdate(decoded.structs, {client: join_ranges(found) for client, found in decoded.deletes.items()})
+
+
+def add_update(update: bytes, found: StructUpdate) -> None:
+    """Appends what `update` holds to `found`, whose structs and ranges are then those of several updates as read.
+
+    Raises InvalidUpdate, with part of the update appended.
+    """
     reader = Reader(update)
-    structs: dict[int, list[Struct]] = {}
     try:
+        seen: set[int] = set()
         for _ in range(reader.uint()):
             count = reader.uint()
             client = reader.uint()
-            if count == 0 or client in structs:
-                raise Malformed(f"an empty or second block of a client at offset {reader.at}")
-            structs[client] = _read_block(reader, client, count)
-        deletes = _read_deletes(reader)
+            if count == 0 or client in seen:
+                raise Malformed(f"a client without structs, or twice, at offset {reader.at}")
+            seen.add(client)
+            _read_block(reader, client, count, found.structs.setdefault(client, []))
+        _read_deletes(reader, found.deletes)
     except Malformed as error:
         raise InvalidUpdate(f"not a Yjs v1 update: {error}") from error
     if not reader.done:
         raise InvalidUpdate(f"not a Yjs v1 update: bytes behind its end at offset {reader.at}")
-    return StructUpdate(structs, deletes)
 
 
-def _read_block(reader: Reader, client: int, count: int) -> list[Struct]:
-    """Reads `count` structs of `client`, the first clock before them."""
+def _read_block(reader: Reader, client: int, count: int, block: list[Struct]) -> None:
+    """Reads `count` structs of `client`, the first clock before them, and appends them to `block`."""
     data = reader.data
     uint = reader.uint
     # Most origins lie in the same client, whose encoded id is then compared instead of read.
@@ -108,7 +118,6 @@ def _read_block(reader: Reader, client: int, count: int) -> list[Struct]:
             return client, uint()
         return uint(), uint()
 
-    block: list[Struct] = []
     clock = uint()
     for _ in range(count):
         info = reader.byte()
@@ -136,7 +145,6 @@ def _read_block(reader: Reader, client: int, count: int) -> list[Struct]:
         end = clock + length
         block.append(Struct(clock, end, kind, origin, right_origin, parent, parent_key, payload))
         clock = end
-    return block
 
 
 def _text_length(payload: bytes) -> int:
@@ -171,16 +179,14 @@ def _read_content(reader: Reader, kind: int) -> tuple[int, bytes]:
     return length, reader.data[start : reader.at]
 
 
-def _read_deletes(reader: Reader) -> dict[int, Ranges]:
+def _read_deletes(reader: Reader, deletes: dict[int, Ranges]) -> None:
     uint = reader.uint
-    deletes: dict[int, Ranges] = {}
     for _ in range(uint()):
         client = uint()
         ranges = deletes.setdefault(client, [])
         for _ in range(uint()):
             clock = uint()
             ranges.append((clock, clock + uint()))
-    return {client: joined for client, ranges in deletes.items() if (joined := join_ranges(ranges))}
 
 
 def join_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -244,11 +250,11 @@ class Units:
         return text is not None and 0 < offset * 2 < len(text) and text[offset * 2 + 1] & 0xFC == 0xDC
 
     def payload(self, start: int, end: int) -> bytes:
-        """The payload of the units `start` to `end`; neither may part a surrogate pair."""
+        """The payload of the units `start` to `end`; half of a surrogate pair becomes U+FFFD, as in Yjs."""
         if self._offsets is not None:
             start, end = self._offsets[start], self._offsets[end]
         elif self._utf16 is not None:
-            return self._utf16[start * 2 : end * 2].decode("utf-16-le").encode()
+            return self._utf16[start * 2 : end * 2].decode("utf-16-le", "replace").encode()
         return self._payload[start:end]
 
 
