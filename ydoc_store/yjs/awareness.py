@@ -25,9 +25,7 @@ class AwarenessEntry(NamedTuple):
     state_json: str | None
 
 
-def decode_awareness(
-    payload: bytes, *, entries_max: int, bytes_max: int, json_depth_max: int
-) -> list[AwarenessEntry]:
+def decode_awareness(payload: bytes, *, entries_max: int, bytes_max: int, json_depth_max: int) -> list[AwarenessEntry]:
     """The entries of an awareness payload, in order; the JSON text is passed on as it was written.
 
     Raises `InvalidFrame` for one that is malformed, over `bytes_max` or `entries_max`, or names an editor twice;
