@@ -26,7 +26,7 @@ LARGE_JOB_BYTES: Final = 4 * 2**20
 """A child keeps what a large merge made it allocate, so it is replaced after one."""
 
 _DYING_S: Final = 2.0
-_READ_BYTES: Final = 2**18
+_PIECE_BYTES: Final = 2**18
 _BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from compactor.worker_process import main; main({}, {})"
 _PACKAGE_PARENT: Final = Path(__file__).resolve().parent.parent
 
@@ -130,7 +130,7 @@ class Worker:
                 str(_PACKAGE_PARENT),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                limit=_READ_BYTES,
+                limit=_PIECE_BYTES,
             )
         except OSError as error:
             raise WorkerUnavailable(f"the compactor's child process cannot be started: {error}") from error
@@ -173,13 +173,32 @@ async def _exchange(process: asyncio.subprocess.Process, job: Job) -> tuple[dict
     blobs = [job.snapshot or b"", job.packed_rows]
     stdin.write(encode_head(head, blobs))
     for blob in blobs:
-        stdin.write(blob)
-        await stdin.drain()
+        await _write(stdin, blob)
     (length,) = HEAD.unpack(await stdout.readexactly(HEAD.size))
     if length > HEAD_BYTES_MAX:
         raise OSError("the worker's answer makes no sense")
     result, lengths = decode_head(await stdout.readexactly(length))
-    return result, [await stdout.readexactly(length) for length in lengths]
+    return result, [await _read(stdout, length) for length in lengths]
+
+
+# Neither way is a whole blob copied at once: 20 MB of it would stop the event loop for tens of milliseconds.
+async def _write(stdin: asyncio.StreamWriter, blob: bytes) -> None:
+    view = memoryview(blob)
+    for at in range(0, len(view), _PIECE_BYTES):
+        stdin.write(view[at : at + _PIECE_BYTES])
+        await stdin.drain()
+
+
+async def _read(stdout: asyncio.StreamReader, length: int) -> bytes:
+    pieces = []
+    left = length
+    while left:
+        piece = await stdout.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise asyncio.IncompleteReadError(b"", left)
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _done(head: dict[str, Any], blobs: list[bytes]) -> Done:

@@ -17,6 +17,7 @@ from compactor.compaction import Compacted, Failed, Lost, Skipped, Terms, compac
 from compactor.policy import CompactionPolicy
 from compactor.worker import Done, Job, JobFailed, Worker
 from tests.log_rows import Writer, append, create_document, text_of
+from tests.waiting import until
 from ydoc_store.errors import StorageUnavailable
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.loader import read_after
@@ -456,7 +457,6 @@ class _DyingWorker(Worker):
 
     async def run(self, job: Job) -> Done | JobFailed:
         running = asyncio.create_task(super().run(job))
-        while self.pid is None:
-            await asyncio.sleep(0)
-        os.kill(self.pid, signal.SIGKILL)
+        await until(lambda: self.pid is not None)
+        os.kill(self.pid or 0, signal.SIGKILL)
         return await running

@@ -1,0 +1,196 @@
+"""History: replayed to any seq inside the window, and dropped only up to a base that is older than it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from compactor.compaction import Compacted, Terms, compact
+from compactor.retention import Retained, Retention
+from compactor.worker import Worker
+from tests.log_rows import Writer, append, create_document, text_of
+from ydoc_store.errors import CorruptDocument
+from ydoc_store.storage.pool import Database
+from ydoc_store.storage.segments import Replay, replay
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+TEXT = "every keystroke can be replayed"
+
+
+async def replay_to(connection: Connection, document_id: int, seq: int) -> Replay:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        return await replay(connection, document_id, seq)
+
+
+async def days_pass(connection: Connection, days: int) -> None:
+    """Everything that stands now was made so many days earlier."""
+    for table, column in (("snapshots", "created_at"), ("segments", "created_at"), ("compactions", "started_at")):
+        await connection.execute(f"UPDATE ydoc.{table} SET {column} = {column} - make_interval(days => {days})")
+
+
+async def bases(connection: Connection) -> list[tuple[int, bool]]:
+    rows = await connection.fetch("SELECT through_seq, superseded_at IS NULL FROM ydoc.snapshots ORDER BY through_seq")
+    return [(row[0], row[1]) for row in rows]
+
+
+async def segments(connection: Connection) -> list[tuple[int, int]]:
+    rows = await connection.fetch("SELECT after_seq, through_seq FROM ydoc.segments ORDER BY through_seq")
+    return [(row[0], row[1]) for row in rows]
+
+
+async def type_and_compact(
+    database: Database, connection: Connection, worker: Worker, terms: Terms, document_id: int, updates: list[bytes]
+) -> None:
+    await append(connection, document_id, updates, a_row=2, actor="ann")
+    assert isinstance(await compact(database, worker, document_id, terms, forced=True), Compacted)
+
+
+@pytest.mark.parametrize("compacted_through", [0, 10, 20, 31])
+async def test_a_document_is_replayed_to_every_seq_wherever_its_rows_are_by_now(
+    database: Database, connection: Connection, worker: Worker, terms: Terms, compacted_through: int
+) -> None:
+    updates = Writer().type_each(TEXT)
+    document_id = await create_document(connection)
+    for at in range(0, compacted_through, 5):
+        await type_and_compact(
+            database, connection, worker, terms, document_id, updates[at : min(at + 5, compacted_through)]
+        )
+    await append(connection, document_id, updates[compacted_through:], a_row=3)
+    for seq in range(1, len(updates) + 1):
+        found = await replay_to(connection, document_id, seq)
+        assert text_of(found.updates()) == TEXT[:seq], seq
+
+
+async def test_the_rows_of_a_segment_keep_their_actor_their_time_and_their_seq(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    document_id = await create_document(connection)
+    await append(connection, document_id, Writer().type_each("abcd"), a_row=2, actor="änn")
+    logged = [tuple(row) for row in await connection.fetch("SELECT seq, count, actor, accepted_at FROM ydoc.updates")]
+    await compact(database, worker, document_id, terms, forced=True)
+    found = await replay_to(connection, document_id, 3)
+    assert [(row.seq, row.count, row.actor, row.accepted_at) for row in found.rows] == logged
+
+
+async def test_the_first_superseded_snapshot_of_a_day_is_kept_as_a_base_and_the_others_are_not(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for _day in range(2):
+        for _ in range(3):
+            await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+        await days_pass(connection, 1)
+    assert await bases(connection) == [(2, False), (8, False), (12, True)]
+
+
+async def test_what_is_inside_the_window_stays(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for _ in range(3):
+        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await days_pass(connection, 6)
+    assert await Retention(database, history_days=7, bases_min=1).drop_some() == Retained()
+    assert await segments(connection) == [(0, 2), (2, 4), (4, 6)]
+
+
+async def test_segments_go_only_up_to_a_base_older_than_the_window_and_the_rest_can_be_replayed(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for day in (5, 4, 0):
+        for _ in range(2):
+            await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+        await days_pass(connection, day)
+    # The bases at 2, 6 and 10 are now 9, 4 and 0 days old.
+    assert await bases(connection) == [(2, False), (6, False), (10, False), (12, True)]
+    dropped = await Retention(database, history_days=7, bases_min=1).drop_some()
+    assert (dropped.documents, dropped.bases, dropped.segments) == (1, 0, 1)
+    assert await bases(connection) == [(2, False), (6, False), (10, False), (12, True)]
+    assert await segments(connection) == [(2, 4), (4, 6), (6, 8), (8, 10), (10, 12)]
+    for seq in range(2, 13):
+        assert len(text_of((await replay_to(connection, document_id, seq)).updates())) == seq
+    with pytest.raises(CorruptDocument, match="no history from seq 0 to 1"):
+        await replay_to(connection, document_id, 1)
+
+
+async def test_a_quiet_document_keeps_its_snapshot_and_no_history_beyond_the_window(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for _ in range(3):
+        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await days_pass(connection, 8)
+    await Retention(database, history_days=7, bases_min=1).drop_some()
+    assert (await bases(connection), await segments(connection)) == ([(6, True)], [])
+
+
+async def test_a_minimum_of_bases_stays_whatever_a_clock_that_jumped_says(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for _ in range(3):
+        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await days_pass(connection, 4_000)
+    await Retention(database, history_days=7, bases_min=2).drop_some()
+    assert (await bases(connection), await segments(connection)) == ([(2, False), (6, True)], [(2, 4), (4, 6)])
+
+
+async def test_with_no_window_all_history_is_dropped_at_once(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for _ in range(3):
+        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await Retention(database, history_days=0, bases_min=3).drop_some()
+    assert (await bases(connection), await segments(connection)) == ([(6, True)], [])
+
+
+async def test_history_that_is_switched_on_again_has_a_base_where_it_begins(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for history_days in (7, 7, 0, 7):
+        chosen = replace(terms, history_days=history_days)
+        await type_and_compact(database, connection, worker, chosen, document_id, writer.type_each("ab"))
+    assert await segments(connection) == [(0, 2), (2, 4), (6, 8)]
+    assert await bases(connection) == [(2, False), (6, False), (8, True)]
+    assert len(text_of((await replay_to(connection, document_id, 7)).updates())) == 7
+    with pytest.raises(CorruptDocument):
+        await replay_to(connection, document_id, 5)
+
+
+async def test_a_document_that_a_compactor_is_at_is_left_for_the_next_pass(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    document_id = await create_document(connection)
+    await type_and_compact(database, connection, worker, terms, document_id, Writer().type_each("ab"))
+    async with connection.transaction():
+        assert await connection.fetchval(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended('ydoc compaction of ' || $1::bigint, 0))", document_id
+        )
+        assert (await Retention(database, history_days=0, bases_min=1).drop_some()).documents == 0
+    assert (await Retention(database, history_days=0, bases_min=1).drop_some()).segments == 1
+
+
+async def test_rows_of_what_was_done_go_with_the_window_but_the_newest_thousand(
+    database: Database, connection: Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO ydoc.compactions (document_id, started_at, duration_ms, result, why, after_seq) "
+        "SELECT 1, now() - interval '8 days', 1, 'lost', 'rows', 0 FROM generate_series(1, 1200)"
+    )
+    dropped = await Retention(database, history_days=7, bases_min=1).drop_some()
+    assert dropped.compactions == 199
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.compactions") == 1_001
