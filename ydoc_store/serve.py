@@ -139,7 +139,7 @@ async def _web(
     server = _Server(
         uvicorn.Config(
             app,
-            http=bounded_connection(settings.handshake_timeout_s, lambda: phase.is_serving),
+            http=bounded_connection(settings.handshake_timeout_s, lambda: phase.gate),
             ws=upgrade,  # type: ignore[arg-type] # called with the same keywords as the class that it stands for
             lifespan="off",
             log_config=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from ydoc_store.http.connection import HEAD_BYTES_MAX, HEADERS_MAX, bounded_connection
+from ydoc_store.http.connection import HEAD_BYTES_MAX, HEADERS_MAX, Gate, bounded_connection
 
 PATIENCE_S = 10.0
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n"
@@ -42,11 +42,13 @@ class Upgraded(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def serving(*, handshake_timeout_s: float = 60.0, accepting: bool = True) -> AsyncIterator[int]:
+async def serving(
+    *, handshake_timeout_s: float = 60.0, gate: Callable[[], Gate] = lambda: "open"
+) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         answer_ok,
-        http=bounded_connection(handshake_timeout_s, lambda: accepting),
+        http=bounded_connection(handshake_timeout_s, gate),
         ws=Upgraded,
         lifespan="off",
         log_config=None,
@@ -134,8 +136,8 @@ async def test_an_upgrade_reaches_the_relay() -> None:
     assert answer == b"reached: GET /yjs/a%20b HTTP/1.1"
 
 
-async def test_no_socket_is_opened_while_the_process_starts_or_drains() -> None:
-    async with serving(accepting=False) as port:
+async def test_no_socket_is_opened_while_the_process_drains() -> None:
+    async with serving(gate=lambda: "shut") as port:
         answer = await exchange(port, b"GET /yjs/a HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 503 ")
 
@@ -146,3 +148,25 @@ async def test_an_upgrade_with_ten_thousand_headers_is_refused() -> None:
         answer = await exchange(port, head)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"reached" not in answer
+
+
+async def test_an_upgrade_during_the_start_is_held_until_the_process_serves() -> None:
+    asked = asyncio.Event()
+    phases: list[Gate] = ["soon"]
+
+    def gate() -> Gate:
+        asked.set()
+        return phases[-1]
+
+    async with serving(gate=gate) as port:
+        exchanging = asyncio.create_task(exchange(port, b"GET /yjs/a HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n"))
+        await asked.wait()
+        phases.append("open")
+        assert (await exchanging).startswith(b"reached: GET")
+
+
+async def test_an_upgrade_is_held_no_longer_than_a_handshake_may_take() -> None:
+    async with serving(handshake_timeout_s=0.1, gate=lambda: "soon") as port:
+        assert (await exchange(port, b"GET /yjs/a HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n")).startswith(
+            b"HTTP/1.1 503"
+        )

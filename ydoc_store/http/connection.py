@@ -1,14 +1,15 @@
 """uvicorn's HTTP connection with the bounds that it leaves open, and the gate in front of the sockets.
 
-A peer that sends its request's head slowly, or one without end, is told so and cut; an upgrade that arrives while
-the process starts or drains is refused before any socket exists. What a request means is not known here.
+A peer that sends its request's head slowly, or one without end, is told so and cut. An upgrade that arrives while
+the process starts is held until it serves, so that nobody's first try fails; while it drains it is refused before
+any socket exists. What a request means is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,13 +20,17 @@ HEADERS_MAX = 100
 # How long a refused peer may go on talking. Closing at once would reset the connection under the answer it has
 # not read yet.
 LINGER_S = 1.0
+# How often a held upgrade looks whether the process serves by now.
+HOLD_INTERVAL_S = 0.02
+
+Gate = Literal["open", "soon", "shut"]
 
 
 class BoundedConnection(HttpToolsProtocol):
     """One client connection until it is closed or upgraded. Made by `bounded_connection`."""
 
     handshake_timeout_s: float
-    accepting: Callable[[], bool]
+    gate: Callable[[], Gate]
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._refused = False
+        self._held_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -93,7 +99,14 @@ class BoundedConnection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         if self._refused:
             return
-        if self.accepting():
+        gate = self.gate()
+        if gate == "soon" and self._held_s < self.handshake_timeout_s:
+            self._held_s += HOLD_INTERVAL_S
+            self.transport.pause_reading()
+            self._timer = self.loop.call_later(HOLD_INTERVAL_S, self.handle_websocket_upgrade)
+        elif gate == "open":
+            self._stop_timer()
+            self.transport.resume_reading()
             super().handle_websocket_upgrade()
             # The parser and we hold each other; a socket that lives for days need not keep both.
             self.parser = None  # type: ignore[assignment] # as uvicorn does when a connection is lost
@@ -120,11 +133,11 @@ class BoundedConnection(HttpToolsProtocol):
         self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
 
-def bounded_connection(handshake_timeout_s: float, accepting: Callable[[], bool]) -> type[BoundedConnection]:
-    """The class to give to uvicorn as `http=`. `accepting` says whether sockets may be opened just now."""
+def bounded_connection(handshake_timeout_s: float, gate: Callable[[], Gate]) -> type[BoundedConnection]:
+    """The class to give to uvicorn as `http=`. `gate` says whether sockets may be opened just now."""
     members = {
         "__doc__": BoundedConnection.__doc__,
         "handshake_timeout_s": handshake_timeout_s,
-        "accepting": staticmethod(accepting),
+        "gate": staticmethod(gate),
     }
     return type("BoundedConnection", (BoundedConnection,), members)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ydoc_store.errors import YdocError
 
@@ -53,6 +53,13 @@ class Phase:
     @property
     def is_serving(self) -> bool:
         return self._word == "serving"
+
+    @property
+    def gate(self) -> Literal["open", "soon", "shut"]:
+        """Whether a socket may be opened now, will be soon, or no more."""
+        if self._word == "starting":
+            return "soon"
+        return "open" if self.is_serving else "shut"
 
     def serving(self) -> None:
         if self._word == "starting":
