@@ -1,0 +1,300 @@
+// Editors with the stock `y-websocket` provider: as many as a test wants in one process, each with a name.
+//
+// One JSON request a line on stdin: {id, op, editor, ...}; one answer a line on stdout: {id, ...} or {id, error}.
+// Requests do not wait for each other: an answer comes when what was asked for has happened, and that is found
+// through the libraries' own events. The process ends when its input does, so that no test can leave it behind.
+
+import readline from 'node:readline'
+import process from 'node:process'
+import { createHash } from 'node:crypto'
+import WebSocket from 'ws'
+import * as Y from 'yjs'
+import { WebsocketProvider } from 'y-websocket'
+import { history } from './histories.mjs'
+
+process.setMaxListeners(0)
+
+const PIECES = ['Typed ', 'by ', 'many ', 'hands, ', 'naïve ', '漢字 ', '😀 ', 'one line\n', 'x', 'another ']
+
+// What came in on every socket of an editor: its message type (and the sync step) with its length.
+const recordingSocket = received => class extends WebSocket {
+  constructor (...args) {
+    super(...args)
+    this.on('message', data => received.push([data[0], data[0] === 0 ? data[1] : null, data.length]))
+  }
+}
+
+class Editor {
+  constructor ({ url, room, connect = true, gc = true, params = {} }) {
+    this.doc = new Y.Doc({ gc })
+    this.received = []
+    this.closes = []
+    this.waiting = new Set()
+    this.typing = null
+    this.provider = new WebsocketProvider(url, room, this.doc, {
+      // Two editors of one process would otherwise sync behind the server's back.
+      disableBc: true,
+      WebSocketPolyfill: recordingSocket(this.received),
+      connect,
+      params
+    })
+    const look = () => { for (const check of [...this.waiting]) check() }
+    this.doc.on('afterTransaction', look)
+    this.doc.on('subdocs', look)
+    for (const event of ['status', 'sync', 'closed']) this.provider.on(event, look)
+    this.provider.awareness.on('change', look)
+    this.provider.on('connection-close', event => {
+      this.closes.push(event === null ? null : { code: event.code, reason: String(event.reason) })
+      look()
+    })
+    this.provider.on('closed', ({ code, reason }) => { this.stopped = { code, reason: String(reason) }; look() })
+  }
+
+  // Resolves with the first value of `probe` that is not null or undefined.
+  until (probe) {
+    return new Promise((resolve, reject) => {
+      const check = () => {
+        try {
+          const value = probe()
+          if (value === null || value === undefined) return
+          resolve(value)
+        } catch (error) {
+          reject(error)
+        }
+        this.waiting.delete(check)
+      }
+      this.waiting.add(check)
+      check()
+    })
+  }
+
+  text (root = 'text') { return this.doc.getText(root) }
+
+  others () {
+    return [...this.provider.awareness.getStates()]
+      .filter(([client, state]) => client !== this.doc.clientID && Object.keys(state).length > 0)
+      .map(([, state]) => state)
+  }
+
+  destroy () {
+    clearInterval(this.typing)
+    this.provider.destroy()
+    this.doc.destroy()
+  }
+}
+
+const plain = value => {
+  if (value instanceof Uint8Array) return { binary: Buffer.from(value).toString('base64') }
+  if (value instanceof Y.Doc) return { subdocument: value.guid, meta: value.meta }
+  if (value instanceof Y.AbstractType) return { type: value.constructor.name, ...shown(value) }
+  if (Array.isArray(value)) return value.map(plain)
+  if (value !== null && typeof value === 'object') {
+    return Object.fromEntries(Object.keys(value).sort().map(key => [key, plain(value[key])]))
+  }
+  return value
+}
+
+const shown = type => {
+  if (type instanceof Y.XmlText || type instanceof Y.Text) return { delta: plain(type.toDelta()), attributes: plain(type.getAttributes()) }
+  if (type instanceof Y.XmlElement) {
+    return { name: type.nodeName, attributes: plain(type.getAttributes()), children: plain(type.toArray()) }
+  }
+  if (type instanceof Y.XmlFragment) return { children: plain(type.toArray()) }
+  if (type instanceof Y.Map) return { entries: plain(Object.fromEntries(type.entries())) }
+  return { items: plain(type.toArray()) }
+}
+
+const contentOf = doc => ({
+  text: shown(doc.getText('text')),
+  array: shown(doc.getArray('array')),
+  map: shown(doc.getMap('map')),
+  xml: shown(doc.getXmlFragment('xml')),
+  deleted: Buffer.from(Y.encodeSnapshot(new Y.Snapshot(Y.createDeleteSetFromStructStore(doc.store), new Map()))).toString('base64')
+})
+
+const everyKind = doc => {
+  const text = doc.getText('text')
+  text.insert(0, 'plain bold 👩‍👩‍👧 é')
+  text.format(6, 4, { bold: true })
+  text.insertEmbed(0, { image: 'a.png' })
+  text.insert(text.length, '😀😀')
+  text.delete(text.length - 1, 1)
+  const map = doc.getMap('map')
+  map.set('bytes', new Uint8Array([0, 1, 2, 254, 255]))
+  map.set('nested', new Y.Map([['list', Y.Array.from([1, 'two', null, true, 0.5, { deep: [[]] }])]]))
+  map.set('gone', 1)
+  map.delete('gone')
+  map.set('subdocument', new Y.Doc({ guid: 'the-guid', meta: { title: 'ä' } }))
+  doc.getArray('array').push([new Y.Text('in an array'), -7, 'last'])
+  const paragraph = new Y.XmlElement('paragraph')
+  doc.getXmlFragment('xml').insert(0, [paragraph, new Y.XmlText('beside')])
+  paragraph.setAttribute('align', 'left')
+  paragraph.insert(0, [new Y.XmlText('inside'), new Y.XmlElement('hard_break')])
+}
+
+// Letters that no compression makes small, the same for the same seed.
+const letters = (seed, length) => {
+  const base = createHash('sha512').update(String(seed)).digest('base64')
+  let text = ''
+  for (let block = 0; text.length < length; block++) {
+    text += createHash('sha512').update(`${base}${block}`).digest('base64').slice(0, 86)
+  }
+  return text.slice(0, length)
+}
+
+const digestOf = text => createHash('sha256').update(text).digest('hex')
+
+const editors = new Map()
+const named = name => {
+  const editor = editors.get(name)
+  if (editor === undefined) throw new Error(`no editor is named ${name}`)
+  return editor
+}
+
+const operations = {
+  open: ({ editor, ...options }) => { editors.set(editor, new Editor(options)) },
+  destroy: ({ editor }) => { named(editor).destroy(); editors.delete(editor) },
+  disconnect: ({ editor }) => { named(editor).provider.disconnect() },
+  connect: ({ editor }) => { named(editor).provider.connect() },
+
+  type: ({ editor, text, at, root }) => {
+    const typed = named(editor).text(root)
+    typed.insert(at ?? typed.length, text)
+  },
+  erase: ({ editor, at, length }) => { named(editor).text().delete(at, length) },
+  keepTyping: ({ editor, everyMs }) => {
+    const one = named(editor)
+    let number = 0
+    one.typing = setInterval(() => one.text().insert(one.text().length, `${number++} `), everyMs)
+  },
+  stopTyping: ({ editor }) => { clearInterval(named(editor).typing) },
+  // Several pieces, so that no single update is over the server's limit.
+  paste: ({ editor, seed, bytes, pieceBytes }) => {
+    const text = named(editor).text()
+    for (let at = 0; at < bytes; at += pieceBytes) {
+      text.insert(text.length, letters(`${seed}${at}`, Math.min(pieceBytes, bytes - at)))
+    }
+  },
+  everyKind: ({ editor }) => { everyKind(named(editor).doc) },
+  applyHistory: ({ editor, seed }) => {
+    for (const update of history(seed).updates) Y.applyUpdate(named(editor).doc, update, 'history')
+  },
+
+  text: ({ editor, root }) => ({ text: named(editor).text(root).toString() }),
+  digest: ({ editor }) => {
+    const text = named(editor).text().toString()
+    return { length: text.length, digest: digestOf(text) }
+  },
+  content: ({ editor }) => ({ content: contentOf(named(editor).doc) }),
+  received: ({ editor }) => ({ received: named(editor).received }),
+  closes: ({ editor }) => ({ closes: named(editor).closes }),
+  setPresence: ({ editor, presence }) => { named(editor).provider.awareness.setLocalState(presence) },
+
+  untilSynced: ({ editor }) => { const one = named(editor); return one.until(() => one.provider.synced ? {} : null) },
+  untilDisconnected: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => !one.provider.wsconnected ? {} : null)
+  },
+  untilStopped: ({ editor }) => { const one = named(editor); return one.until(() => one.stopped) },
+  untilCloses: ({ editor, count }) => {
+    const one = named(editor)
+    return one.until(() => one.closes.length >= count ? { closes: one.closes } : null)
+  },
+  untilText: ({ editor, text, root }) => {
+    const one = named(editor)
+    const typed = one.text(root)
+    return one.until(() => typed.length === text.length && typed.toString() === text ? {} : null)
+  },
+  untilLength: ({ editor, length }) => {
+    const one = named(editor)
+    const typed = one.text()
+    return one.until(() => typed.length >= length ? {} : null)
+  },
+  untilContent: ({ editor, content }) => {
+    const one = named(editor)
+    const wanted = JSON.stringify(content)
+    return one.until(() => JSON.stringify(contentOf(one.doc)) === wanted ? {} : null)
+  },
+  untilPresence: ({ editor, presence }) => {
+    const one = named(editor)
+    const sorted = states => JSON.stringify(states.map(state => JSON.stringify(state)).sort())
+    const wanted = sorted(presence)
+    return one.until(() => sorted(one.others()) === wanted ? {} : null)
+  },
+
+  // Many editors at once, each in a room of its own: each types its room's name there.
+  openRooms: async ({ url, prefix, count, write }) => {
+    const names = Array.from({ length: count }, (_, i) => `${prefix}${i}`)
+    for (const name of names) editors.set(name, new Editor({ url, room: name }))
+    await Promise.all(names.map(async name => {
+      const one = editors.get(name)
+      await one.until(() => one.provider.synced ? true : null)
+      if (write) one.text().insert(0, name)
+    }))
+  },
+  untilRoomsShow: async ({ prefix, count }) => {
+    await Promise.all(Array.from({ length: count }, (_, i) => `${prefix}${i}`).map(name => {
+      const one = named(name)
+      return one.until(() => one.text().toString() === name ? true : null)
+    }))
+  },
+
+  // All these editors show and know the same: whatever one of them sent has reached the others.
+  untilSame: ({ names }) => {
+    const all = names.map(named)
+    const knows = ({ doc }) => {
+      const vector = [...Y.decodeStateVector(Y.encodeStateVector(doc))].sort((a, b) => a[0] - b[0])
+      return JSON.stringify([vector, contentOf(doc)])
+    }
+    return new Promise(resolve => {
+      const check = () => {
+        const [first, ...others] = all.map(({ doc }) => doc.getText('text').length)
+        if (others.some(length => length !== first)) return
+        const known = knows(all[0])
+        if (all.some(one => knows(one) !== known)) return
+        for (const one of all) one.waiting.delete(check)
+        resolve({})
+      }
+      for (const one of all) one.waiting.add(check)
+      check()
+    })
+  },
+
+  // Editors of one document that type in answer to each other, for so long. What each sent is told, in its order.
+  converse: async ({ names, seconds, seed }) => {
+    const writers = names.map((name, index) => ({ one: named(name), sent: [], state: seed + index }))
+    const below = (writer, limit) => {
+      writer.state = (Math.imul(writer.state, 1103515245) + 12345) & 0x7fffffff
+      return (writer.state >>> 8) % limit
+    }
+    const edit = writer => {
+      const text = writer.one.text()
+      if (text.length > 10 && below(writer, 4) === 0) text.delete(below(writer, text.length - 2), 1 + below(writer, 2))
+      else text.insert(below(writer, text.length + 1), PIECES[below(writer, PIECES.length)])
+    }
+    let over = false
+    for (const writer of writers) {
+      writer.one.doc.on('update', (update, origin) => {
+        if (origin !== writer.one.provider) writer.sent.push(Buffer.from(update).toString('base64'))
+        else if (!over) setImmediate(() => { if (!over) edit(writer) })
+      })
+      setImmediate(edit, writer)
+    }
+    await new Promise(resolve => setTimeout(resolve, seconds * 1000))
+    over = true
+    return { sent: writers.map(writer => writer.sent) }
+  }
+}
+
+const answer = async line => {
+  const { id, op, ...options } = JSON.parse(line)
+  let told
+  try {
+    told = (await operations[op](options)) ?? {}
+  } catch (error) {
+    told = { error: String(error?.stack ?? error) }
+  }
+  process.stdout.write(JSON.stringify({ id, ...told }) + '\n')
+}
+
+readline.createInterface({ input: process.stdin }).on('line', answer).on('close', () => process.exit(0))
