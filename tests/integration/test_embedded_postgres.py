@@ -117,6 +117,13 @@ async def test_two_in_one_process_get_a_clear_error_and_the_first_goes_on(data_d
         assert await answers(postgres.url, "SELECT 1") == 1
 
 
+async def test_starting_twice_is_refused_and_does_no_harm(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        with pytest.raises(EmbeddedPostgresFailed, match="started already"):
+            await postgres.start()
+        assert await answers(postgres.url, "SELECT 1") == 1
+
+
 async def test_two_services_on_one_folder_get_a_clear_error_and_the_first_goes_on(data_dir: Path) -> None:
     async with serving(data_dir) as first:
         with pytest.raises(EmbeddedPostgresFailed, match=rf"process {first.service_pid}: stop that one"):

@@ -18,10 +18,11 @@ import pytest
 
 from tests.embedded_client import comes_true, serving
 from tests.postgres import running_cluster
-from ydoc_store.embedded import EmbeddedPostgres
+from ydoc_store.embedded import EmbeddedPostgres, predecessor
 from ydoc_store.embedded.account import choose_account
 from ydoc_store.embedded.binaries import packaged, reachable
 from ydoc_store.embedded.liveness import look_at, processes_of
+from ydoc_store.embedded.postmaster import STILL_ATTACHED
 
 TIMEOUT_S = 30.0
 
@@ -68,7 +69,8 @@ async def test_a_killed_backend_takes_only_the_connections_with_it(data_dir: Pat
     async with EmbeddedPostgres(data_dir) as postgres:
         await commit(postgres.url)
         before = postgres.pid
-        os.kill(await answers(postgres.url, "SELECT pid FROM pg_stat_activity LIMIT 1"), signal.SIGKILL)
+        sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+        os.kill(await answers(postgres.url, sql), signal.SIGKILL)
         async with asyncio.timeout(TIMEOUT_S):
             while True:
                 with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
@@ -101,6 +103,38 @@ async def test_everything_killed_at_once(data_dir: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     await assert_it_starts_and_has_kept_it(data_dir)
+
+
+async def stop_a_backend_and_kill_the_postmaster(data_dir: Path) -> int:
+    """A backend that holds on to the cluster's memory and does not notice that its postmaster is dead."""
+    async with serving(data_dir) as service:
+        await commit(service.url)
+        connection = await asyncpg.connect(service.url)
+        backend: int = await connection.fetchval("SELECT pg_backend_pid()")
+        await service.kill()
+        os.kill(backend, signal.SIGSTOP)
+        os.kill(service.postgres_pid, signal.SIGKILL)
+        connection.terminate()
+        return backend
+
+
+async def test_a_backend_that_outlives_its_postmaster_is_ended_first(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predecessor, "IMMEDIATE_SHUTDOWN_S", 1.0)
+    backend = await stop_a_backend_and_kill_the_postmaster(data_dir)
+    await assert_it_starts_and_has_kept_it(data_dir)
+    assert look_at(backend) is None
+
+
+async def test_a_backend_that_we_cannot_see_is_waited_for(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a system without /proc: only Postgres itself notices, by its shared memory.
+    monkeypatch.setattr(predecessor, "processes_of", lambda _cluster: [])
+    backend = await stop_a_backend_and_kill_the_postmaster(data_dir)
+    starting = asyncio.create_task(assert_it_starts_and_has_kept_it(data_dir))
+    await comes_true(lambda: STILL_ATTACHED in (data_dir / "log" / "postgres.log").read_text())
+    os.kill(backend, signal.SIGCONT)
+    await starting
 
 
 async def test_everything_killed_during_the_first_start(data_dir: Path) -> None:

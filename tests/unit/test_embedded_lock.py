@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,18 @@ def test_a_taken_folder_names_its_holder_and_the_way_out(tmp_path: Path) -> None
         FolderLock(tmp_path / "lock")
     lock.release()
     FolderLock(tmp_path / "lock").release()
+
+
+def test_a_glance_of_a_command_does_not_keep_a_service_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    glancing = os.open(path, os.O_RDONLY)
+    fcntl.flock(glancing, fcntl.LOCK_SH)
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(FolderLock, path)
+        os.close(glancing)
+        starting.result().release()
+    assert path.read_text() == ""
 
 
 def test_releasing_twice_does_no_harm(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class EmbeddedPostgres:
 
         Raises EmbeddedPostgresFailed, having let go of the folder and of every process, as does a cancellation.
         """
+        if self._lock is not None:
+            raise EmbeddedPostgresFailed(f"the embedded Postgres in {self._folder.root} was started already")
         try:
             account, binaries = await asyncio.to_thread(self._prepare)
             if not self._folder.cluster.exists():
