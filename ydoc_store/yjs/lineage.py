@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from ydoc_store.yjs.structs import Id, Struct, StructUpdate, covers
@@ -75,10 +76,11 @@ def settled_clocks(structs: dict[int, list[Struct]]) -> dict[int, int]:
     """For each client, the clock up to which a document that gets nothing but this update applies it.
 
     What lies behind waits for a missing predecessor, its own or that of something that it refers to. Each client
-    goes on as far as it can, then wakes the ones that waited for it, so that the whole is linear.
+    goes on as far as it can, then wakes those that waited for a clock that it has now reached, and no others: the
+    whole is linear but for the heaps in which they wait.
     """
     applied = dict.fromkeys(structs, 0)
-    waiting: dict[int, list[int]] = {}
+    waiting: dict[int, list[tuple[int, int]]] = {}  # heaps of (clock, who needs it)
     iterators = {client: iter(block) for client, block in structs.items()}
     heads = {client: next(iterator) for client, iterator in iterators.items()}
     ready = list(structs)
@@ -88,21 +90,23 @@ def settled_clocks(structs: dict[int, list[Struct]]) -> dict[int, int]:
         while head is not None and head.kind != SKIP and head.clock == applied[client]:
             blocker = _blocker(head, applied)
             if blocker is not None:
-                waiting.setdefault(blocker, []).append(client)
+                heappush(waiting.setdefault(blocker[0], []), (blocker[1], client))
                 break
             applied[client] = head.end
             head = next(iterators[client], None)
             if head is not None:
                 heads[client] = head
-        ready += waiting.pop(client, ())
+        sleepers = waiting.get(client, [])
+        while sleepers and sleepers[0][0] < applied[client]:
+            ready.append(heappop(sleepers)[1])
     return applied
 
 
-def _blocker(struct: Struct, applied: dict[int, int]) -> int | None:
-    """A client whose units `struct` needs and that are not applied yet."""
+def _blocker(struct: Struct, applied: dict[int, int]) -> Id | None:
+    """A unit that `struct` needs and that is not applied yet."""
     for need in (struct.origin, struct.right_origin, struct.parent):
         if isinstance(need, tuple) and need[1] >= applied.get(need[0], 0):
-            return need[0]
+            return need
     return None
 
 
