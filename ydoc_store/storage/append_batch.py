@@ -22,7 +22,9 @@ from ydoc_store.errors import (
     DocumentDeleted,
     EpochChanged,
     RoomDiscarded,
+    ServerFault,
     StorageBusy,
+    StorageUnavailable,
     TooLarge,
     YdocError,
 )
@@ -35,53 +37,76 @@ if TYPE_CHECKING:
 HINT_CHANNEL = "ydoc_log"
 # Postgres refuses a payload of 8,000 bytes and more.
 HINT_BYTES_MAX = 7_999
+# Above this many documents in one commit the bytes are not sent along: the commit's time is worth more than the
+# one read that each of the other nodes saves, and the notification queue is a bounded thing.
+INLINE_HINTS_MAX = 16
 # "|id:count:head" of one document, at its longest.
 _HINT_DOCUMENT_BYTES_MAX = 64
 
+# All columns of a batch are in the order of its ids, which rise, so that `width_bucket`, a binary search, finds a
+# document's place in them. Joins would be planned once for all sizes: nested loops over a batch of 1,000 documents
+# took 210 ms where this takes 18, and a hash join would read the whole table.
 APPEND_BATCH = """
-WITH batch AS (
-    SELECT b.document_id, b.updates, b.row_count, b.bytes, b.ceiling, b.hint
-    FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::bigint[], $5::bigint[], $6::integer[])
-        AS b (document_id, updates, row_count, bytes, ceiling, hint)
-), locked AS MATERIALIZED (
-    SELECT d.id, d.deleted_at, d.replaced_at, d.accepted_bytes
+WITH locked AS MATERIALIZED (
+    SELECT d.id, d.deleted_at, d.replaced_at, d.accepted_bytes, width_bucket(d.id, $1::bigint[]) AS place
     FROM ydoc.documents AS d
     WHERE d.id = ANY ($1::bigint[])
     ORDER BY d.id
     FOR NO KEY UPDATE
+), admitted AS MATERIALIZED (
+    SELECT array_agg(l.id) AS ids
+    FROM locked AS l
+    WHERE l.deleted_at IS NULL
+        AND l.replaced_at IS NULL
+        AND l.accepted_bytes + ($4::bigint[])[l.place] <= ($5::bigint[])[l.place]
 ), advanced AS (
     UPDATE ydoc.documents AS d
-    SET head = d.head + b.updates,
-        accepted_rows = d.accepted_rows + b.row_count,
-        accepted_bytes = d.accepted_bytes + b.bytes,
+    SET head = d.head + ($2::integer[])[width_bucket(d.id, $1::bigint[])],
+        accepted_rows = d.accepted_rows + ($3::integer[])[width_bucket(d.id, $1::bigint[])],
+        accepted_bytes = d.accepted_bytes + ($4::bigint[])[width_bucket(d.id, $1::bigint[])],
         changed_at = now()
-    FROM locked AS l
-    JOIN batch AS b ON b.document_id = l.id
-    WHERE d.id = l.id
-        AND d.deleted_at IS NULL
-        AND d.replaced_at IS NULL
-        AND d.accepted_bytes + b.bytes <= b.ceiling
-    RETURNING d.id, d.head, b.updates, b.hint
+    WHERE d.id = ANY ((SELECT a.ids FROM admitted AS a)::bigint[])
+    RETURNING d.id, d.head, width_bucket(d.id, $1::bigint[]) AS place
+), heads AS MATERIALIZED (
+    SELECT array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.head ORDER BY a.id) AS heads
+    FROM advanced AS a
 ), inserted AS (
     INSERT INTO ydoc.updates (document_id, seq, count, actor, frames)
-    SELECT a.id, a.head - a.updates + r.last, r.count, r.actor, r.frames
-    FROM unnest($7::bigint[], $8::integer[], $9::integer[], $10::text[], $11::bytea[])
-        AS r (document_id, last, count, actor, frames)
-    JOIN advanced AS a ON a.id = r.document_id
+    SELECT r.document_id, h.heads[width_bucket(r.document_id, h.ids)] - r.followed_by, r.count, r.actor, r.frames
+    FROM heads AS h
+    CROSS JOIN unnest($7::bigint[], $8::integer[], $9::integer[], $10::text[], $11::bytea[])
+        AS r (document_id, followed_by, count, actor, frames)
+    WHERE h.ids[width_bucket(r.document_id, h.ids)] = r.document_id
 ), told AS (
-    SELECT pg_notify('ydoc_log', h.inline || h.heads)
+    SELECT pg_notify('ydoc_log', ($12::text[])[t.hint] || t.heads)
     FROM (
-        SELECT i.inline, string_agg('|' || a.id || ':' || a.updates || ':' || a.head, '' ORDER BY a.id) AS heads
+        SELECT ($6::integer[])[a.place] AS hint,
+            string_agg('|' || a.id || ':' || ($2::integer[])[a.place] || ':' || a.head, '' ORDER BY a.id) AS heads
         FROM advanced AS a
-        JOIN unnest($12::text[]) WITH ORDINALITY AS i (inline, number) ON i.number = a.hint
-        GROUP BY i.number, i.inline
-    ) AS h
+        WHERE ($6::integer[])[a.place] > 0
+        GROUP BY 1
+    ) AS t
 )
-SELECT l.id, a.head, l.deleted_at IS NOT NULL AS deleted, l.replaced_at IS NOT NULL AS replaced,
+SELECT l.id,
+    CASE WHEN h.ids[width_bucket(l.id, h.ids)] = l.id THEN h.heads[width_bucket(l.id, h.ids)] END AS head,
+    l.deleted_at IS NOT NULL AS deleted, l.replaced_at IS NOT NULL AS replaced,
     (SELECT count(*) FROM told) AS hints
 FROM locked AS l
-LEFT JOIN advanced AS a ON a.id = l.id
+CROSS JOIN heads AS h
 """
+
+# Which of these heads nobody holds right now.
+FIND_FREE_HEADS = """
+SELECT d.id
+FROM ydoc.documents AS d
+WHERE d.id = ANY ($1::bigint[])
+ORDER BY d.id
+FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+BEGIN_CREATING = "BEGIN ISOLATION LEVEL READ COMMITTED"
+COMMIT_CREATED = "COMMIT"
+ROLL_BACK_CREATED = "ROLLBACK"
 
 # In (tenant, name) order, so that two nodes that create the same documents wait for each other and never both.
 CREATE_DOCUMENTS = """
@@ -123,13 +148,17 @@ class Accepted:
     created: Created | None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class DocumentBatch:
-    """The part of a batch that belongs to one document, in arrival order."""
+    """The part of a batch that belongs to one document, in arrival order. `told` once its owner has its outcome."""
 
     queue: DocumentQueue
     updates: list[QueuedUpdate]
     size: int
+    told: bool = False
+
+
+Result = Accepted | YdocError
 
 
 async def append_batch(
@@ -139,38 +168,68 @@ async def append_batch(
     timeout_s: float,
     hints: Hints | None,
     waited_for_standby: Callable[[], bool],
-) -> list[Accepted | YdocError]:
+) -> list[Result]:
     """Commit the batches together; one result a batch, in their order, each accepted or refused alone.
 
-    Raises StorageBusy when the transaction is known to have been rolled back, CommitUnknown when its outcome is
-    not known (the answer was lost or late, or the standby was not waited for). Cancelling leaves it unknown.
+    Raises StorageBusy when the transaction is known to have been rolled back, StorageUnavailable where this server
+    takes no writes, CommitUnknown when the outcome is not known (the answer was lost or late, or the standby was
+    not waited for). Cancelling leaves it unknown. After the latter three the connection is of no more use.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            created = await _append(connection, batches, hints)
-    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError) as error:
-        raise StorageBusy(f"the append was rolled back: {error}") from error
-    except (asyncpg.OperatorInterventionError, asyncpg.PostgresConnectionError) as error:
-        # A backend that is told to die after its commit record dies before its answer.
-        raise CommitUnknown(f"the connection ended before the answer: {error}") from error
-    except asyncpg.PostgresError as error:
-        raise StorageBusy(f"the append was rolled back: {error}") from error
-    except (asyncpg.InterfaceError, OSError) as error:
-        raise CommitUnknown(f"no answer to the commit: {error or type(error).__name__}") from error
+            results = await _append(connection, batches, hints)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise _outcome_of(error) from error
     if not waited_for_standby():
         raise CommitUnknown("the commit did not wait for its standby")
-    return created
+    return results
+
+
+async def find_free_heads(
+    connection: asyncpg.Connection[asyncpg.Record], batches: list[DocumentBatch], *, timeout_s: float
+) -> set[int]:
+    """The ids of those documents of the batches whose heads nobody holds at this moment. Raises as `append_batch`."""
+    ids = [batch.queue.document_id for batch in batches if batch.queue.document_id is not None]
+    try:
+        async with asyncio.timeout(timeout_s):
+            return {row[0] for row in await connection.fetch(FIND_FREE_HEADS, ids)}
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise _outcome_of(error) from error
+
+
+def _outcome_of(error: Exception) -> ServerFault:
+    """What this error says about the transaction: rolled back for certain, or unknown."""
+    words = str(error) or type(error).__name__
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return StorageUnavailable(f"this server takes no writes: {words}")
+    if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
+        # A session that is ended may have written its commit record before; a query that is cancelled has not.
+        ended = getattr(error, "severity_en", None) in ("FATAL", "PANIC")
+        shut_down = isinstance(error, asyncpg.OperatorInterventionError)
+        if not ended and (not shut_down or isinstance(error, asyncpg.QueryCanceledError)):
+            return StorageBusy(f"the append was rolled back: {words}")
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        # A value that cannot be encoded: asyncpg found it before it sent the statement.
+        return StorageBusy(f"the append was never sent: {words}")
+    return CommitUnknown(f"no answer to the commit: {words}")
 
 
 async def _append(
     connection: asyncpg.Connection[asyncpg.Record], batches: list[DocumentBatch], hints: Hints | None
-) -> list[Accepted | YdocError]:
+) -> list[Result]:
     new = [batch for batch in batches if batch.queue.document_id is None]
     if not new:
         return await _advance(connection, batches, {}, hints)
-    async with connection.transaction():
+    # Not asyncpg's own transaction block: on its way out of a time-out that would wait for the answer to a ROLLBACK.
+    await connection.execute(BEGIN_CREATING)
+    try:
         created = await _create(connection, new)
-        return await _advance(connection, batches, created, hints)
+        results = await _advance(connection, batches, created, hints)
+        await connection.execute(COMMIT_CREATED)
+    except (asyncpg.PostgresError, ValueError):
+        await connection.execute(ROLL_BACK_CREATED)
+        raise
+    return results
 
 
 async def _create(
@@ -189,62 +248,74 @@ async def _advance(
     batches: list[DocumentBatch],
     created: dict[DocumentQueue, Created],
     hints: Hints | None,
-) -> list[Accepted | YdocError]:
-    ids = [created[b.queue].document_id if b.queue in created else b.queue.document_id or 0 for b in batches]
+) -> list[Result]:
+    results: list[Result] = [RoomDiscarded("the document is gone from the database")] * len(batches)
+    places: dict[int, int] = {}
+    for place, batch in enumerate(batches):
+        queue = batch.queue
+        document_id = created[queue].document_id if queue in created else queue.document_id
+        if document_id in places:
+            # A room that was discarded and its successor: rows of both would claim the same seqs.
+            results[place] = RoomDiscarded("this document is open twice here: sync again")
+        elif document_id is not None:
+            places[document_id] = place
+    ids = sorted(places)
+    in_order = [batches[places[document_id]] for document_id in ids]
     rows = _Rows()
-    row_counts = [rows.add(document_id, batch.updates) for document_id, batch in zip(ids, batches, strict=True)]
-    hint_numbers, hint_texts = _hints(batches, hints)
+    row_counts = [rows.add(document_id, batch.updates) for document_id, batch in zip(ids, in_order, strict=True)]
+    hint_numbers, hint_texts = _hints(in_order, hints)
     answer = await connection.fetch(
         APPEND_BATCH,
         ids,
-        [len(batch.updates) for batch in batches],
+        [len(batch.updates) for batch in in_order],
         row_counts,
-        [batch.size for batch in batches],
-        [batch.queue.bytes_ceiling for batch in batches],
+        [batch.size for batch in in_order],
+        [batch.queue.bytes_ceiling for batch in in_order],
         hint_numbers,
         rows.document_ids,
-        rows.lasts,
+        rows.followed_by,
         rows.counts,
         rows.actors,
         rows.frames,
         hint_texts,
     )
-    by_id = {row[0]: row for row in answer}
-    return [
-        _judge(by_id.get(document_id), created.get(batch.queue))
-        for document_id, batch in zip(ids, batches, strict=True)
-    ]
+    for row in answer:
+        place = places[row[0]]
+        results[place] = _judge(row, created.get(batches[place].queue))
+    return results
 
 
 class _Rows:
-    """The log rows of a batch, column by column: consecutive updates of one actor share a row."""
+    """The log rows of a batch, column by column: consecutive updates of one actor share a row.
+
+    `followed_by` counts the document's updates behind a row, so that its seq is the new head less those.
+    """
 
     def __init__(self) -> None:
         self.document_ids: list[int] = []
-        self.lasts: list[int] = []
+        self.followed_by: list[int] = []
         self.counts: list[int] = []
         self.actors: list[str | None] = []
         self.frames: list[bytes] = []
 
     def add(self, document_id: int, updates: list[QueuedUpdate]) -> int:
         """Append the rows of one document; returns how many there are."""
-        rows_before = len(self.lasts)
+        rows_before = len(self.counts)
         frames: list[bytes] = []
         actor = updates[0].actor
-        in_row = 0
-        for last, queued in enumerate(updates):
+        first = 0
+        for place, queued in enumerate(updates):
             if queued.actor != actor:
-                self._end_row(document_id, last, in_row, actor, frames)
-                frames, actor, in_row = [], queued.actor, 0
+                self._end_row(document_id, len(updates) - place, place - first, actor, frames)
+                frames, actor, first = [], queued.actor, place
             frames.append(encode_uint(len(queued.update)))
             frames.append(queued.update)
-            in_row += 1
-        self._end_row(document_id, len(updates), in_row, actor, frames)
-        return len(self.lasts) - rows_before
+        self._end_row(document_id, 0, len(updates) - first, actor, frames)
+        return len(self.counts) - rows_before
 
-    def _end_row(self, document_id: int, last: int, count: int, actor: str | None, frames: list[bytes]) -> None:
+    def _end_row(self, document_id: int, followed_by: int, count: int, actor: str | None, frames: list[bytes]) -> None:
         self.document_ids.append(document_id)
-        self.lasts.append(last)
+        self.followed_by.append(followed_by)
         self.counts.append(count)
         self.actors.append(actor)
         self.frames.append(b"".join(frames))
@@ -279,14 +350,7 @@ def _hints(batches: list[DocumentBatch], hints: Hints | None) -> tuple[list[int]
     return numbers, texts
 
 
-# Above this many documents in one commit the bytes are not sent along: the commit's time is worth more than the
-# one read that each of the other nodes saves, and the notification queue is a bounded thing.
-INLINE_HINTS_MAX = 16
-
-
-def _judge(row: asyncpg.Record | None, created: Created | None) -> Accepted | YdocError:
-    if row is None:
-        return RoomDiscarded("the document is gone from the database")
+def _judge(row: asyncpg.Record, created: Created | None) -> Result:
     _id, head, deleted, replaced, _hints_told = row
     if head is not None:
         return Accepted(head, created)

@@ -1,36 +1,27 @@
 """The group-committing appender: what queued while the previous commit ran is the next commit.
 
 No timer, no window: a quiet document is committed at once, a busy server commits in large batches by itself.
-A document always goes through the same lane, and a lane has one batch in flight, so one connection's updates
-enter the log in the order in which they arrived (I4). Whoever queued an update hears of exactly one outcome:
-accepted (the COMMIT is known), refused (the document alone) or failed (the batch). A batch whose COMMIT is
-unknown is never tried again: the members sync again instead and bring what is missing. What is sent to Postgres,
-and how its answer is judged, is in `append_batch`.
+A document always goes through the same lane, so one connection's updates enter the log in the order in which they
+arrived (I4). Whoever queued an update hears of exactly one outcome: accepted (the COMMIT is known), refused (the
+document alone) or failed (the batch). How a lane takes, commits and tells is in `lane`, what is sent to Postgres
+in `append_batch`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
-
-from ydoc_store.errors import Draining, RoomDiscarded, ServerFault, StorageBusy, YdocError
-from ydoc_store.storage.append_batch import Accepted, DocumentBatch, append_batch
+from ydoc_store.errors import YdocError
+from ydoc_store.storage.lane import Lane
 
 if TYPE_CHECKING:
-    import asyncpg
-
+    from ydoc_store.storage.append_batch import Accepted
     from ydoc_store.storage.pool import Database
-
-log = structlog.get_logger(__name__)
-
-# A lane that lost its connection tries again after this long, so that a dead server is not hammered.
-RECONNECT_PAUSE_S = 0.25
 
 
 class QueuedUpdate:
@@ -86,8 +77,7 @@ class DocumentQueue:
     def put(self, update: QueuedUpdate) -> None:
         """Queue behind everything that this document has waiting; the outcome is told later, exactly once."""
         if not self.waiting:
-            self.lane.dirty[self] = None
-            self.lane.wake.set()
+            self.lane.mark(self)
         self.waiting.append(update)
         size = len(update.update)
         self.waiting_bytes += size
@@ -121,7 +111,11 @@ class BatchLimits:
 
 @dataclass(slots=True)
 class AppenderEvents:
-    """Test signals and metrics; each is called on the event loop and must not block."""
+    """Test signals and metrics; each is called on the event loop and must not block.
+
+    `connection_lost` follows the outcomes of everything that was queued on that connection, and comes for an idle
+    lane too: what a room remembers may no longer be what the next connection's server holds.
+    """
 
     committed: Callable[[int, float], None] = lambda _updates, _seconds: None
     connection_lost: Callable[[YdocError], None] = lambda _error: None
@@ -155,7 +149,8 @@ class Appender:
         """Connect every lane now, so that a database that refuses us is told at start. Raises StorageUnavailable."""
         for lane in self._lanes:
             await lane.connect()
-            lane.task = asyncio.create_task(lane.run(), name=f"append lane {lane.number}")
+        for lane in self._lanes:
+            lane.start()
 
     def queue(self, tenant: str, name: str, outcome: Outcome) -> DocumentQueue:
         """The queue of one document. Names choose the lane, since the id of a new document is not known yet."""
@@ -164,170 +159,8 @@ class Appender:
 
     async def drain(self, timeout_s: float) -> None:
         """Commit what waits, for at most `timeout_s`; what is left after that is refused with Draining."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*(lane.idle.wait() for lane in self._lanes))
-        except TimeoutError:
-            pass
         for lane in self._lanes:
             await lane.stop()
-
-
-@dataclass(eq=False)
-class Lane:
-    """One connection, one batch in flight."""
-
-    appender: Appender
-    number: int
-    dirty: dict[DocumentQueue, None] = field(default_factory=dict)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    connection: asyncpg.Connection[asyncpg.Record] | None = None
-    task: asyncio.Task[None] | None = None
-    unacknowledged_by_standby: bool = False
-
-    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        if self.connection is None or self.connection.is_closed():
-            connection = await self.appender.database.connect_alone()
-            connection.add_log_listener(self._heard)
-            await connection.execute(SET_UP_LANE)
-            self.connection = connection
-        return self.connection
-
-    def _heard(self, _connection: object, message: Any) -> None:
-        # A commit that warns that it did not wait for its standby is committed here only: a failover loses it.
-        if message.sqlstate == "01000" and "replication" in (message.message or ""):
-            self.unacknowledged_by_standby = True
-
-    async def run(self) -> None:
-        while True:
-            if not self.dirty:
-                self.idle.set()
-                self.wake.clear()
-                await self.wake.wait()
-            self.idle.clear()
-            await self.commit(self.take())
-
-    def take(self) -> list[DocumentBatch]:
-        """Everything that waits, within the limits; what is left keeps its place behind the others' next turn."""
-        limits = self.appender.limits
-        batches: list[DocumentBatch] = []
-        bytes_left, updates_left = limits.bytes_max, limits.updates_max
-        for queue in list(self.dirty):
-            if bytes_left <= 0 or updates_left <= 0 or len(batches) >= limits.documents_max:
-                break
-            del self.dirty[queue]
-            waiting = queue.waiting
-            if len(waiting) <= updates_left and queue.waiting_bytes <= bytes_left:
-                taken, queue.waiting, size = waiting, [], queue.waiting_bytes
-            else:
-                taken, size = _first_of(waiting, updates_left, bytes_left)
-                queue.waiting = waiting[len(taken) :]
-                if queue.waiting:
-                    self.dirty[queue] = None
-            queue.waiting_bytes -= size
-            queue.in_flight = taken
-            bytes_left -= size
-            updates_left -= len(taken)
-            batches.append(DocumentBatch(queue, taken, size))
-        return batches
-
-    async def commit(self, batches: list[DocumentBatch]) -> None:
-        appender = self.appender
-        started_s = time.perf_counter()
-        try:
-            await self.append(batches)
-        except asyncio.CancelledError:
-            _fail(batches, Draining("stopped while a commit was under way"))
-            raise
-        except ServerFault as error:
-            if not isinstance(error, StorageBusy):
-                await self._lose_connection()
-                appender.events.connection_lost(error)
-            _fail(batches, error)
-        finally:
-            appender.queued_bytes -= sum(batch.size for batch in batches)
-        appender.events.committed(sum(len(batch.updates) for batch in batches), time.perf_counter() - started_s)
-
-    async def append(self, batches: list[DocumentBatch]) -> None:
-        """Commit the batches and tell their owners; raises ServerFault when none of them was told."""
-        self.unacknowledged_by_standby = False
-        connection = await self.connect()
-        try:
-            results = await append_batch(
-                connection,
-                batches,
-                timeout_s=self.appender.timeout_s,
-                hints=self.appender if self.appender.hints_wanted else None,
-                waited_for_standby=lambda: not self.unacknowledged_by_standby,
-            )
-        except StorageBusy:
-            # Known to be rolled back. One held head must not fail its neighbours: each document once more, alone.
-            if len(batches) == 1:
-                raise
-            for batch in batches:
-                await self._append_alone(batch)
-            return
-        _tell(batches, results)
-
-    async def _append_alone(self, batch: DocumentBatch) -> None:
-        try:
-            await self.append([batch])
-        except StorageBusy as error:
-            _fail([batch], error)
-
-    async def _lose_connection(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.terminate()
-        await asyncio.sleep(RECONNECT_PAUSE_S)
-
-    async def stop(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
-        for queue in list(self.dirty):
-            waiting = queue.drop_waiting()
-            queue.outcome.refused(waiting, Draining("this server is stopping"))
-        if self.connection is not None:
-            self.connection.terminate()
-
-
-# Every join of the append is a look-up of a few ids by primary key. A generic plan, made once, must stay that:
-# made on an empty table it would scan the table it later runs on.
-SET_UP_LANE = (
-    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; "
-    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
-)
-
-
-def _first_of(waiting: Sequence[QueuedUpdate], updates_max: int, bytes_max: int) -> tuple[list[QueuedUpdate], int]:
-    taken: list[QueuedUpdate] = []
-    size = 0
-    for update in waiting:
-        # The first one always goes, or an update larger than what is left would wait for ever.
-        if taken and (len(taken) >= updates_max or size + len(update.update) > bytes_max):
-            break
-        taken.append(update)
-        size += len(update.update)
-    return taken, size
-
-
-def _tell(batches: list[DocumentBatch], results: list[Accepted | YdocError]) -> None:
-    for batch, result in zip(batches, results, strict=True):
-        batch.queue.in_flight = []
-        outcome = batch.queue.outcome
-        if isinstance(result, YdocError):
-            outcome.refused(batch.updates, result)
-            continue
-        try:
-            outcome.accepted(batch.updates, result)
-        except Exception:  # a room that fails must not take its lane along; its members sync again
-            log.exception("a room could not take its commit")
-            outcome.refused([], RoomDiscarded("sync again: this server failed"))
-
-
-def _fail(batches: list[DocumentBatch], error: YdocError) -> None:
-    for batch in batches:
-        batch.queue.in_flight = []
-        batch.queue.outcome.refused(batch.updates, error)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
-from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable, YdocError
+from ydoc_store.errors import ServerFault, SettingInvalid, StorageBusy, StorageUnavailable, YdocError
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -24,26 +24,31 @@ if TYPE_CHECKING:
 
 APPLICATION_NAME = "ydoc-store"
 
-# Rolled back by the server, and worth another try later: locks, time-outs, deadlocks, a full disk, shutdown.
+# Rolled back by the server, and worth another try later: locks, time-outs, deadlocks, a full disk, no memory.
 _BUSY = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
 )
+# No server that serves us: not there, shutting down, full, not for us, or one that takes no writes. OSError is
+# TimeoutError's base.
 _GONE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     OSError,
-    TimeoutError,
 )
+# These are of a family in `_BUSY` by their code, and tell of a server that is not there for us.
+_GONE_FIRST = (asyncpg.TooManyConnectionsError,)
 
 
 @contextlib.contextmanager
@@ -53,6 +58,8 @@ def mapping_errors(doing: str) -> Iterator[None]:
         yield
     except YdocError:
         raise
+    except _GONE_FIRST as error:
+        raise StorageUnavailable(f"{doing}: {_words(error)}") from error
     except _BUSY as error:
         raise StorageBusy(f"{doing}: {_words(error)}") from error
     except _GONE as error:
@@ -73,11 +80,19 @@ class Database:
     operator may have relaxed for other databases on the same server.
     """
 
-    def __init__(self, url: str, pool: asyncpg.Pool[asyncpg.Record], session: dict[str, str], connect_s: float):
+    def __init__(
+        self,
+        url: str,
+        pool: asyncpg.Pool[asyncpg.Record],
+        session: dict[str, str],
+        connect_timeout_s: float,
+        lock_timeout_s: float,
+    ):
         self.url = url
+        self.lock_timeout_s = lock_timeout_s
         self._pool = pool
         self._session = session
-        self._connect_timeout_s = connect_s
+        self._connect_timeout_s = connect_timeout_s
 
     @classmethod
     async def open(
@@ -91,7 +106,7 @@ class Database:
     ) -> Self:
         """Connect once, so that a wrong URL is told now and not at the first query.
 
-        Raises StorageUnavailable within about `connect_timeout_s` seconds.
+        Raises StorageUnavailable within about `connect_timeout_s` seconds, SettingInvalid for what is no URL.
         """
         session = {
             "application_name": APPLICATION_NAME,
@@ -102,22 +117,31 @@ class Database:
             "timezone": "UTC",
         }
         with mapping_errors("connecting to the database"):
-            pool = await asyncpg.create_pool(
-                url,
-                min_size=1,
-                max_size=pool_size,
-                timeout=connect_timeout_s,
-                command_timeout=statement_timeout_s + 5,
-                server_settings=session,
-            )
-        return cls(url, pool, session, connect_timeout_s)
+            try:
+                pool = await asyncpg.create_pool(
+                    url,
+                    min_size=1,
+                    max_size=pool_size,
+                    timeout=connect_timeout_s,
+                    command_timeout=statement_timeout_s + 5,
+                    server_settings=session,
+                )
+            except ValueError as error:
+                raise SettingInvalid(f"this is no URL of a PostgreSQL database: {error}") from error
+        return cls(url, pool, session, connect_timeout_s, lock_timeout_s)
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction. Raises StorageUnavailable when none is free in time."""
         with mapping_errors("using the database"):
-            async with self._pool.acquire(timeout=self._connect_timeout_s) as connection:
+            try:
+                connection = await self._pool.acquire(timeout=self._connect_timeout_s)
+            except TimeoutError as error:
+                raise StorageUnavailable(f"no connection became free in {self._connect_timeout_s:g} s") from error
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
