@@ -42,7 +42,9 @@ LIFT_TIMEOUTS = "SET statement_timeout = 0; SET lock_timeout = 0"
 RESTORE_TIMEOUTS = "RESET statement_timeout; RESET lock_timeout"
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-_WHEN = re.compile(r"^-- when: +(before|after) the deployment$", re.MULTILINE)
+_WHEN = re.compile(r"-- when: +(before|after) the deployment\n")
+# A pool's connections give up on their statements; a migration takes as long as it takes.
+_PATIENCE_S = 7 * 24 * 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,9 @@ def read_migrations(folder: Path | None = None) -> list[Migration]:
         if match is None:
             raise SchemaMismatch(f"{path.name}: a migration is named like 0001_what_it_does.sql")
         sql = path.read_text(encoding="utf-8")
-        when = _WHEN.search(sql)
+        when = _WHEN.match(sql)
         if when is None:
-            raise SchemaMismatch(f"{path.name}: its head must say `-- when: before the deployment` or after")
+            raise SchemaMismatch(f"{path.name}: its first line must say `-- when: before the deployment` or after")
         side: Literal["before", "after"] = "before" if when[1] == "before" else "after"
         found.append(Migration(int(match[1]), path.stem, side, sql))
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
@@ -99,17 +101,19 @@ async def migrate(connection: Connection, folder: Path | None = None) -> Migrate
     migrations = read_migrations(folder)
     with mapping_errors("migrating the schema"):
         await connection.execute(LIFT_TIMEOUTS)
-        await connection.execute(TAKE_MIGRATION_LOCK, MIGRATION_LOCK)
+        await connection.execute(TAKE_MIGRATION_LOCK, MIGRATION_LOCK, timeout=_PATIENCE_S)
         try:
             await connection.execute(CREATE_LEDGER)
             known = _judge(await connection.fetch(READ_LEDGER), migrations, refuse_unknown=True)
             for migration in migrations[known:]:
                 async with connection.transaction():
-                    await connection.execute(migration.sql)
+                    await connection.execute(migration.sql, timeout=_PATIENCE_S)
                     await connection.execute(WRITE_LEDGER, migration.number, migration.name, migration.checksum)
         finally:
-            await connection.execute(RELEASE_MIGRATION_LOCK, MIGRATION_LOCK)
-            await connection.execute(RESTORE_TIMEOUTS)
+            # On a connection that is gone there is nothing to release, and the error that tells why is on its way.
+            if not connection.is_closed():
+                await connection.execute(RELEASE_MIGRATION_LOCK, MIGRATION_LOCK)
+                await connection.execute(RESTORE_TIMEOUTS)
     return Migrated(tuple(migration.name for migration in migrations[known:]), len(migrations))
 
 
@@ -132,6 +136,11 @@ def _judge(ledger: list, migrations: list[Migration], *, refuse_unknown: bool) -
     applied = 0
     for number, name, checksum in ledger:
         migration = by_number.get(number)
+        if number != applied + 1 and migration is not None:
+            raise SchemaMismatch(
+                f"the ledger holds migration {number} ({name}) and lacks {applied + 1}: "
+                "it was edited, or belongs to something else"
+            )
         if migration is None:
             if refuse_unknown:
                 raise SchemaMismatch(
