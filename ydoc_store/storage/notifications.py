@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import structlog
 
 from ydoc_store.errors import YdocError
 from ydoc_store.storage.pool import mapping_errors
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
+
+log = structlog.get_logger(__name__)
 
 NOTIFY = "SELECT pg_notify($1, n.payload) FROM unnest($2::text[]) AS n (payload)"
 # Which nodes listen, by the advisory locks that they hold while they do; and how full the queue is.
@@ -60,32 +63,42 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except (YdocError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                # Nobody can be told to be alone by a listener that hears nothing.
-                self.listeners = 2
-                self.changed()
-                await asyncio.sleep(RECONNECT_PAUSE_S)
+            except (YdocError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                log.warning("the listener's connection was lost", exc_info=True)
+            except Exception:  # whoever is called here must not end the listening
+                log.exception("the listener failed")
+            # Nobody can be told to be alone by a listener that hears nothing.
+            self.listeners = 2
+            self.changed()
+            await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _listen(self) -> None:
         connection = await self._database.connect_alone()
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _connection: ended.set())
         try:
-            for channel in self._channels:
-                await connection.add_listener(channel, self._callback)
-            await connection.execute(HOLD_LISTENER_LOCK, LISTENER_LOCK, 1)
+            async with asyncio.timeout(HEARTBEAT_TIMEOUT_S):
+                for channel in self._channels:
+                    await connection.add_listener(channel, self._callback)
+                await connection.execute(HOLD_LISTENER_LOCK, LISTENER_LOCK, 1)
             self._reconnected()
-            while True:
+            while not ended.is_set():
                 async with asyncio.timeout(HEARTBEAT_TIMEOUT_S):
                     row = await connection.fetchrow(LISTENERS_AND_QUEUE, LISTENER_LOCK)
                 if row is not None:
                     self.listeners, self.queue_usage = row[0], row[1]
                     self.changed()
-                await asyncio.sleep(HEARTBEAT_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await ended.wait()
         finally:
-            with contextlib.suppress(asyncpg.InterfaceError):
-                connection.terminate()
+            connection.terminate()
 
     def _callback(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
-        self._heard(channel, str(payload))
+        try:
+            self._heard(channel, str(payload))
+        except Exception:
+            log.exception("a notification could not be taken", channel=channel)
 
 
 async def notify(database: Database, channel: str, payloads: Sequence[str]) -> None:
