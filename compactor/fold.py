@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from ydoc_store.yjs.checker import check_fold
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.merge import merge
 from ydoc_store.yjs.ranges import Knowledge
-from ydoc_store.yjs.walker import UpdateLimits, walk
+from ydoc_store.yjs.walked import UNLIMITED
+from ydoc_store.yjs.walker import walk
 
 Way = Literal["fold", "join", "merge"]
-
-# What is stored already was within the limits when it came; together it may be over those of one update.
-UNLIMITED: Final = UpdateLimits(update_bytes_max=2**62, types_nesting_max=2**62, entries_max=2**62)
 
 
 class MergeLost(ValueError):

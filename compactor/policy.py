@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ROW_COST_BYTES = 100
+ROW_COST_BYTES = 88
 """What a log row takes beside its frames: tuple header, line pointer, fixed columns and its index entry."""
 
 AMPLIFICATION_MAX = 8.0

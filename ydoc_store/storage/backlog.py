@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _SIZES = """
     d.accepted_rows - coalesce(s.merged_rows, 0) AS rows,
     d.accepted_bytes - coalesce(s.merged_bytes, 0) AS bytes,
-    greatest(extract(epoch FROM now() - o.accepted_at), 0)::double precision AS age_s,
+    CASE WHEN o.accepted_at < now() THEN extract(epoch FROM now() - o.accepted_at)
+        WHEN o.accepted_at IS NOT NULL THEN 0 END::double precision AS age_s,
     coalesce(pg_column_size(s.bytes), 0)::bigint AS snapshot_bytes,
     q.quarantined_at IS NOT NULL AS quarantined
 """

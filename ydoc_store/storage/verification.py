@@ -17,7 +17,8 @@ from ydoc_store.yjs.document import decode_check
 from ydoc_store.yjs.lib0 import Malformed, frames
 from ydoc_store.yjs.merge import merge
 from ydoc_store.yjs.ranges import Knowledge
-from ydoc_store.yjs.walker import UpdateLimits, walk
+from ydoc_store.yjs.walked import UNLIMITED
+from ydoc_store.yjs.walker import walk
 
 if TYPE_CHECKING:
     import asyncpg
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection, Database
 
 ROWS_A_READ: Final = 2_000
-UNLIMITED: Final = UpdateLimits(update_bytes_max=2**62, types_nesting_max=2**62, entries_max=2**62)
 
 READ_HEAD = "SELECT d.head, d.accepted_rows, d.accepted_bytes FROM ydoc.documents AS d WHERE d.id = $1"
 READ_SNAPSHOTS = """

@@ -11,8 +11,8 @@ from typing import Any
 from pycrdt import Array, Doc, Map, Text, XmlFragment
 
 from ydoc_store.errors import InvalidUpdate
-from ydoc_store.yjs.merge import state_vector_of
 from ydoc_store.yjs.ranges import decode_state_vector
+from ydoc_store.yjs.walked import UNLIMITED
 from ydoc_store.yjs.walker import walk
 
 
@@ -39,11 +39,8 @@ def decode_check(update: bytes) -> Content:
     """Decode the update as a document. Raises InvalidUpdate where that fails."""
     document = _decoded(update)
     applied = decode_state_vector(document.get_state(), clients_max=2**31)
-    brought = decode_state_vector(state_vector_of(update), clients_max=2**31)
-    ends: dict[int, int] = {}
-    for client, _, end in walk(update).structs:
-        ends[client] = max(end, ends.get(client, 0))
-    pending = any(applied.get(client, 0) < end for client, end in {**ends, **brought}.items())
+    walked = walk(update, UNLIMITED)
+    pending = any(applied.get(client, 0) < end for client, _, end in (*walked.structs, *walked.deletes))
     return Content(pending, tuple(document.keys()))
 
 

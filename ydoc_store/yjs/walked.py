@@ -37,6 +37,9 @@ class UpdateLimits:
 
 DEFAULT_LIMITS: Final = UpdateLimits()
 
+UNLIMITED: Final = UpdateLimits(update_bytes_max=2**62, types_nesting_max=2**62, entries_max=2**62)
+"""For what is stored: each update was within the limits when it came, a whole document may be over those of one."""
+
 
 class Walked:
     """What an update brings: the ranges of clocks it holds, and those it deletes.
