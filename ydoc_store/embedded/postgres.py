@@ -23,7 +23,7 @@ from ydoc_store.embedded.configuration import address, write_configuration
 from ydoc_store.embedded.folder import DataFolder, disk_full, is_disk_full
 from ydoc_store.embedded.lock import FolderLock
 from ydoc_store.embedded.postmaster import Postmaster, bound_log
-from ydoc_store.embedded.predecessor import clear_predecessor
+from ydoc_store.embedded.predecessor import clear_predecessor, end_backends
 from ydoc_store.errors import EmbeddedPostgresFailed
 
 # Recovery replays at most `max_wal_size` twice; a slow disk takes minutes for that.
@@ -118,6 +118,8 @@ class EmbeddedPostgres:
             if self._postmaster is not None:
                 await self._postmaster.stop()
                 self._postmaster = None
+                # Of a postmaster that was killed, now or just before.
+                await end_backends(self._folder.cluster)
         finally:
             self._release()
 

@@ -33,7 +33,7 @@ async def clear_predecessor(cluster: Path, configuration: Path, socket_folder: P
     recorded = await asyncio.to_thread(recorded_postmaster, cluster, configuration)
     if recorded.verdict == "running":
         await _end_postmaster(cluster, configuration, recorded.pid)
-    await _end_backends(cluster)
+    await end_backends(cluster)
     recorded = await asyncio.to_thread(recorded_postmaster, cluster, configuration)
     if recorded.verdict == "misleading":
         # Only then: the record of a postmaster that is plainly dead tells Postgres which shared memory to check.
@@ -58,7 +58,11 @@ async def _end_postmaster(cluster: Path, configuration: Path, pid: int) -> None:
         raise EmbeddedPostgresFailed(f"the Postgres of a former ydoc-store, process {pid}, cannot be stopped")
 
 
-async def _end_backends(cluster: Path) -> None:
+async def end_backends(cluster: Path) -> None:
+    """Afterwards no process is left in a cluster whose postmaster is dead, as far as we may look.
+
+    Raises EmbeddedPostgresFailed when one cannot be ended.
+    """
     # They follow a killed postmaster within moments, but one that is busy may not have noticed yet.
     if await _comes_true(lambda: not processes_of(cluster), IMMEDIATE_SHUTDOWN_S):
         return
