@@ -41,6 +41,12 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
 }
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+# Ends when its stdin does, which is when the test run ends, however it ends; then it clears up what is left.
+GUARDIAN = """
+read -r _
+[ -e "$0/data/postmaster.pid" ] && kill -QUIT "$(head -n 1 "$0/data/postmaster.pid")"
+rm -rf "$0"
+"""
 
 T = TypeVar("T")
 _serial = itertools.count(1)
@@ -83,6 +89,9 @@ class Cluster:
         self.binaries = reachable(binaries, self.account, self.folder)
         self.settings = SETTINGS | ({} if durable else NOT_DURABLE) | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._guardian = subprocess.Popen(
+            ["/bin/sh", "-c", GUARDIAN, str(self.folder)], stdin=subprocess.PIPE, cwd="/", start_new_session=True
+        )
         self._initdb()
 
     def url(self, database: str = "postgres") -> str:
@@ -135,6 +144,7 @@ class Cluster:
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._guardian.communicate()
 
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
