@@ -9,6 +9,7 @@ through the walker first. What a document's content is for a person is document.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from pycrdt import get_state, get_update, merge_updates
 
@@ -22,7 +23,10 @@ EMPTY_UPDATE = b"\0\0"
 MERGE_FAN_IN = 32
 
 
-def fenced(call: Callable[..., bytes], *arguments: bytes) -> bytes:
+Returned = TypeVar("Returned")
+
+
+def fenced(call: Callable[..., Returned], *arguments: bytes) -> Returned:
     """What the native `call` returns, or InvalidUpdate for anything that it raises because of its input.
 
     KeyboardInterrupt, SystemExit and MemoryError pass: they say nothing about the bytes.
@@ -36,9 +40,10 @@ def fenced(call: Callable[..., bytes], *arguments: bytes) -> bytes:
 
 
 def merge(updates: Sequence[bytes]) -> bytes:
-    """One update that equals all of `updates`, in any order, applied together. Nothing is lost.
+    """One update that equals all of `updates`, in any order, applied together.
 
-    Structs and deletes whose predecessors are missing stay in it (a gap becomes a Skip). No update gives
+    Content is decoded and encoded anew: a bigint comes back as a number, a subdocument without its `meta`, and an
+    XmlHook is refused; what is to be kept goes through union.py. Structs and deletes whose predecessors are missing stay in it (a gap becomes a Skip). No update gives
     EMPTY_UPDATE; one update is returned as the very same bytes, not even decoded. Otherwise the merge is a
     tree over neighbours, so that the time stays linear in the number of updates.
     Runs on the CPU and holds the interpreter throughout; raises InvalidUpdate.
