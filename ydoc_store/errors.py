@@ -147,6 +147,14 @@ class Draining(ServerFault):
     close_code = 1001
 
 
+class ServerFailed(ServerFault):
+    """An error of our own that nobody foresaw; the log has it. Members come back and load anew."""
+
+    close_code = 1011
+    http_status = 500
+    exit_code = 1
+
+
 class CorruptDocument(ServerFault):
     """The stored log does not hold together (a hole, a wrong end). It is never opened as an empty document."""
 

@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ydoc_store.errors import YdocError
-from ydoc_store.fanout.hints import (
-    LogHint,
-    PresenceHint,
-    PresenceReader,
-    parse_log_hint,
-    presence_payloads,
-)
+from ydoc_store.fanout.hints import LogHint, parse_log_hint
+from ydoc_store.fanout.presence import PresenceHint, PresenceOutbox, PresenceReader, presence_payloads
 from ydoc_store.storage.append_batch import HINT_CHANNEL
 from ydoc_store.storage.notifications import Listener, notify
 
@@ -37,7 +32,8 @@ PRESENCE_CHANNEL = "ydoc_presence"
 PRESENCE_INTERVAL_S = 0.05
 # Postgres warns at one half; a quarter leaves hours of ordinary traffic.
 QUEUE_USAGE_MAX = 0.25
-PRESENCE_WAITING_MAX = 10_000
+# What a node that stops still tells the others, that its members are gone, may take this long.
+LAST_WORDS_S = 1.0
 
 
 class PostgresFanout:
@@ -61,15 +57,19 @@ class PostgresFanout:
         self._on_presence = on_presence
         self._reader = PresenceReader(node)
         self._numbers = itertools.count(1)
-        self._waiting: list[PresenceHint] = []
+        self._outbox = PresenceOutbox()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._listener = Listener(database, (HINT_CHANNEL, PRESENCE_CHANNEL), self._heard, on_listening)
+        self._listener = Listener(database, (HINT_CHANNEL, PRESENCE_CHANNEL), self.heard, on_listening)
         self._listener.changed = self._judge_hints
 
     @property
     def others_listen(self) -> bool:
         return self._listener.listeners > 1
+
+    @property
+    def _queue_has_room(self) -> bool:
+        return self._listener.queue_usage < QUEUE_USAGE_MAX
 
     def start(self) -> None:
         self._tasks = [
@@ -78,44 +78,55 @@ class PostgresFanout:
         ]
 
     def _judge_hints(self) -> None:
-        self._appender.hints_wanted = self.others_listen and self._listener.queue_usage < QUEUE_USAGE_MAX
+        self._appender.hints_wanted = self.others_listen and self._queue_has_room
 
-    def _heard(self, channel: str, payload: str) -> None:
-        if channel == HINT_CHANNEL:
-            for hint in parse_log_hint(payload, self._node):
-                self._metrics.hint("inline" if hint.updates is not None else "bare")
-                self._on_log(hint)
-            if not payload.startswith(self._node):
-                # Somebody else is here, whatever the last heartbeat said.
-                self._listener.listeners = max(self._listener.listeners, 2)
-                self._judge_hints()
-        else:
-            node, hints = self._reader.read(payload)
-            if node != self._node:
-                self._listener.listeners = max(self._listener.listeners, 2)
-                self._judge_hints()
-            for told in hints:
-                self._on_presence(node, told)
+    def heard(self, channel: str, payload: str) -> None:
+        """A notification; whatever is wrong with one hint concerns that hint alone."""
+        node = payload.partition(";")[0]
+        if node == self._node:
+            return
+        if not self.others_listen:
+            # Somebody else is here, whatever the last heartbeat said.
+            self._listener.listeners = 2
+            self._judge_hints()
+        try:
+            if channel == HINT_CHANNEL:
+                for hint in parse_log_hint(payload, self._node):
+                    self._metrics.hint("inline" if hint.updates is not None else "bare")
+                    self._on_log(hint)
+            else:
+                for told in self._reader.read(payload)[1]:
+                    self._on_presence(node, told)
+        except Exception:
+            log.exception("a hint could not be used")
 
     def tell_presence(self, hint: PresenceHint) -> None:
         """Tell the other nodes, soon. Dropped when nobody else is there, or when Postgres is not: it is renewed."""
-        if (self.others_listen or hint.asks) and len(self._waiting) < PRESENCE_WAITING_MAX:
-            self._waiting.append(hint)
+        if (self.others_listen or hint.asks) and self._queue_has_room and self._outbox.add(hint):
             self._wake.set()
 
     async def _send_presence(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            hints, self._waiting = self._waiting, []
-            payloads = list(presence_payloads(self._node, next(self._numbers), hints))
+            await self._send_waiting()
+            await asyncio.sleep(PRESENCE_INTERVAL_S)
+
+    async def _send_waiting(self) -> None:
+        payloads = list(presence_payloads(self._node, self._numbers, self._outbox.take()))
+        if payloads:
             try:
                 await notify(self._database, PRESENCE_CHANNEL, payloads)
             except YdocError as error:
                 log.debug("presence not told", error=str(error))
-            await asyncio.sleep(PRESENCE_INTERVAL_S)
 
     async def stop(self) -> None:
+        """Tell what still waits, in about LAST_WORDS_S at most, and listen no more."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._send_waiting()
+        except TimeoutError:
+            log.debug("last presence not told")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,20 +21,21 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from ydoc_store.errors import RoomDiscarded, SlowMember, TooLarge, YdocError
+from ydoc_store.errors import SlowMember, TextFrame, TooLarge, YdocError
+from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
+from ydoc_store.relay.sockets import set_options
 
 if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
     from ydoc_store.relay.relay import Relay
 
-# How long a peer may take to answer our close frame before the socket is cut.
-CLOSE_TIMEOUT_S = 5.0
 # Below this much unsent, a first sync writes its next piece.
 WRITE_LOW_WATER_BYTES = 16 * 1024
 WRITE_HIGH_WATER_BYTES = 64 * 1024
-# RFC 6455: a close frame carries at most 125 bytes, two of them the code.
-CLOSE_REASON_BYTES_MAX = 123
+
+# Why reading is paused; it goes on when no reason is left.
+_OPENING, _MEMBER, _RESTING, _DRAINING = 1, 2, 4, 8
 
 # The library would describe every frame at debug level; ours says what an operator acts on.
 _quiet = logging.getLogger("ydoc_store.relay.wire")
@@ -44,12 +46,11 @@ class Session(Protocol):
     """What takes the frames of one connection."""
 
     def receive(self, frame: bytes) -> None: ...
-    def receive_text(self) -> None: ...
     def closed(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
-    """The socket's side of one session; also its `Outlet`."""
+    """The socket's side of one session; also its `SocketOutlet`."""
 
     def __init__(self, relay: Relay):
         self.relay = relay
@@ -57,20 +58,26 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before anything else happens
         self.headers = Headers()
         self.path = ""
-        # When the socket last took a byte, by the relay's clock, and how many it had taken by then.
-        self.taken_at_s = 0.0
-        self.taken_bytes = 0
+        # From the upgrade to the socket's end; `is_closing` from the first close frame on, whoever sent it.
         self.is_open = False
-        self._written_bytes = 0
+        self.is_closing = False
         self._ended = False
-        self._closing = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._paused_for = 0
+        # Frames that were read before the session takes them: at most what one read of the socket brought.
+        self._held: deque[bytes] | None = None
+        self._fragments: bytearray | None = None
+        self._is_text = False
+        # All bytes written so far, up to where they belong to a first sync, and when to look at the outbox again.
+        self._written_bytes = 0
+        self._paced_end_bytes = 0
+        self._look_at_bytes = 0
+        # Since when the socket has taken no byte, by the relay's clock, and how many it had taken by then.
+        self._taken_at_s = 0.0
+        self._taken_bytes = 0
         self._congested = False
         self._drained: asyncio.Future[None] | None = None
-        self._close_timer: asyncio.TimerHandle | None = None
-        self._reading_paused = False
-        self._early: list[bytes] | None = []
-        self._fragments: list[bytes] = []
-        self._text = False
         self._protocol = ServerProtocol(
             subprotocols=None,
             select_subprotocol=_select_first,
@@ -83,6 +90,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
+        set_options(self.transport, dead_after_s=self.relay.dead_after_s)
         self.relay.connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -97,6 +105,8 @@ class Connection(asyncio.Protocol):
             self._refuse_frame(protocol.parser_exc)
         elif protocol.writes:
             self._write_all(protocol.data_to_send())
+            if protocol.handshake_exc is not None:
+                self.transport.close()
 
     def _upgrade(self, request: Request) -> None:
         response = self._protocol.accept(request)
@@ -114,58 +124,55 @@ class Connection(asyncio.Protocol):
         opcode = frame.opcode
         if opcode is Opcode.BINARY or opcode is Opcode.TEXT:
             if frame.fin:
-                self._message(bytes(frame.data), opcode is Opcode.TEXT)
+                self._message(bytes(frame.data), is_text=opcode is Opcode.TEXT)
             else:
-                self._fragments, self._text = [bytes(frame.data)], opcode is Opcode.TEXT
-        elif opcode is Opcode.CONT:
-            self._fragments.append(bytes(frame.data))
+                self._fragments, self._is_text = bytearray(frame.data), opcode is Opcode.TEXT
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments += frame.data
             if frame.fin:
-                fragments, self._fragments = self._fragments, []
-                self._message(b"".join(fragments), self._text)
+                message, self._fragments = bytes(self._fragments), None
+                self._message(message, is_text=self._is_text)
         elif opcode is Opcode.CLOSE:
-            self._closing = True
-            self.relay.metrics.closed(self._protocol.close_rcvd.code if self._protocol.close_rcvd else 1005)
+            received = self._protocol.close_rcvd
+            self._begin_closing(received.code if received is not None else 1005)
             self._write_all(self._protocol.data_to_send())
             self.transport.close()
 
-    def _message(self, message: bytes, is_text: bool) -> None:
-        if self._closing:
+    def _message(self, message: bytes, *, is_text: bool) -> None:
+        if self.is_closing:
             return
         if is_text:
-            if self.session is not None:
-                self.session.receive_text()
-            else:
-                self.close(RoomDiscarded("a text frame before the document was open"))
+            self.close(TextFrame("this protocol speaks binary frames only"))
+        elif self._held is not None:
+            self._held.append(message)
         elif self.session is not None:
             self.session.receive(message)
-        elif self._early is not None:
-            # Reading is paused until the document is open; this came in the same chunk.
-            self._early.append(message)
 
     def _refuse_frame(self, error: Exception) -> None:
-        if self._closing:
+        words = self._protocol.data_to_send()
+        if self.is_closing:
             return
         if isinstance(error, PayloadTooBig):
             # The library's own answer is 1009, after which a y-websocket client sends the same bytes for ever.
-            self._protocol.data_to_send()
             limit = self.relay.settings.update_bytes_max
             self.close(TooLarge(f"a message over {limit} bytes (YDOC_UPDATE_BYTES_MAX)"))
             return
-        self._closing = True
-        self.relay.metrics.closed(self._protocol.close_sent.code if self._protocol.close_sent else 1002)
-        self._write_all(self._protocol.data_to_send())
-        self._cut_later()
+        sent = self._protocol.close_sent
+        self._begin_closing(sent.code if sent is not None else 1002)
+        self._write_all(words)
 
     def eof_received(self) -> None:
+        # Nothing more will come, so no close frame either: what is on its way out still has its time.
+        self._begin_closing(1006)
         self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._ended = self._closing = True
+        self._ended = True
+        self._begin_closing(1006)
         self.is_open = False
-        self._early = None
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        self._wake_writer()
+        for timer in (self._close_timer, self._rest_timer):
+            if timer is not None:
+                timer.cancel()
         session, self.session = self.session, None
         if session is not None:
             session.closed()
@@ -173,13 +180,58 @@ class Connection(asyncio.Protocol):
 
     # A session begins
 
+    def wait_for_session(self) -> None:
+        """Read no more until `begin`; what came with the same read is kept."""
+        self._held = deque()
+        self._pause(_OPENING)
+
     def begin(self, session: Session) -> None:
         """The document is open: hand over what came early, and read on."""
-        early, self._early = self._early or [], None
         self.session = session
-        for message in early:
-            session.receive(message)
-        self.resume_reading()
+        self._hand_over()
+        self._resume(_OPENING)
+
+    def _hand_over(self) -> None:
+        while self._held and self.session is not None and not self.is_closing and not self._paused_for & _RESTING:
+            self.session.receive(self._held.popleft())
+        if not self._held:
+            self._held = None
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        self._pause(_MEMBER)
+
+    def resume_reading(self) -> None:
+        self._resume(_MEMBER)
+
+    def rest_reading(self, seconds: float) -> None:
+        if not self.is_closing and not self._paused_for & _RESTING:
+            if self._held is None:
+                self._held = deque()
+            self._pause(_RESTING)
+            self._rest_timer = asyncio.get_running_loop().call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._rest_timer = None
+        self._resume(_RESTING)
+        self._hand_over()
+
+    def stop_reading(self) -> None:
+        """For a drain: what is read from now on could not be committed."""
+        self._pause(_DRAINING)
+
+    def _pause(self, reason: int) -> None:
+        if not self.is_closing:
+            if not self._paused_for:
+                self.transport.pause_reading()
+            self._paused_for |= reason
+
+    def _resume(self, reason: int) -> None:
+        if self._paused_for & reason:
+            self._paused_for &= ~reason
+            if not self._paused_for and not self._ended:
+                self.transport.resume_reading()
 
     # To the socket: the Outlet
 
@@ -189,33 +241,45 @@ class Connection(asyncio.Protocol):
 
     def write(self, encoded: bytes) -> None:
         """Live bytes. The transport tries the socket at once; what it does not take is this member's outbox."""
-        if self._closing:
-            return
-        self._written_bytes += len(encoded)
-        self.transport.write(encoded)
-        if self._congested and self.outbox_bytes > self.relay.settings.outbox_bytes_max:
-            self.close(SlowMember("this connection is too far behind: sync again"))
+        if not self.is_closing:
+            self._written_bytes += len(encoded)
+            self.transport.write(encoded)
+            if self._congested and self._written_bytes >= self._look_at_bytes:
+                self._look_at_outbox()
 
     async def write_paced(self, encoded: bytes) -> bool:
         """Bytes of a first sync: returns when the socket has taken nearly all of them, False once it is closed."""
-        if self._closing:
-            return False
-        self._written_bytes += len(encoded)
-        self.transport.write(encoded)
-        while self._congested and not self._ended:
+        if not self.is_closing:
+            self._written_bytes += len(encoded)
+            self._paced_end_bytes = self._written_bytes
+            self.transport.write(encoded)
+        while self._congested and not self.is_closing:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
-        return not self._closing
+        return not self.is_closing
+
+    @property
+    def _taken_so_far(self) -> int:
+        return self._written_bytes - self.transport.get_write_buffer_size()
 
     @property
     def outbox_bytes(self) -> int:
-        return self.transport.get_write_buffer_size()
+        """Live bytes that the socket has not taken yet; those of a first sync are not among them."""
+        return self._written_bytes - max(self._taken_so_far, self._paced_end_bytes)
+
+    def _look_at_outbox(self) -> None:
+        room_left = self.relay.settings.outbox_bytes_max - self.outbox_bytes
+        # It cannot be full before that much more was written: its size is the sum of all its frames, each time.
+        self._look_at_bytes = self._written_bytes + room_left
+        if room_left < 0:
+            self.close(SlowMember("this connection is too far behind: sync again"))
 
     def pause_writing(self) -> None:
         self._congested = True
-        self.taken_at_s = self.relay.now_s
-        self.taken_bytes = self._written_bytes - self.outbox_bytes
+        self._taken_at_s = self.relay.now_s
+        self._taken_bytes = self._taken_so_far
+        self._look_at_bytes = 0
         self.relay.congested[self] = None
 
     def resume_writing(self) -> None:
@@ -231,29 +295,20 @@ class Connection(asyncio.Protocol):
 
     def check_progress(self, now_s: float, slow_member_s: float) -> None:
         """Close a peer that took no byte for too long; asked only while its outbox is not empty."""
-        taken = self._written_bytes - self.outbox_bytes
-        if taken != self.taken_bytes:
-            self.taken_bytes, self.taken_at_s = taken, now_s
-        elif now_s - self.taken_at_s >= slow_member_s:
+        taken = self._taken_so_far
+        if taken != self._taken_bytes:
+            self._taken_bytes, self._taken_at_s = taken, now_s
+        elif now_s - self._taken_at_s >= slow_member_s:
             self.close(SlowMember(f"this connection took no byte for {slow_member_s:g} s"))
 
-    def pause_reading(self) -> None:
-        if not self._reading_paused and not self._ended:
-            self._reading_paused = True
-            self.transport.pause_reading()
+    # The end
 
-    def resume_reading(self) -> None:
-        if self._reading_paused and not self._ended:
-            self._reading_paused = False
-            self.transport.resume_reading()
-
-    def close(self, error: YdocError) -> None:
+    def close(self, error: YdocError, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Say why and close. What the peer sends from now on is read and dropped, so that it reads our reason."""
-        if self._closing:
+        if self.is_closing:
             return
-        self._closing = True
-        self.relay.metrics.closed(error.close_code)
-        reason = str(error).encode()[:CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
+        reason = reason_for(error)
+        self._begin_closing(error.close_code, timeout_s)
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(error.close_code, reason)
             self._write_all(self._protocol.data_to_send())
@@ -261,12 +316,22 @@ class Connection(asyncio.Protocol):
             # The library's parser has failed and said goodbye in its own words, which were not sent.
             close = Close(error.close_code, reason)
             self.transport.write(Frame(Opcode.CLOSE, close.serialize()).serialize(mask=False))
-        self.resume_reading()
-        self._cut_later()
 
-    def _cut_later(self) -> None:
-        if self._close_timer is None and not self._ended:
-            self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+    def _begin_closing(self, code: int, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """From here on nothing more is handed over or sent. Counted once, by the code of whoever was first."""
+        if self.is_closing:
+            return
+        self.is_closing = True
+        if self.is_open:
+            self.relay.metrics.closed(code)
+        self._held = None
+        if self._paused_for and not self._ended:
+            # The peer's answer to our close frame must be read.
+            self.transport.resume_reading()
+        self._paused_for = 0
+        self._wake_writer()
+        if not self._ended:
+            self._close_timer = asyncio.get_running_loop().call_later(timeout_s, self.transport.abort)
 
     def shutdown(self) -> None:
         """uvicorn's word for the end of the process; a drain has said goodbye before this."""
@@ -274,13 +339,14 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def _write_all(self, chunks: Sequence[bytes]) -> None:
+        # An empty chunk asks for the end of the stream; closing sees to that.
         for chunk in chunks:
             if chunk:
                 self._written_bytes += len(chunk)
                 self.transport.write(chunk)
-            else:
-                # The library asks for the end of the stream: our close frame was the answer to theirs.
-                self._cut_later()
+        if self._congested and not self.is_closing and self._written_bytes >= self._look_at_bytes:
+            # Pongs for a peer that pings and never reads count like everything else.
+            self._look_at_outbox()
 
 
 def _select_first(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

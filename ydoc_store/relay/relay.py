@@ -8,15 +8,23 @@ was not renewed. Dialects and rooms live elsewhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from ydoc_store.auth.open_mode import Refused, refusal
-from ydoc_store.errors import Draining, Forbidden, ServerFault, StorageUnavailable, UnknownPath, YdocError
-from ydoc_store.names import YJS_PREFIX, name_from_raw_path
+from ydoc_store.errors import (
+    Draining,
+    Forbidden,
+    ServerFailed,
+    ServerFault,
+    StorageUnavailable,
+    UnknownPath,
+    YdocError,
+)
+from ydoc_store.names import DEFAULT_TENANT, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
 from ydoc_store.yjs.messages import KEEPALIVE
@@ -28,10 +36,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_TENANT = "default"
 TICK_S = 1.0
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S = 25.0
+# Cutting a socket takes a turn of the event loop.
+CUT_TIMEOUT_S = 1.0
 
 
 class TooManyConnections(ServerFault):
@@ -46,11 +55,14 @@ class Relay:
         self.settings = settings
         self.metrics = metrics
         self.now_s = time.monotonic()
+        # A frozen peer is to be told why; only one that does not even acknowledge is cut by the kernel.
+        self.dead_after_s = 2 * settings.slow_member_s
         self.connections: dict[Connection, None] = {}
         # Only those whose socket does not keep up are looked at by every tick.
         self.congested: dict[Connection, None] = {}
         self.server_connections: Any = set()
-        self._keepalive_due: deque[tuple[float, Connection]] = deque()
+        # By when each is due; one interval for all, so that the order of entering is the order of time.
+        self._keepalive_due: dict[Connection, float] = {}
         self._keepalive_frame = b""
         self._draining = False
         self._emptied = asyncio.Event()
@@ -69,10 +81,12 @@ class Relay:
     def connected(self, connection: Connection) -> None:
         self.connections[connection] = None
         self.server_connections.add(connection)
+        self._emptied.clear()
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
         self.congested.pop(connection, None)
+        self._keepalive_due.pop(connection, None)
         self.server_connections.discard(connection)
         if not self.connections:
             self._emptied.set()
@@ -90,12 +104,12 @@ class Relay:
         except YdocError as error:
             connection.close(error)
             return
-        self._keepalive_due.append((self.now_s + self.settings.keepalive_interval_s, connection))
+        self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
         room = self.rooms.rooms.get((DEFAULT_TENANT, name))
         if room is not None:
             connection.begin(YWebsocketSession(self.rooms, room, connection))
             return
-        connection.pause_reading()
+        connection.wait_for_session()
         task = asyncio.create_task(self._open(connection, name))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -117,10 +131,15 @@ class Relay:
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
+            if isinstance(error, ServerFault):
+                log.warning("a document could not be opened", reason=str(error))
             connection.close(error)
+        except Exception:
+            log.exception("a document could not be opened")
+            connection.close(ServerFailed("this server failed: come back"))
         else:
-            # No await since the room was handed out, so it cannot have been closed for being empty.
-            if connection.is_open:
+            # No await since the room was handed out, so that it is still open.
+            if connection.is_open and not connection.is_closing:
                 connection.begin(YWebsocketSession(self.rooms, room, connection))
 
     # The common clock
@@ -128,7 +147,10 @@ class Relay:
     async def _tick_for_ever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.tick(time.monotonic())
+            try:
+                self.tick(time.monotonic())
+            except Exception:
+                log.exception("a tick failed")
 
     def tick(self, now_s: float) -> None:
         """Keep alive who is due, close who takes nothing, forget whose presence was not renewed."""
@@ -136,11 +158,10 @@ class Relay:
         for connection in list(self.congested):
             connection.check_progress(now_s, self.settings.slow_member_s)
         due = self._keepalive_due
-        while due and due[0][0] <= now_s:
-            _, connection = due.popleft()
-            if connection.is_open:
-                self._keep_alive(connection)
-                due.append((now_s + self.settings.keepalive_interval_s, connection))
+        while due and due[connection := next(iter(due))] <= now_s:
+            del due[connection]
+            due[connection] = now_s + self.settings.keepalive_interval_s
+            self._keep_alive(connection)
         self.rooms.attendance.expire(now_s)
 
     def _keep_alive(self, connection: Connection) -> None:
@@ -156,23 +177,34 @@ class Relay:
         """Accept nothing more: what is read from now on could not be committed."""
         self._draining = True
         for connection in self.connections:
-            connection.pause_reading()
+            connection.stop_reading()
 
     async def say_goodbye(self, timeout_s: float) -> None:
         """Empty the outboxes, then close every socket with 1001; whoever does not follow in time is cut."""
+        for connection in list(self.connections):
+            # The close frame goes behind what the outbox still holds.
+            connection.close(Draining("this server is stopping: come back, another one serves you"), timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                for connection in list(self.connections):
-                    # The close frame goes behind what the outbox still holds.
-                    connection.close(Draining("this server is stopping: come back, another one serves you"))
                 if self.connections:
                     await self._emptied.wait()
         except TimeoutError:
             log.warning("connections cut at the end of the drain", connections=len(self.connections))
+        await self._cut()
+
+    async def _cut(self) -> None:
         for connection in list(self.connections):
             connection.transport.abort()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_TIMEOUT_S):
+                    await self._emptied.wait()
 
     async def stop(self) -> None:
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, *self._opening, return_exceptions=True)
+        """Cut whatever is still connected; returns when the last connection has been cleaned up."""
+        self._draining = True
+        tasks = [*self._opening, *([self._ticking] if self._ticking is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cut()

@@ -11,11 +11,12 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+from ydoc_store.errors import CorruptDocument, YdocError
 from ydoc_store.fanout.hints import LogHint
 from ydoc_store.fanout.postgres import PostgresFanout
 from ydoc_store.relay.relay import Relay
+from ydoc_store.rooms.admission import RoomLimits
 from ydoc_store.rooms.registry import Rooms
-from ydoc_store.rooms.room import RoomLimits
 from ydoc_store.storage.appender import Appender, BatchLimits
 from ydoc_store.yjs.walker import UpdateLimits
 
@@ -67,7 +68,7 @@ class RelayService:
         await self.appender.start()
         self.fanout.start()
         self.relay.start()
-        self._poll = asyncio.create_task(self.rooms.run_poll(), name="poll")
+        self._poll = asyncio.create_task(self.rooms.watch.run(), name="poll")
 
     def websocket_protocol(self) -> Any:
         return self.relay.websocket_protocol()
@@ -81,13 +82,16 @@ class RelayService:
         if room is None:
             return
         if hint.updates is not None:
-            room.arrived_from_elsewhere(hint.head - hint.count + 1, hint.head, hint.updates)
+            try:
+                room.arrived_from_elsewhere(hint.head - hint.count + 1, hint.head, hint.updates)
+            except YdocError as error:
+                room.discard(CorruptDocument(f"the log cannot be read: {error}"))
         elif hint.head > room.head:
             self.rooms.catch_up(room)
 
     def _poll_soon(self) -> None:
         # Whatever was said while nobody listened here is found by one look.
-        self.rooms.spawn(self.rooms.poll())
+        self.rooms.spawn(self.rooms.watch.poll())
 
     async def drain(self, timeout_s: float) -> None:
         """Take nothing more, commit and deliver what was taken, close every socket with 1001; at most `timeout_s`."""
@@ -102,10 +106,12 @@ class RelayService:
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.gather(self._poll, return_exceptions=True)
-        await self.fanout.stop()
+        self.rooms.refuse_new()
         await self.appender.drain(0)
         await self.relay.stop()
         await self.rooms.stop()
+        # Last, because the other nodes are told who went.
+        await self.fanout.stop()
 
 
 def _room_limits(settings: Settings) -> RoomLimits:

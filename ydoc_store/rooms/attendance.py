@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ydoc_store.fanout.hints import PresenceHint
+from ydoc_store.fanout.presence import PresenceHint
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 
 if TYPE_CHECKING:
@@ -44,26 +44,28 @@ class Attendance:
             mine = room.presence.current_of(room.members)
             if mine:
                 self.tell(PresenceHint(room.tenant, room.name, mine, asks=False))
-        heard = room.presence.hear(("node", node), hint.entries, time.monotonic())
+        heard = room.presence.hear(("node", node), hint.entries, time.monotonic(), is_node=True)
+        if heard.corrections:
+            # Its member came back with the clock it left with, as after a lost connection: that node tells it so.
+            self.tell(PresenceHint(room.tenant, room.name, heard.corrections, asks=False))
         if heard.fresh:
             show(room, heard.fresh, None)
 
     def expire(self, now_s: float) -> None:
         """Forget, in every room, whoever was not renewed in time."""
-        for room in self._rooms.values():
-            if len(room.presence):
+        for room in list(self._rooms.values()):
+            if not room.presence.is_empty:
                 gone = room.presence.expire(now_s, self._timeout_s)
                 if gone:
                     show(room, gone, None)
 
 
 def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:
-    """Send presence to every member but its sender, each dialect's frame built once."""
+    """Send presence to every member but its sender that has begun its first sync, each dialect's frame built once."""
     payload = encode_awareness_entries(entries)
     encoded: dict[Dialect, bytes] = {}
-    # A copy: a member whose outbox is full leaves the room while it is written to.
-    for member in list(room.members):
-        if member is not sender and member.presence_sent:
+    for member in tuple(room.members):
+        if member is not sender and member.presence_sent and not member.closed:
             frame = encoded.get(member.dialect)
             if frame is None:
                 frame = encoded[member.dialect] = member.outlet.encode(member.dialect.awareness(payload))

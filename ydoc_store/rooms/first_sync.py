@@ -1,29 +1,38 @@
 """The answer to a Step1: what a reader lacks, in pieces, as fast as its socket takes them.
 
-Our own Step1 goes first, then the content as Update messages, the last of it as the Step2. A first sync of any
-size is paced by the socket and counts in no outbox; the member is skipped by deliveries meanwhile and catches up
-from the log when the pieces are out, so that a slow link holds one copy of the document at most, shared with
-every other slow link. A document that fits one piece is answered at once, without a task.
+The content goes as Update messages, the last of it as the Step2. A first sync of any size is paced by the socket
+and counts in no outbox; the member is skipped by deliveries meanwhile and catches up from the log when the pieces
+are out, so that a slow link holds one copy of the document at most, shared with every other slow link. A document
+that fits one piece is answered at once, without a task.
 """
 
 from __future__ import annotations
 
+import asyncio
 import weakref
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ydoc_store.errors import YdocError
-from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy, cut_pieces, digest_tail
-from ydoc_store.rooms.room import STORED_LIMITS, ColdPieces, Room
+from ydoc_store.rooms.admission import STORED_LIMITS
+from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy, behind_gaps, cut_pieces, digest_tail
 from ydoc_store.storage.loader import read_after
 from ydoc_store.yjs.lib0 import frames
-from ydoc_store.yjs.merge import EMPTY_UPDATE
+from ydoc_store.yjs.merge import EMPTY_UPDATE, merge
+from ydoc_store.yjs.split import split
 from ydoc_store.yjs.walker import marker_update
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.member import Member
+    from ydoc_store.rooms.room import Room
     from ydoc_store.storage.loader import StoredDocument
     from ydoc_store.storage.pool import Database
+
+# Readers that bring a state vector have their answers prepared one by one: at most this many whole documents are
+# held for that at once, however many come back in a storm.
+PREPARED_AT_ONCE_MAX = 4
+# Runs that are joined in the event loop for a reader: 1 to 2 µs each.
+INLINE_RUNS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,89 +42,154 @@ class Reader:
     vector: dict[int, int]
     state_vector: bytes
 
-    @property
-    def is_new(self) -> bool:
-        return not self.vector
+    def knows_nothing_of(self, room: Room) -> bool:
+        """Whether none of what it has is the document's: new, or new with a few edits of its own."""
+        structs = room.knowledge.structs
+        return not any(client in structs and client != room.marker for client in self.vector)
+
+
+class ColdPieces:
+    """A document up to `seq`, cut for a first sync; kept alive by the readers that are taking it."""
+
+    __slots__ = ("__weakref__", "pieces", "seq")
+
+    def __init__(self, seq: int, pieces: list[bytes]):
+        self.seq = seq
+        self.pieces = pieces
 
 
 class FirstSync:
-    """Answers Step1 for all rooms of a process."""
+    """Answers Step1 for all rooms of a process. `spawn` holds the tasks that several readers share."""
 
-    def __init__(self, database: Database, heavy: Heavy, piece_bytes_max: int):
+    def __init__(
+        self,
+        database: Database,
+        heavy: Heavy,
+        piece_bytes_max: int,
+        spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+    ):
         self._database = database
         self._heavy = heavy
         self._piece_bytes_max = piece_bytes_max
+        self._spawn = spawn
+        self._cutting: dict[Room, asyncio.Task[ColdPieces]] = {}
+        self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE_MAX)
 
     def at_once(self, member: Member, reader: Reader) -> bool:
         """Answer from what the room holds, if that is small; False when it takes a task (`paced`)."""
         room = member.room
-        if room.document_id is None:
-            member.send(member.dialect.step2(EMPTY_UPDATE))
-            member.is_live = True
-            return True
-        if room.knowledge.is_within(reader.vector):
-            # Whoever has every struct lacks deletes at most, and those the room knows by heart.
-            member.send(member.dialect.step2(b"\0" + room.knowledge.encode_delete_set()))
-            member.is_live = True
-            return True
-        parts = room.cache.parts()
-        if parts is None and room.fresh is not None and room.fresh[0] == room.head:
-            parts = room.fresh[1]
-        if parts is None or sum(map(len, parts)) > min(self._piece_bytes_max, INLINE_BYTES_MAX * 2):
+        pieces = self._pieces_at_once(room, reader)
+        if pieces is None:
             return False
-        pieces = cut_pieces(parts, None if reader.is_new else reader.state_vector, self._piece_bytes_max)
         for message in _messages(member, reader, pieces):
             member.send(message)
         member.is_live = True
-        room.fresh = None
         return True
+
+    def _pieces_at_once(self, room: Room, reader: Reader) -> list[bytes] | None:
+        if room.document_id is None:
+            return []
+        if room.gaps_known and room.knowledge.is_within(reader.vector):
+            deletes = _all_deletes(room)
+            return [deletes] if len(deletes) <= self._piece_bytes_max else None
+        parts = room.cache.parts()
+        if parts is None and room.cache.loaded is not None and room.cache.loaded[0] == room.head:
+            parts = room.cache.loaded[1]
+        size_max = min(self._piece_bytes_max, INLINE_BYTES_MAX * 2)
+        if parts is None or len(parts) > INLINE_RUNS_MAX or sum(map(len, parts)) > size_max:
+            return None
+        room.cache.drop_loaded()
+        if len(parts) > 2:
+            joined = merge(parts[1:])
+            room.cache.join(room.head, joined)
+            parts = [parts[0], joined]
+        return cut_pieces(parts, None if reader.knows_nothing_of(room) else reader.state_vector, self._piece_bytes_max)
 
     async def paced(self, member: Member, reader: Reader) -> None:
         """Answer at the pace of the socket, then catch up with what was committed meanwhile, then go live.
 
-        Returns early when the member is gone. Raises ServerFault where the log cannot be read.
+        Returns early when the member is gone. Raises ServerFault where the log cannot be read, DocumentDeleted.
         """
-        seq, pieces, shared = await self._pieces(member.room, reader)
+        room = member.room
+        seq, pieces, shared = await self._pieces(room, reader)
         for message in _messages(member, reader, pieces):
             if not await member.outlet.write_paced(member.outlet.encode(message)):
                 return
-        del shared
-        room = member.room
-        while seq < room.head:
+        del shared, pieces
+        await self.follow(member, seq)
+
+    async def follow(self, member: Member, seq: int) -> None:
+        """Bring a member that has everything up to `seq` to the room's head at the pace of its socket, then go live.
+
+        Returns early when the member is gone; raises like `paced`.
+        """
+        room, encode = member.room, member.outlet.encode
+        while seq < room.head and not member.closed:
             missed = room.cache.after(seq)
             if missed is not None:
                 seq = room.head
             else:
-                stored = await read_after(self._database, room.document_id or 0, seq)
-                missed, seq = await self._parts_of(stored, seq), stored.head
+                async with self._preparing:
+                    stored = await read_after(self._database, room.document_id or 0, seq)
+                    missed, seq = await self._parts_of(stored, seq), stored.head
             for update in missed:
-                if not await member.outlet.write_paced(member.outlet.encode(member.dialect.update(update))):
-                    return
+                for piece in await self._heavy.run(len(update), cut_pieces, [update], None, self._piece_bytes_max):
+                    if not await member.outlet.write_paced(encode(member.dialect.update(piece))):
+                        return
         # No await between the last look at the head and this: nothing can be committed in between unseen.
         member.is_live = not member.closed
 
     async def _pieces(self, room: Room, reader: Reader) -> tuple[int, list[bytes], ColdPieces | None]:
-        if reader.is_new and room.cold_pieces is not None:
-            shared = room.cold_pieces()
-            if shared is not None:
-                return shared.seq, shared.pieces, shared
+        if reader.knows_nothing_of(room):
+            shared = await self._cold_pieces(room)
+            return shared.seq, shared.pieces, shared
+        async with self._preparing:
+            if room.knowledge.is_within(reader.vector):
+                if not room.gaps_known:
+                    await self._look_behind_gaps(room)
+                if room.knowledge.is_within(reader.vector):
+                    # Whoever has every struct lacks deletes at most, and those the room knows by heart.
+                    return room.head, split(_all_deletes(room), self._piece_bytes_max), None
+            seq, parts = await self._parts(room)
+            size = sum(map(len, parts))
+            pieces = await self._heavy.run(size, cut_pieces, parts, reader.state_vector, self._piece_bytes_max)
+        return seq, pieces, None
+
+    async def _cold_pieces(self, room: Room) -> ColdPieces:
+        shared = room.cold_pieces() if room.cold_pieces is not None else None
+        if shared is not None:
+            return shared
+        cutting = self._cutting.get(room)
+        if cutting is None:
+            cutting = self._cutting[room] = self._spawn(self._cut(room))
+            cutting.add_done_callback(lambda _task: self._cutting.pop(room, None))
+        return await asyncio.shield(cutting)
+
+    async def _cut(self, room: Room) -> ColdPieces:
         seq, parts = await self._parts(room)
-        size = sum(map(len, parts))
-        state_vector = None if reader.is_new else reader.state_vector
-        pieces = await self._heavy.run(size, cut_pieces, parts, state_vector, self._piece_bytes_max)
-        shared = None
-        if reader.is_new:
-            shared = ColdPieces(seq, pieces)
-            room.cold_pieces = weakref.ref(shared)
-        return seq, pieces, shared
+        pieces = await self._heavy.run(sum(map(len, parts)), cut_pieces, parts, None, self._piece_bytes_max)
+        shared = ColdPieces(seq, pieces)
+        room.cold_pieces = weakref.ref(shared)
+        return shared
+
+    async def _look_behind_gaps(self, room: Room) -> None:
+        _, parts = await self._parts(room)
+        if parts and not room.gaps_known:
+            room.learn_gaps(await self._heavy.run(len(parts[0]), behind_gaps, parts[0]))
 
     async def _parts(self, room: Room) -> tuple[int, list[bytes]]:
+        """The whole document, as its snapshot or base, and everything after it joined; and up to which seq."""
         parts = room.cache.parts()
         if parts is not None:
-            return room.head, parts
-        if room.fresh is not None:
-            (seq, parts), room.fresh = room.fresh, None
+            seq = room.head
+            if len(parts) > 2:
+                joined = await self._heavy.run(sum(map(len, parts)), merge, parts[1:])
+                room.cache.join(seq, joined)
+                parts = [parts[0], joined]
             return seq, parts
+        loaded = room.cache.drop_loaded()
+        if loaded is not None:
+            return loaded
         stored = await read_after(self._database, room.document_id or 0, 0)
         return stored.head, await self._parts_of(stored, 0)
 
@@ -129,6 +203,10 @@ class FirstSync:
             joined, _ = await self._heavy.run(sum(map(len, rows)), digest_tail, rows, STORED_LIMITS)
             parts.append(joined)
         return parts
+
+
+def _all_deletes(room: Room) -> bytes:
+    return b"\0" + room.knowledge.encode_delete_set()
 
 
 def trimmed(row_frames: bytes, skip: int) -> bytes:
@@ -147,15 +225,12 @@ def _length_bytes(length: int) -> int:
     return max(1, (length.bit_length() + 6) // 7)
 
 
-def _messages(member: Member, reader: Reader, pieces: list[bytes]) -> list[bytes]:
+def _messages(member: Member, reader: Reader, pieces: list[bytes]) -> Iterator[bytes]:
+    """Made one by one: pieces are shared between readers, messages are not."""
     dialect = member.dialect
-    messages = []
     marker = member.room.marker
     if marker is not None and marker not in reader.vector:
-        messages.append(dialect.update(marker_update(marker)))
-    messages.extend(dialect.update(piece) for piece in pieces[:-1])
-    messages.append(dialect.step2(pieces[-1] if pieces else EMPTY_UPDATE))
-    return messages
-
-
-__all__ = ["FirstSync", "Reader", "YdocError", "trimmed"]
+        yield dialect.update(marker_update(marker))
+    for piece in pieces[:-1]:
+        yield dialect.update(piece)
+    yield dialect.step2(pieces[-1] if pieces else EMPTY_UPDATE)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from ydoc_store.errors import StorageBusy
 from ydoc_store.yjs.lib0 import frames
-from ydoc_store.yjs.merge import diff, merge
+from ydoc_store.yjs.merge import diff, merge, state_vector_of
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.split import split
 from ydoc_store.yjs.walker import UpdateLimits, walk
@@ -42,26 +43,44 @@ class Heavy:
         if size_bytes <= INLINE_BYTES_MAX:
             return work(*args, **kwargs)
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupts)
         pool = self._pool
         try:
             return await asyncio.wrap_future(pool.submit(work, *args, **kwargs))
         except BrokenExecutor as error:
             if self._pool is pool:
                 self._pool = None
+                pool.shutdown(wait=False)
             raise StorageBusy("the worker that prepares large documents died; it is replaced") from error
 
     def stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches every process of the terminal; this one is ended by the service that owns it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def digest_tail(rows: Sequence[bytes], limits: UpdateLimits) -> tuple[bytes, Knowledge]:
     """The rows' frames joined into one update, and what it holds. `limits` are the walker's."""
     joined = merge([update for row in rows for update in frames(row)])
+    return joined, knowledge_of(joined, limits)
+
+
+def knowledge_of(update: bytes, limits: UpdateLimits) -> Knowledge:
     knowledge = Knowledge()
-    knowledge.add(walk(joined, limits))
-    return joined, knowledge
+    knowledge.add(walk(update, limits))
+    return knowledge
+
+
+def behind_gaps(snapshot: bytes) -> bytes | None:
+    """What a snapshot holds beyond its own state vector, as an update: structs that wait for others. None: nothing."""
+    beyond = diff(snapshot, state_vector_of(snapshot))
+    return None if beyond.startswith(b"\0") else beyond
 
 
 def cut_pieces(parts: Sequence[bytes], state_vector: bytes | None, piece_bytes_max: int) -> list[bytes]:

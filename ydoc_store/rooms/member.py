@@ -23,7 +23,7 @@ RESUME_BELOW_BYTES = 256 * 1024
 
 
 class Outlet(Protocol):
-    """The transport's side of one connection."""
+    """The transport's side of one connection. None of its methods calls back into the room before it returns."""
 
     def encode(self, message: bytes) -> bytes:
         """The message as this transport's bytes; the same for every outlet of its kind, so it is built once."""
@@ -32,12 +32,14 @@ class Outlet(Protocol):
         """Send live bytes, counted in the outbox; an outlet over its cap closes itself with 1013."""
 
     async def write_paced(self, encoded: bytes) -> bool:
-        """Send bytes of a first sync when the socket has taken what came before; False once it is closed."""
+        """Send bytes of a first sync; returns when the socket has taken nearly all, False once it is closed."""
 
     def close(self, error: YdocError) -> None:
         """Say why, and close; idempotent."""
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer until `resume_reading`; other reasons to pause are the outlet's own."""
+
     def resume_reading(self) -> None: ...
 
 
@@ -79,6 +81,7 @@ class Member:
         "presence_sent",
         "room",
         "sync_wanted",
+        "syncing",
         "unsettled_bytes",
     )
 
@@ -99,7 +102,8 @@ class Member:
         self.closed = False
         self.paused = False
         self.presence_sent = False
-        # The Step1 that is being answered by a task, or the newer one that came meanwhile.
+        # A task is sending it what it lacks; the Step1 that came last meanwhile is answered after that.
+        self.syncing = False
         self.sync_wanted: Reader | None = None
         self.unsettled_bytes = 0
 

@@ -1,7 +1,7 @@
 """Who is here: the awareness states of one room, never stored.
 
-A state belongs to the member that introduced it and goes when that member goes. An entry counts only when it is
-newer than what is known: stock y-websocket clients send every awareness update that they receive back to the
+A state belongs to the member, or the node, that introduced it and goes when that goes. An entry counts only when it
+is newer than what is known: stock y-websocket clients send every awareness update that they receive back to the
 server, and passing those on would grow traffic with the square of the members (wire protocol, Both). Pure: the
 time is a parameter.
 """
@@ -38,63 +38,99 @@ class Heard:
 
 
 class Presence:
-    """The states of one room, by client id. `states_max` bounds them."""
+    """The states of one room, by client id. `states_max` bounds them, `owned_max` those of one member."""
 
-    __slots__ = ("_gone", "_states", "states_max")
+    __slots__ = ("_gone", "_owned", "_states", "owned_max", "states_max")
 
-    def __init__(self, states_max: int):
+    def __init__(self, states_max: int, owned_max: int | None = None):
         self.states_max = states_max
+        self.owned_max = states_max if owned_max is None else owned_max
         self._states: dict[int, _State] = {}
+        self._owned: dict[Hashable, set[int]] = {}
+        # Clock and time of those who left, the longest gone first.
         self._gone: dict[int, tuple[int, float]] = {}
 
-    def hear(self, owner: Hashable, entries: Iterable[AwarenessEntry], now_s: float) -> Heard:
-        """Apply the entries that are newer than what is known; an equal clock wins only with null."""
-        fresh: list[AwarenessEntry] = []
-        corrections: list[AwarenessEntry] = []
+    def hear(self, owner: Hashable, entries: Iterable[AwarenessEntry], now_s: float, *, is_node: bool = False) -> Heard:
+        """Apply the entries that are newer than what is known; an equal clock wins only with null.
+
+        A member's null for somebody else's state counts only when it is newer: a client that woke from sleep
+        declares everyone gone at their own clocks, and timing out is this server's business. Another node has
+        judged that already (`is_node`), and it speaks for any number of members.
+        """
+        heard = Heard([], [])
         for entry in entries:
             known = self._states.get(entry.client_id)
-            if known is not None:
-                newer = entry.clock > known.clock or (entry.clock == known.clock and entry.state_json is None)
-                if not newer:
-                    # Whoever repeats what is known may keep it from timing out, if it is the owner.
-                    if owner == known.owner:
-                        known.heard_at_s = now_s
-                    continue
+            if known is None:
+                is_fresh = self._judge_unknown(owner, entry, now_s, heard.corrections, is_node=is_node)
             else:
-                gone = self._gone.get(entry.client_id)
-                if gone is not None and entry.clock <= gone[0]:
-                    if entry.state_json is not None:
-                        corrections.append(AwarenessEntry(entry.client_id, gone[0], None))
-                    continue
-                if entry.state_json is not None and len(self._states) >= self.states_max:
-                    continue
-            self._apply(owner, entry, now_s)
-            fresh.append(entry)
-        return Heard(fresh, corrections)
+                may_end = is_node or owner == known.owner
+                is_fresh = entry.clock > known.clock or (
+                    entry.clock == known.clock and entry.state_json is None and may_end
+                )
+                if owner == known.owner:
+                    # Whoever repeats what is known keeps it from timing out.
+                    known.heard_at_s = now_s
+            if is_fresh:
+                self._apply(owner, entry, now_s)
+                heard.fresh.append(entry)
+        return heard
+
+    def _judge_unknown(
+        self, owner: Hashable, entry: AwarenessEntry, now_s: float, corrections: list[AwarenessEntry], *, is_node: bool
+    ) -> bool:
+        """Whether an entry of somebody who is not here brings them in."""
+        gone = self._gone.get(entry.client_id)
+        if entry.state_json is None:
+            if gone is not None and entry.clock > gone[0]:
+                self._forget(entry.client_id, entry.clock, now_s)
+            return False
+        if gone is not None and entry.clock <= gone[0]:
+            corrections.append(AwarenessEntry(entry.client_id, gone[0], None))
+            return False
+        owned = len(self._owned.get(owner, ()))
+        return len(self._states) < self.states_max and (is_node or owned < self.owned_max)
 
     def _apply(self, owner: Hashable, entry: AwarenessEntry, now_s: float) -> None:
+        known = self._states.pop(entry.client_id, None)
+        if known is not None:
+            self._disown(known.owner, entry.client_id)
         if entry.state_json is None:
-            self._states.pop(entry.client_id, None)
-            self._gone[entry.client_id] = (entry.clock, now_s)
+            self._forget(entry.client_id, entry.clock, now_s)
         else:
             self._gone.pop(entry.client_id, None)
             self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, now_s)
+            self._owned.setdefault(owner, set()).add(entry.client_id)
+
+    def _disown(self, owner: Hashable, client_id: int) -> None:
+        owned = self._owned[owner]
+        owned.discard(client_id)
+        if not owned:
+            del self._owned[owner]
+
+    def _forget(self, client_id: int, clock: int, now_s: float) -> None:
+        self._gone.pop(client_id, None)
+        if len(self._gone) >= self.states_max:
+            del self._gone[next(iter(self._gone))]
+        self._gone[client_id] = (clock, now_s)
 
     def leave(self, owner: Hashable, now_s: float) -> list[AwarenessEntry]:
         """The owner is gone: the entries that say so, for the states that it introduced and no others."""
-        return self._drop([i for i, state in self._states.items() if state.owner == owner], now_s)
+        return self._drop(sorted(self._owned.get(owner, ())), now_s)
 
     def expire(self, now_s: float, timeout_s: float) -> list[AwarenessEntry]:
         """Drop what was not renewed in time (its node died, or its socket is half open); the entries that say so."""
-        for client_id in [i for i, (_, at_s) in self._gone.items() if now_s - at_s > GONE_REMEMBERED_S]:
-            del self._gone[client_id]
+        while self._gone:
+            longest_gone = next(iter(self._gone))
+            if now_s - self._gone[longest_gone][1] <= GONE_REMEMBERED_S:
+                break
+            del self._gone[longest_gone]
         late = [i for i, state in self._states.items() if now_s - state.heard_at_s > timeout_s]
         return self._drop(late, now_s)
 
     def _drop(self, client_ids: list[int], now_s: float) -> list[AwarenessEntry]:
-        gone = [AwarenessEntry(i, self._states.pop(i).clock + 1, None) for i in client_ids]
+        gone = [AwarenessEntry(i, self._states[i].clock + 1, None) for i in client_ids]
         for entry in gone:
-            self._gone[entry.client_id] = (entry.clock, now_s)
+            self._apply(None, entry, now_s)
         return gone
 
     def current(self) -> list[AwarenessEntry]:
@@ -103,10 +139,13 @@ class Presence:
 
     def current_of(self, owners: Iterable[Hashable]) -> list[AwarenessEntry]:
         """The states that these owners introduced, for a node that has just opened the room."""
-        mine = set(owners)
-        return [
-            AwarenessEntry(i, state.clock, state.state_json) for i, state in self._states.items() if state.owner in mine
-        ]
+        ids = [client_id for owner in owners for client_id in sorted(self._owned.get(owner, ()))]
+        return [AwarenessEntry(i, self._states[i].clock, self._states[i].state_json) for i in ids]
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody is here, and nobody who left is still remembered."""
+        return not self._states and not self._gone
 
     def __len__(self) -> int:
         return len(self._states)

@@ -4,46 +4,63 @@ Everything that another person sees leaves here, and it leaves only after the CO
 `accepted` delivers. What the room knows (`knowledge`) is fed by committed updates alone, so an ack can never rest
 on something that is still in flight. Commits of other nodes may be heard of late, twice or out of order; they are
 delivered in seq order all the same, and a gap is read from the log. Pure: no sockets, no awaits, no clock but the
-one passed in; `registry` does what needs waiting.
+one that measures; its keeper does what needs waiting.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from ydoc_store.errors import (
     AheadOfLog,
     ClientFault,
-    EpochChanged,
+    Draining,
     InvalidUpdate,
+    RoomDiscarded,
     StorageBusy,
     TooLarge,
     YdocError,
 )
-from ydoc_store.metrics import Distribution
-from ydoc_store.rooms.cache import RoomCache
+from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, judge_counts, judge_reserved
 from ydoc_store.rooms.member import Delivery, Member, close_all
-from ydoc_store.rooms.presence import Presence
-from ydoc_store.storage.append_batch import Accepted, Created
-from ydoc_store.storage.appender import Appender, QueuedUpdate
-from ydoc_store.storage.loader import StoredDocument
+from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.yjs.merge import EMPTY_UPDATE, merge
 from ydoc_store.yjs.ranges import Knowledge
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked, marker_update, walk
+from ydoc_store.yjs.walker import Walked, marker_update, walk
+
+if TYPE_CHECKING:
+    from ydoc_store.metrics import Distribution
+    from ydoc_store.rooms.cache import RoomCache
+    from ydoc_store.rooms.first_sync import ColdPieces
+    from ydoc_store.rooms.presence import Presence
+    from ydoc_store.storage.append_batch import Accepted, Created
+    from ydoc_store.storage.appender import Appender
+    from ydoc_store.storage.loader import StoredDocument
+
+# A full document of which more than one part in this many is not compacted yet will shrink: a passing trouble.
+COMPACTION_HELPS_SHARE = 10
+# A larger update takes a slow link some time: members are sent it as a first sync is, and not through their outbox.
+LIVE_BYTES_MAX = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class RoomLimits:
-    """What one member may do to a room; the settings of the same names give the defaults and reasons."""
+class Keeper(Protocol):
+    """What a room asks of whoever keeps it."""
 
-    update: UpdateLimits
-    document_bytes_max: int
-    # What one member may have in flight before its socket is no longer read: some seconds of the fastest typist.
-    member_unsettled_bytes_max: int = 4 * 2**20
-    queue_bytes_max: int = 64 * 2**20
+    def catch_up(self, room: Room) -> None:
+        """Read from the log what the room lacks; asking again while that is under way is fine."""
+
+    def follow(self, member: Member, seq: int) -> None:
+        """Send a member, at the pace of its socket, what came after `seq`; it goes live again behind that."""
+
+    def identified(self, room: Room) -> None:
+        """The document exists from now on, and the room knows its id."""
+
+    def discarded(self, room: Room) -> None:
+        """Nobody may enter this room any more."""
 
 
 @dataclass(slots=True)
@@ -54,16 +71,6 @@ class _Run:
     last: int
     updates: Sequence[bytes]
     sole_writer: Member | None
-
-
-class ColdPieces:
-    """A document up to `seq`, cut for a first sync; kept alive by the readers that are taking it."""
-
-    __slots__ = ("__weakref__", "pieces", "seq")
-
-    def __init__(self, seq: int, pieces: list[bytes]):
-        self.seq = seq
-        self.pieces = pieces
 
 
 class Room:
@@ -78,7 +85,7 @@ class Room:
         limits: RoomLimits,
         presence: Presence,
         deliver_seconds: Distribution,
-        catch_up: Callable[[Room], None],
+        keeper: Keeper,
     ):
         self.tenant = tenant
         self.name = name
@@ -93,16 +100,18 @@ class Room:
         self.marker: int | None = None
         self.head = 0
         self.knowledge = Knowledge()
+        # A stored state vector cannot tell what its snapshot holds behind a gap. False until somebody has looked.
+        self.gaps_known = True
         self.closed_by: YdocError | None = None
         self.size_bytes = 0
         self.tail_bytes = 0
-        # What a load brought and no reader has taken yet; dropped by the registry when none comes for it.
-        self.fresh: tuple[int, list[bytes]] | None = None
         # The pieces of a long first sync, shared while some reader is still taking them.
         self.cold_pieces: weakref.ref[ColdPieces] | None = None
         self.emptied_at_s = 0.0
+        self._in_flight: Knowledge | None = None
+        self._state_vector: bytes | None = None
         self._early: dict[int, _Run] = {}
-        self._catch_up = catch_up
+        self._keeper = keeper
         self._deliver_seconds = deliver_seconds
 
     # What a room is made of
@@ -112,6 +121,7 @@ class Room:
         self._identify(stored.id, stored.epoch, stored.marker)
         knowledge.add_marker(stored.marker)
         self.knowledge = knowledge
+        self.gaps_known = stored.snapshot is None
         self.head = stored.head
         self.set_size(stored.size_bytes, stored.tail_bytes, stored.accepted_bytes)
 
@@ -119,6 +129,7 @@ class Room:
         self.document_id = self.queue.document_id = document_id
         self.epoch = epoch
         self.marker = marker
+        self._keeper.identified(self)
 
     def set_size(self, size_bytes: int, tail_bytes: int, accepted_bytes: int) -> None:
         """Bound the document: its counter of accepted bytes only grows, so its ceiling is what is left, above it.
@@ -129,92 +140,102 @@ class Room:
         self.tail_bytes = tail_bytes
         self.queue.bytes_ceiling = accepted_bytes + max(0, self.limits.document_bytes_max - size_bytes)
 
+    def learn_gaps(self, behind_gaps: bytes | None) -> None:
+        """Take in what the snapshot holds beyond its state vector, as an update; None when it holds nothing there."""
+        if behind_gaps is not None:
+            self._state_vector = None
+            self.knowledge.add(walk(behind_gaps, STORED_LIMITS))
+        self.gaps_known = True
+
     def state_vector(self) -> bytes:
-        """What our Step1 says: committed content only, the epoch's marker included."""
-        return self.knowledge.encode_state_vector()
+        """What our Step1 says: committed content only, the epoch's marker included. Encoded once for many readers."""
+        if self._state_vector is None:
+            self._state_vector = self.knowledge.encode_state_vector()
+        return self._state_vector
 
     # What a member sends
-
-    def judge_state_vector(self, vector: dict[int, int]) -> None:
-        """Raises EpochChanged when the vector carries the marker of a history that this document is not."""
-        for client in vector:
-            if client >= RESERVED_CLIENT_ID_MIN and client != self.marker:
-                raise EpochChanged("this document was recreated or repaired: reload it before editing on")
 
     def submit(self, member: Member, update: bytes) -> None:
         """Queue an update for its commit, or acknowledge it at once when it holds nothing new.
 
-        Raises ClientFault, having stored nothing; the caller fences the member then.
+        An update that only repeats what is in flight is queued behind it, and stored once more: its ack must not
+        rest on something uncommitted. Raises ClientFault, having stored nothing; the caller fences the member then.
         """
-        counts = member.counts
-        if update == EMPTY_UPDATE:
-            counts.nothing_new += 1
-            member.acknowledge(accepted=True)
-            return
-        walked = walk(update, self.limits.update)
-        if self.knowledge.covers(walked):
-            counts.nothing_new += 1
+        walked = None if update == EMPTY_UPDATE else walk(update, self.limits.update)
+        if walked is None or self.knowledge.covers(walked):
+            member.counts.nothing_new += 1
             member.acknowledge(accepted=True)
             return
         self._judge(walked)
-        size = len(update)
-        member.unsettled_bytes += size
+        member.unsettled_bytes += len(update)
         self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter()))
+        if self._in_flight is not None:
+            self._in_flight.add(walked)
         if member.unsettled_bytes > self.limits.member_unsettled_bytes_max or (
             self.appender.queued_bytes > self.limits.queue_bytes_max
         ):
             member.pause()
 
     def _judge(self, walked: Walked) -> None:
-        limits = self.limits.update
-        if walked.over(limits) is not None:
-            # What is merely repeated does not count: every reconnect brings the whole delete set.
-            excess = self.knowledge.news(walked).over(limits)
-            if excess is not None:
-                raise TooLarge(f"this update brings too much at once: {excess}")
-        for client, clock, end in (*walked.structs, *walked.deletes):
-            if client >= RESERVED_CLIENT_ID_MIN:
-                _judge_reserved(client, clock, end, self.marker)
+        judge_counts(walked, self.knowledge, self.limits.update)
+        judge_reserved(walked, self.marker)
         if not self.knowledge.knows_delete_targets(walked) and not self._in_flight_knows(walked):
             raise AheadOfLog("a delete of content that never came: sync again and bring it")
 
     def _in_flight_knows(self, walked: Walked) -> bool:
-        # Rare: text that is deleted before its commit is back. What is in flight is few updates of this room.
-        in_flight = Knowledge()
-        for queued in (*self.queue.in_flight, *self.queue.waiting):
-            in_flight.add(queued.walked)
-        return self.knowledge.knows_delete_targets(walked, in_flight)
+        # Text that is deleted before its commit is back. Made when first asked for and kept up from there, or an
+        # import full of deletes would look through everything in flight for each of them.
+        if self._in_flight is None:
+            self._in_flight = Knowledge()
+            for queued in (*self.queue.in_flight, *self.queue.waiting):
+                self._in_flight.add(queued.walked)
+        return self.knowledge.knows_delete_targets(walked, self._in_flight)
 
     # What became of it
 
     def accepted(self, updates: list[QueuedUpdate], result: Accepted) -> None:
         """The COMMIT is known: acknowledge, and deliver as soon as everything before it has been."""
         if result.created is not None:
-            self.adopt(result.created)
-        knowledge = self.knowledge
+            self._created(result.created, is_whole=result.head == len(updates))
+        is_open = self.closed_by is None
+        self._state_vector = None
         senders: dict[Member, int] = {}
         for queued in updates:
-            knowledge.add(queued.walked)
             member: Member = queued.sender
             senders[member] = senders.get(member, 0) + 1
             member.settled(len(queued.update))
-            member.acknowledge(accepted=True)
+            if is_open:
+                self.knowledge.add(queued.walked)
+                member.acknowledge(accepted=True)
         for member, count in senders.items():
             member.counts.accepted += count
+        if not is_open:
+            # Its members are on their way to a room that is loaded anew; what was stored is in the log for them.
+            return
+        if not self.queue.waiting:
+            self._in_flight = None
         sole = next(iter(senders)) if len(senders) == 1 else None
-        first = result.head - len(updates) + 1
-        self.arrived(first, result.head, [queued.update for queued in updates], sole)
-        self._deliver_seconds.observe(time.perf_counter() - updates[0].queued_at_s)
+        self.arrived(result.head - len(updates) + 1, result.head, [queued.update for queued in updates], sole)
+        if self.head >= result.head:
+            self._deliver_seconds.observe(time.perf_counter() - updates[0].queued_at_s)
+
+    def _created(self, created: Created, *, is_whole: bool) -> None:
+        if self.closed_by is None:
+            self.adopt(created)
+        if is_whole:
+            # Nothing but this commit: whoever adopts another node's document reads its size from the log.
+            self.queue.bytes_ceiling = self.limits.document_bytes_max
 
     def adopt(self, created: Created) -> None:
         """This document exists from now on. Its marker goes to everyone first, the writer included."""
+        if self.document_id is not None:
+            if self.document_id != created.document_id:
+                self.discard(RoomDiscarded("this document was recreated meanwhile: sync again"))
+            return
         self._identify(created.document_id, created.epoch, created.marker)
+        self._state_vector = None
         self.knowledge.add_marker(created.marker)
-        delivery = Delivery(marker_update(created.marker))
-        for member in self.members:
-            if member.is_live:
-                member.deliver(delivery)
-        self.queue.bytes_ceiling = self.limits.document_bytes_max
+        self._send_all(marker_update(created.marker), None)
 
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
@@ -225,9 +246,10 @@ class Room:
                 member.counts.refused += 1
             else:
                 member.counts.failed += 1
-        if isinstance(error, TooLarge):
-            if self.tail_bytes > self.limits.document_bytes_max // COMPACTION_HELPS_SHARE:
-                error = StorageBusy("this document waits for a compaction before it can grow")
+        if isinstance(error, TooLarge) and self.tail_bytes > self.limits.document_bytes_max // COMPACTION_HELPS_SHARE:
+            error = StorageBusy("this document waits for a compaction before it can grow")
+        if isinstance(error, TooLarge | StorageBusy | Draining):
+            # Known to be rolled back: what the room remembers still holds, and only the senders must sync again.
             for member in {queued.sender: None for queued in updates}:
                 self.fence(member, error)
         else:
@@ -236,66 +258,85 @@ class Room:
     def fence(self, member: Member, error: YdocError) -> None:
         """Close a member; nothing that it has queued behind is accepted (I4)."""
         self.queue.drop_waiting_of(member)
+        self._in_flight = None
         member.close(error)
 
     # What everyone sees
 
     def arrived(self, first: int, last: int, updates: Sequence[bytes], sole_writer: Member | None = None) -> None:
         """Committed updates are here; deliver what is next in seq order, keep what is early, forget repetitions."""
-        if last <= self.head:
+        if last <= self.head or self.closed_by is not None:
             return
         if first > self.head + 1:
             self._early[first] = _Run(first, last, updates, sole_writer)
-            self._catch_up(self)
+            self._keeper.catch_up(self)
             return
         # A run may begin before the head: a log row or a hint overlaps what was delivered.
         self._deliver(_Run(first, last, updates[self.head + 1 - first :], sole_writer))
-        while self._early:
-            following = min(self._early)
-            if following > self.head + 1:
-                self._catch_up(self)
-                return
-            run = self._early.pop(following)
-            if run.last > self.head:
-                run.updates = run.updates[self.head + 1 - run.first :]
-                self._deliver(run)
+        self.arrived_early()
 
     def arrived_from_elsewhere(self, first: int, last: int, updates: Sequence[bytes]) -> None:
-        """Like `arrived`, for updates of another node: they are walked too, so that the room knows them."""
-        if last <= self.head or first > self.head + 1:
+        """Like `arrived`, for updates of another node: they are walked too, so that the room knows them.
+
+        Raises InvalidUpdate when the log holds what cannot be walked.
+        """
+        if last <= self.head or self.closed_by is not None:
+            return
+        if first > self.head + 1:
             # A gap is read from the log, this run with it.
-            if last > self.head:
-                self._catch_up(self)
+            self._keeper.catch_up(self)
             return
         updates = updates[self.head + 1 - first :]
+        self._state_vector = None
         for update in updates:
             self.knowledge.add(walk(update, STORED_LIMITS))
         self.arrived(self.head + 1, last, updates)
 
-    def arrived_merged(self, last: int, update: bytes) -> None:
-        """What the log holds up to `last`, as one update that may repeat things (a snapshot, a joined tail)."""
-        if last > self.head:
-            self.knowledge.add(walk(update, STORED_LIMITS))
+    def arrived_merged(self, last: int, update: bytes, knowledge: Knowledge) -> None:
+        """What the log holds up to `last`, as one update that may repeat things (a snapshot), and what it knows."""
+        if last > self.head and self.closed_by is None:
+            self._state_vector = None
+            self.knowledge.update(knowledge)
             self._deliver(_Run(self.head + 1, last, [update], None))
             self.arrived_early()
 
     def arrived_early(self) -> None:
         """Deliver the runs that had come too early and fit by now."""
-        while self._early and min(self._early) <= self.head + 1:
-            run = self._early.pop(min(self._early))
-            self.arrived(run.first, run.last, run.updates, run.sole_writer)
+        while self._early and (first := min(self._early)) <= self.head + 1:
+            run = self._early.pop(first)
+            if run.last > self.head:
+                run.updates = run.updates[self.head + 1 - first :]
+                self._deliver(run)
 
     def _deliver(self, run: _Run) -> None:
-        self.head = run.last
-        for update in _joined(run.updates):
+        before, self.head = self.head, run.last
+        sole = run.sole_writer
+        if len(run.updates) > 1 and any(member.is_live and member is not sole for member in self.members):
+            run.updates = _joined(run.updates)
+        for update in run.updates:
             self.cache.add(run.last, update)
-            delivery = Delivery(update)
-            sole = run.sole_writer
-            for member in self.members:
-                if member.is_live and member is not sole:
-                    member.deliver(delivery)
+            if len(update) > LIVE_BYTES_MAX:
+                self._send_paced(before, sole)
+            else:
+                self._send_all(update, sole)
+
+    def _send_paced(self, seq: int, but: Member | None) -> None:
+        # In an outbox it would close every member whose link takes a while for it.
+        for member in tuple(self.members):
+            if member.is_live and member is not but:
+                self._keeper.follow(member, seq)
+
+    def _send_all(self, update: bytes, but: Member | None) -> None:
+        delivery = Delivery(update)
+        # A copy: whoever an outlet tells may leave before the next one is served.
+        for member in tuple(self.members):
+            if member.is_live and member is not but:
+                member.deliver(delivery)
 
     # Coming and going
+
+    def enter(self, member: Member) -> None:
+        self.members[member] = None
 
     def leave(self, member: Member) -> None:
         self.members.pop(member, None)
@@ -309,7 +350,8 @@ class Room:
             for queued in self.queue.drop_waiting():
                 queued.sender.settled(len(queued.update))
             self._early.clear()
-            self.cache.clear(self.head)
+            self._in_flight = None
+            self._keeper.discarded(self)
             close_all(self.members, error)
 
     @property
@@ -322,26 +364,9 @@ class Room:
         return bool(self._early)
 
 
-# A full document of which more than one part in this many is not compacted yet will shrink: a passing trouble.
-COMPACTION_HELPS_SHARE = 10
-
-# What is in the log was within the limits of its day; it must be walked whatever today's are.
-STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, entries_max=2**31, nesting_max=100, types_nesting_max=2**31)
-
-
 def _joined(updates: Sequence[bytes]) -> Sequence[bytes]:
-    if len(updates) == 1:
-        return updates
     try:
         return [merge(updates)]
     except InvalidUpdate:
         # Committed is committed: what pycrdt will not join is delivered one by one.
         return updates
-
-
-def _judge_reserved(client: int, clock: int, end: int, marker: int | None) -> None:
-    """Under reserved ids there is this epoch's marker, one unit at clock 0, and nothing else."""
-    if client != marker:
-        raise EpochChanged("this document was recreated or repaired: reload it before editing on")
-    if (clock, end) != (0, 1):
-        raise InvalidUpdate("client ids from 2^53 - 2^24 on are reserved")

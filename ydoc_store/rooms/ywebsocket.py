@@ -7,14 +7,18 @@ this connection alone; an unknown message type is ignored and counted, so that a
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ydoc_store.errors import TextFrame, YdocError
+import structlog
+
+from ydoc_store.errors import ServerFailed, YdocError
+from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.member import Member, Outlet
 from ydoc_store.yjs.awareness import decode_awareness, encode_awareness_entries
 from ydoc_store.yjs.messages import (
     Awareness,
+    Message,
     QueryAwareness,
     SyncStep1,
     SyncStep2,
@@ -33,8 +37,13 @@ if TYPE_CHECKING:
     from ydoc_store.rooms.room import Room
     from ydoc_store.yjs.awareness import AwarenessEntry
 
-# Our own ids are few; a state vector with more clients than this is no document's.
-VECTOR_CLIENTS_MAX = 1_000_000
+log = structlog.get_logger(__name__)
+
+# So many clients more than the document itself has is no reader's state vector; decoding these takes some 50 ms.
+VECTOR_CLIENTS_MAX = 50_000
+# Step1 and QueryAwareness: a client asks once a connection, and again when its application forces a sync.
+QUESTIONS_BURST = 20
+QUESTIONS_PER_S = 2.0
 
 
 class YWebsocketDialect:
@@ -54,15 +63,25 @@ class YWebsocketDialect:
 Y_WEBSOCKET = YWebsocketDialect()
 
 
+class SocketOutlet(Outlet, Protocol):
+    """An outlet that can also hold back what comes in."""
+
+    def rest_reading(self, seconds: float) -> None:
+        """Hand over nothing for a while, whatever was read already included: held, in order, never dropped."""
+
+
 class YWebsocketSession:
     """One connection, one document, from its open room to its end."""
 
-    def __init__(self, rooms: Rooms, room: Room, outlet: Outlet, actor: str | None = None):
+    def __init__(self, rooms: Rooms, room: Room, outlet: SocketOutlet, actor: str | None = None):
         self._rooms = rooms
         self._settings = rooms.settings
+        self._outlet = outlet
+        self._questions_left = float(QUESTIONS_BURST)
+        self._asked_at_s = time.monotonic()
         counts = rooms.metrics.dialect(Y_WEBSOCKET.name)
         self.member = Member(room, outlet, Y_WEBSOCKET, counts, actor)
-        room.members[self.member] = None
+        rooms.enter(self.member)
         counts.connections += 1
 
     def receive(self, frame: bytes) -> None:
@@ -72,39 +91,55 @@ class YWebsocketSession:
             return
         try:
             message = decode_message(frame)
-            if type(message) is Update or type(message) is SyncStep2:
-                member.room.submit(member, message.update)
-            elif type(message) is SyncStep1:
-                self._step1(message.state_vector)
-            elif type(message) is Awareness:
-                self._awareness(message.payload)
-            elif type(message) is QueryAwareness:
-                self._send_presence()
-            elif type(message) is Unknown:
-                self._rooms.metrics.ignored("unknown type")
+            kind = type(message)
+            if kind is Update or kind is SyncStep2:
+                member.room.submit(member, message.update)  # type: ignore[union-attr] # told by `kind`, once
+            else:
+                self._receive_other(message)
         except YdocError as error:
             member.counts.refused += 1
             member.room.fence(member, error)
+        except Exception:
+            log.exception("a frame could not be handled")
+            member.room.fence(member, ServerFailed("this server failed: come back"))
 
-    def receive_text(self) -> None:
-        """A text frame: this protocol has none."""
-        self.member.close(TextFrame("this protocol speaks binary frames only"))
+    def _receive_other(self, message: Message) -> None:
+        if isinstance(message, SyncStep1):
+            self._count_question()
+            self._step1(message.state_vector)
+        elif isinstance(message, Awareness):
+            self._awareness(message.payload)
+        elif isinstance(message, QueryAwareness):
+            self._count_question()
+            self._send_presence(self.member.room.presence.current())
+        elif isinstance(message, Unknown):
+            self._rooms.metrics.ignored("unknown type")
+
+    def _count_question(self) -> None:
+        """A few bytes may ask for the whole document: beyond a burst, the next frames wait."""
+        now_s = time.monotonic()
+        left = self._questions_left + (now_s - self._asked_at_s) * QUESTIONS_PER_S
+        self._questions_left = min(QUESTIONS_BURST, left) - 1
+        self._asked_at_s = now_s
+        if self._questions_left < 0:
+            self._outlet.rest_reading(-self._questions_left / QUESTIONS_PER_S)
 
     def _step1(self, state_vector: bytes) -> None:
-        vector = decode_state_vector(state_vector, clients_max=VECTOR_CLIENTS_MAX)
         member, room = self.member, self.member.room
+        clients_max = VECTOR_CLIENTS_MAX + len(room.knowledge.structs)
+        vector = decode_state_vector(state_vector, clients_max=clients_max)
         # No document bytes leave before this: whoever carries another history's marker is told, and gets nothing.
-        room.judge_state_vector(vector)
+        judge_vector(vector, room.marker)
         member.send(encode_sync_step1(room.state_vector()))
         if not member.presence_sent:
             member.presence_sent = True
-            self._send_presence()
+            current = room.presence.current()
+            if current:
+                self._send_presence(current)
         self._rooms.sync(member, Reader(vector, state_vector))
 
-    def _send_presence(self) -> None:
-        current = self.member.room.presence.current()
-        if current:
-            self.member.send(encode_awareness(encode_awareness_entries(current)))
+    def _send_presence(self, entries: list[AwarenessEntry]) -> None:
+        self.member.send(encode_awareness(encode_awareness_entries(entries)))
 
     def _awareness(self, payload: bytes) -> None:
         settings = self._settings
@@ -117,7 +152,7 @@ class YWebsocketSession:
         room = self.member.room
         heard = room.presence.hear(self.member, entries, time.monotonic())
         if heard.corrections:
-            self.member.send(encode_awareness(encode_awareness_entries(heard.corrections)))
+            self._send_presence(heard.corrections)
         if heard.fresh:
             self._rooms.attendance.changed(room, heard.fresh, self.member)
 
@@ -125,7 +160,7 @@ class YWebsocketSession:
         """The socket is gone: so is its presence, and its place in the room."""
         member = self.member
         member.counts.connections -= 1
-        gone: list[AwarenessEntry] = member.room.presence.leave(member, time.monotonic())
-        self._rooms.left(member)
+        gone = member.room.presence.leave(member, time.monotonic())
         if gone:
             self._rooms.attendance.changed(member.room, gone, member)
+        self._rooms.left(member)

@@ -1,0 +1,156 @@
+"""Keeps open rooms level with the log, whatever became of the hints.
+
+A gap is read from the log after a moment in which the hint that was overtaken may still come; and once an interval
+one query asks where all open documents stand, so that a lost, doubled, late or reordered hint costs latency and
+nothing else (I5). A document that was deleted or replaced, or a database that went back, closes its room. How
+rooms come and go is the registry's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ydoc_store.errors import (
+    CorruptDocument,
+    DocumentDeleted,
+    EpochChanged,
+    InvalidUpdate,
+    RoomDiscarded,
+    ServerFault,
+    TooLarge,
+    YdocError,
+)
+from ydoc_store.rooms.admission import STORED_LIMITS
+from ydoc_store.rooms.first_sync import trimmed
+from ydoc_store.rooms.heavy import knowledge_of
+from ydoc_store.storage.append_batch import Created
+from ydoc_store.storage.heads import Head, find_created, read_heads
+from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
+from ydoc_store.yjs.lib0 import frames
+
+if TYPE_CHECKING:
+    from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.rooms.room import Room
+
+log = structlog.get_logger(__name__)
+
+# Updates walked before other documents have their turn: some 10 ms.
+UPDATES_A_TURN = 1_000
+
+
+class Watch:
+    """Reads what rooms lack, and polls where their documents stand."""
+
+    def __init__(self, rooms: Rooms):
+        self._rooms = rooms
+        self._catching_up: set[Room] = set()
+        self.last_poll_s = time.monotonic()
+
+    # What one room lacks
+
+    def catch_up(self, room: Room) -> None:
+        """Read what the room lacks, soon; asking again while that is under way is fine."""
+        if room not in self._catching_up and room.closed_by is None:
+            self._catching_up.add(room)
+            self._rooms.spawn(self._catch_up_soon(room))
+
+    async def _catch_up_soon(self, room: Room) -> None:
+        try:
+            while room.closed_by is None:
+                await asyncio.sleep(self._rooms.settings.hint_grace_ms / 1000)
+                room.arrived_early()
+                await self._read_missing(room)
+                # What came too early while the log was read was told to nobody: this task was under way.
+                if not room.has_gap:
+                    break
+        except (DocumentDeleted, EpochChanged, CorruptDocument) as error:
+            room.discard(error)
+        except (InvalidUpdate, TooLarge) as error:
+            room.discard(CorruptDocument(f"the log cannot be read: {error}"))
+        except YdocError as error:
+            log.warning("a room could not catch up", reason=str(error))
+            room.discard(RoomDiscarded("the log could not be read: sync again"))
+        finally:
+            self._catching_up.discard(room)
+
+    async def _read_missing(self, room: Room) -> None:
+        database = self._rooms.database
+        if room.document_id is None:
+            loaded = await load(database, room.tenant, room.name)
+            if isinstance(loaded, Absent):
+                return
+            stored = loaded
+        else:
+            stored = await read_after(database, room.document_id, room.head)
+        # A room that was discarded meanwhile takes nothing more.
+        if room.closed_by is None:
+            room.adopt(Created(stored.id, stored.epoch, stored.marker))
+            room.set_size(stored.size_bytes, stored.tail_bytes, stored.accepted_bytes)
+            await self._take_snapshot(room, stored.snapshot)
+            await _take_rows(room, stored.tail)
+
+    async def _take_snapshot(self, room: Room, snapshot: SnapshotRow | None) -> None:
+        if snapshot is not None and snapshot.bytes is not None and snapshot.through_seq > room.head:
+            size = len(snapshot.bytes)
+            knowledge = await self._rooms.heavy.run(size, knowledge_of, snapshot.bytes, STORED_LIMITS)
+            room.arrived_merged(snapshot.through_seq, snapshot.bytes, knowledge)
+
+    # Where all documents stand
+
+    async def run(self) -> None:
+        """Ask every interval, for ever; survives a database that is away, and whatever else goes wrong."""
+        while True:
+            await asyncio.sleep(self._rooms.settings.poll_interval_s)
+            try:
+                self._rooms.tick(time.monotonic())
+                await self.poll()
+                self.last_poll_s = time.monotonic()
+            except ServerFault as error:
+                log.warning("poll failed", reason=str(error))
+            except Exception:
+                log.exception("poll failed")
+
+    async def poll(self) -> None:
+        """One look at all open documents: what is behind catches up, what is deleted or replaced closes."""
+        asked = {document_id: (room, room.head) for document_id, room in self._rooms.by_document_id.items()}
+        heads = await read_heads(self._rooms.database, list(asked)) if asked else {}
+        for document_id, (room, head_then) in asked.items():
+            if room.closed_by is None:
+                self._judge(room, head_then, heads.get(document_id))
+        absent = [room for room in self._rooms.rooms.values() if room.document_id is None and room.members]
+        if absent:
+            names = [(room.tenant, room.name) for room in absent]
+            for index in await find_created(self._rooms.database, names):
+                self.catch_up(absent[index])
+
+    def _judge(self, room: Room, head_then: int, head: Head | None) -> None:
+        if head is None or head.seq < head_then:
+            # A restored backup, or a failover to a standby that lagged.
+            room.discard(RoomDiscarded("the database went back: sync again"))
+        elif head.replaced:
+            room.discard(EpochChanged("this document was recreated or repaired: reload it"))
+        elif head.deleted:
+            room.discard(DocumentDeleted("this document was deleted"))
+        else:
+            room.set_size(head.size_bytes, head.tail_bytes, head.accepted_bytes)
+            # While a commit of ours is under way its answer says where the log stands, and finds any gap.
+            if head.seq > room.head and not room.queue.in_flight:
+                self.catch_up(room)
+
+
+async def _take_rows(room: Room, tail: list[LogRow]) -> None:
+    walked = 0
+    for row in tail:
+        skip = room.head - (row.seq - row.count)
+        if skip < row.count:
+            updates = list(frames(trimmed(row.frames, skip)))
+            room.arrived_from_elsewhere(row.seq - len(updates) + 1, row.seq, updates)
+            walked += len(updates)
+            if walked >= UPDATES_A_TURN:
+                walked = 0
+                await asyncio.sleep(0)
+    room.arrived_early()
