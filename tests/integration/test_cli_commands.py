@@ -38,6 +38,7 @@ class Ran:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        assert self.code in (0, 1), self.err
         return [json.loads(line) for line in self.out.splitlines()]
 
 
