@@ -75,7 +75,8 @@ class Compactor:
     def __init__(self, database: Database, settings: Settings, on_event: Callable[[Event], None] | None = None) -> None:
         self._on_event = on_event
         self._interval_s = settings.sweep_interval_s
-        self._jitter_s = settings.sweep_jitter_s
+        # A jitter near the interval itself would put the next moment into the past.
+        self._jitter_s = min(settings.sweep_jitter_s, settings.sweep_interval_s / 2)
         self._worker = worker_of(settings)
         bounds = SweepBounds(settings.sweep_documents_max, SWEEP_SECONDS_MAX)
         self._sweeper = Sweeper(database, self._worker, terms_of(settings), bounds, self._tell_outcome)

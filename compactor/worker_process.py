@@ -76,8 +76,10 @@ def limit_memory(bytes_max: int) -> None:
 
 def main(memory_bytes_max: int, niceness: int) -> None:
     """Serve jobs until stdin ends."""
-    # A Ctrl-C reaches the whole foreground group: the parent decides when its child ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A Ctrl-C reaches the whole foreground group, a service's end all of its processes: a child that obeyed would
+    # count as its document's failure while the parent still drains. It ends with its stdin, or by SIGKILL.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(niceness)
     limit_memory(memory_bytes_max)
@@ -85,10 +87,14 @@ def main(memory_bytes_max: int, niceness: int) -> None:
     while (message := _read(jobs)) is not None:
         head, blobs = answer(*message)
         del message
-        results.write(encode_head(head, blobs))
-        for blob in blobs:
-            results.write(blob)
-        results.flush()
+        try:
+            results.write(encode_head(head, blobs))
+            for blob in blobs:
+                results.write(blob)
+            results.flush()
+        except BrokenPipeError:
+            # The parent is gone. Leaving in order would try to flush once more, and complain on stderr.
+            os._exit(0)
 
 
 def _read(stream: BinaryIO) -> Message | None:

@@ -221,7 +221,7 @@ class Settings(BaseSettings):
     history_days: Days = 7
     """A mistake noticed after a week's holiday can still be replayed; 0 keeps no history."""
     history_bases_min: Count = 1
-    """Segments can be replayed only on a kept snapshot, so at least one older than the window stays."""
+    """Snapshots that stay whatever the clock says, the current one too; from 2 on quiet documents keep history."""
 
     # Tests
     failpoints: str = ""
