@@ -1,19 +1,27 @@
 """A document's content for people: does it decode, is anything pending, what does it say.
 
-Builds a native document, so it is for commands and checks, never for the hot path; bytes were walked before.
+Builds a native document, so it is for commands and checks, never for the hot path; bytes were walked before. An
+update names its root types but does not tell their kinds, which the code of the editors alone knows: they are
+inferred here from what stands in them, for reading only.
 """
 
 from __future__ import annotations
 
+import base64
+import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from pycrdt import Array, Doc, Map, Text, XmlFragment
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
-from ydoc_store.errors import InvalidUpdate
-from ydoc_store.yjs.ranges import decode_state_vector
-from ydoc_store.yjs.walked import UNLIMITED
-from ydoc_store.yjs.walker import walk
+from ydoc_store.yjs.lineage import Lineage
+from ydoc_store.yjs.merge import fenced
+from ydoc_store.yjs.replay import Replay
+from ydoc_store.yjs.structs import StructUpdate, read_update
+from ydoc_store.yjs.walker import ANY, BINARY, DOCUMENT, EMBED, FORMAT, GC, SKIP, STRING, TYPE
+
+_XML_TYPES = (3, 4, 5, 6)  # element, fragment, hook and text
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,36 +32,76 @@ class Content:
     roots: tuple[str, ...]
 
 
-def _decoded(update: bytes) -> Doc[Any]:
-    document: Doc[Any] = Doc()
-    try:
-        document.apply_update(update)
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as fault:
-        raise InvalidUpdate(f"not an update that pycrdt can read: {fault}") from fault
-    return document
-
-
 def decode_check(update: bytes) -> Content:
-    """Decode the update as a document. Raises InvalidUpdate where that fails."""
-    document = _decoded(update)
-    applied = decode_state_vector(document.get_state(), clients_max=2**31)
-    walked = walk(update, UNLIMITED)
-    pending = any(applied.get(client, 0) < end for client, _, end in (*walked.structs, *walked.deletes))
-    return Content(pending, tuple(document.keys()))
+    """Decodes the update as a document. Raises InvalidUpdate where that fails. `roots` are in alphabetical order."""
+    decoded = read_update(update)
+    _document(update)
+    replay = Replay(decoded)
+    held = [(client, block[-1].end) for client, block in decoded.structs.items()]
+    deleted = [(client, ranges[-1][1]) for client, ranges in decoded.deletes.items() if ranges]
+    has_pending = any(end > replay.applied(client) for client, end in (*held, *deleted))
+    return Content(has_pending, tuple(sorted(_root_kinds(decoded))))
 
 
 def to_json(update: bytes) -> dict[str, Any]:
-    """The root types by name. An update does not tell their kinds: the first kind that shows content is taken."""
-    document = _decoded(update)
-    return {name: _value(document, name) for name in document.keys()}
+    """The content of each root type by its name, as values that JSON can hold.
+
+    Text is a string without its formats, an array a list, a map an object, XML a string; a root of which nothing
+    tells the kind, everything in it being deleted, is None. Binary values are `{"base64": …}`, subdocuments
+    `{"subdocument": guid}`, numbers that JSON lacks None. What waits for a missing predecessor is not shown.
+    Raises InvalidUpdate.
+    """
+    kinds = _root_kinds(read_update(update))
+    document = _document(update)
+    return {
+        name: None if kind is None else _plain(document.get(name, type=kind)) for name, kind in sorted(kinds.items())
+    }
 
 
-def _value(document: Doc[Any], name: str) -> Any:
-    for kind in (Text, Array, Map, XmlFragment):
-        root = document.get(name, type=kind)
-        value = str(root) if kind in (Text, XmlFragment) else root.to_py()
-        if value:
-            return value
-    return ""
+def _document(update: bytes) -> Doc[Any]:
+    document: Doc[Any] = Doc()
+    fenced(document.apply_update, update)
+    return document
+
+
+def _root_kinds(update: StructUpdate) -> dict[str, type[Any] | None]:
+    """The root types and what each seems to be, by all that ever stood in it and was not emptied yet."""
+    lineage = Lineage(update.structs)
+    evidence: dict[str, set[type[Any]]] = defaultdict(set)
+    for block in update.structs.values():
+        for struct in block:
+            place = lineage.place(struct) if struct.kind not in (GC, SKIP) else None
+            if place is None or not isinstance(place.parent, str):
+                continue
+            kinds = evidence[place.parent]
+            if place.key is not None:
+                kinds.add(Map)
+            elif struct.kind in (STRING, FORMAT, EMBED):
+                kinds.add(Text)
+            elif struct.kind in (ANY, BINARY, DOCUMENT):
+                kinds.add(Array)
+            elif struct.kind == TYPE:
+                kinds.add(XmlFragment if struct.payload[0] in _XML_TYPES else Array)
+    # Texts and elements may have attributes beside their sequence, texts embed types, arrays hold XML.
+    by_weight = (Text, Array, XmlFragment, Map)
+    return {name: next((kind for kind in by_weight if kind in kinds), None) for name, kinds in evidence.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it. Recursive: the walker bounds how deep types and values nest."""
+    if isinstance(value, Text | XmlText | XmlElement | XmlFragment):
+        return str(value)
+    if isinstance(value, Map | dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Array | list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bytes | bytearray):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, Doc):
+        return {"subdocument": value.guid}
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        # Whole numbers come back from native code as floats.
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else value
+    return value

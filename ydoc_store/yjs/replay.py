@@ -50,8 +50,9 @@ class Replay:
         return self._order
 
     def applied(self, client: int) -> int:
-        """The clock up to which `client` could be applied."""
-        return self._clients[client].clock
+        """The clock up to which `client` could be applied; 0 for one that the update does not hold."""
+        known = self._clients.get(client)
+        return 0 if known is None else known.clock
 
     def home(self, unit: Id) -> Home | None:
         """Where the applied `unit` lives; None for one that is not applied, is GC or follows something that is."""
