@@ -35,7 +35,7 @@ class Terms:
 
     policy: CompactionPolicy = field(default_factory=CompactionPolicy)
     run_rows_max: int = 100_000
-    run_bytes_max: int = 64 * 2**20
+    run_bytes_max: int = 16 * 2**20
     history_days: int = 7
     failures_max: int = 3
     timeout_s: float = 120.0

@@ -210,8 +210,8 @@ class Settings(BaseSettings):
     """A sweep ends, so that the next sees what became more urgent meanwhile."""
     compact_run_rows_max: Count = 100_000
     """Merging 100,000 rows takes about a second; a longer tail is merged in several transactions."""
-    compact_run_bytes_max: Bytes = 64 * MIB
-    """What the worker reads at once: merging takes several times its input in memory."""
+    compact_run_bytes_max: Bytes = 16 * MIB
+    """Typed text takes 60 times its bytes in the worker's memory while it is folded and checked: about 1 GiB."""
     compact_worker_memory_bytes_max: Bytes = 2 * GIB
     """Eight times the largest document; a merge that runs away ends its worker, not the host."""
     compact_timeout_s: Seconds = 120

@@ -96,6 +96,26 @@ def test_a_fold_that_is_not_idempotent_is_in_doubt(monkeypatch: pytest.MonkeyPat
     assert fold_document(None, updates, keep_deleted=False).doubt == "a second fold changes the first"
 
 
+def test_a_document_of_too_many_structs_to_fold_is_merged_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_module, "FOLD_STRUCTS_MAX", 1)
+    writer = Writer()
+    updates = [writer.type("ac"), writer.type("b", 1), writer.type("d", 0)]
+    folded = fold_document(None, updates, keep_deleted=False)
+    assert (folded.way, folded.snapshot) == ("merge", merge(updates))
+    assert folded.doubt is not None
+    assert folded.doubt.endswith("structs are too many to fold, at most 1")
+
+
+def test_a_fold_that_runs_out_of_memory_keeps_the_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(update: bytes, *, keep_deleted: bool = False) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(fold_module, "fold", exhausted)
+    updates = Writer().type_each("abc")
+    folded = fold_document(None, updates, keep_deleted=False)
+    assert (folded.way, folded.doubt, folded.snapshot) == ("merge", "MemoryError: ", merge(updates))
+
+
 def test_a_merge_that_lacks_an_update_or_the_snapshot_is_refused() -> None:
     writer = Writer()
     updates = writer.type_each("abc")
