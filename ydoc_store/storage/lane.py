@@ -72,6 +72,8 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._is_committing = False
         self._without_standby = False
+        # Who did not fit into the last batch whole.
+        self._cut_short: list[DocumentQueue] = []
 
     def mark(self, queue: DocumentQueue) -> None:
         """This queue has something that waits now."""
@@ -149,8 +151,12 @@ class Lane:
                 await asyncio.sleep(RECONNECT_PAUSE_S)
 
     def take(self) -> list[DocumentBatch]:
-        """Everything that waits, within the limits; what is left keeps its place behind the others' next turn."""
+        """Everything that waits, within the limits; what was left of the last batch goes behind who came since."""
         limits = self.appender.limits
+        for queue in self._cut_short:
+            if queue in self.dirty:
+                self.dirty[queue] = self.dirty.pop(queue)
+        self._cut_short.clear()
         batches: list[DocumentBatch] = []
         bytes_left, updates_left = limits.bytes_max, limits.updates_max
         for queue in list(self.dirty):
@@ -165,6 +171,7 @@ class Lane:
                 queue.waiting = waiting[len(taken) :]
                 if queue.waiting:
                     self.dirty[queue] = None
+                    self._cut_short.append(queue)
             queue.waiting_bytes -= size
             queue.in_flight = taken
             bytes_left -= size
