@@ -53,8 +53,8 @@ class PostgresFanout:
         self._appender = appender
         self._node = node
         self._metrics = metrics
-        self._on_log = on_log
-        self._on_presence = on_presence
+        self.on_log = on_log
+        self.on_presence = on_presence
         self._reader = PresenceReader(node)
         self._numbers = itertools.count(1)
         self._outbox = PresenceOutbox()
@@ -93,10 +93,10 @@ class PostgresFanout:
             if channel == HINT_CHANNEL:
                 for hint in parse_log_hint(payload, self._node):
                     self._metrics.hint("inline" if hint.updates is not None else "bare")
-                    self._on_log(hint)
+                    self.on_log(hint)
             else:
                 for told in self._reader.read(payload)[1]:
-                    self._on_presence(node, told)
+                    self.on_presence(node, told)
         except Exception:
             log.exception("a hint could not be used")
 
