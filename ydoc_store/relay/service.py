@@ -68,6 +68,7 @@ class RelayService:
         await self.appender.start()
         self.fanout.start()
         self.relay.start()
+        self.rooms.heavy.warm()
         self._poll = asyncio.create_task(self.rooms.watch.run(), name="poll")
 
     def websocket_protocol(self) -> Any:

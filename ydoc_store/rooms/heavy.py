@@ -42,10 +42,7 @@ class Heavy:
         """
         if size_bytes <= INLINE_BYTES_MAX:
             return work(*args, **kwargs)
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupts)
-        pool = self._pool
+        pool = self._started()
         try:
             return await asyncio.wrap_future(pool.submit(work, *args, **kwargs))
         except BrokenExecutor as error:
@@ -53,6 +50,16 @@ class Heavy:
                 self._pool = None
                 pool.shutdown(wait=False)
             raise StorageBusy("the worker that prepares large documents died; it is replaced") from error
+
+    def warm(self) -> None:
+        """Start the worker now: a process takes a third of a second to start, and the first reader would wait."""
+        self._started().submit(_ignore_interrupts)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupts)
+        return self._pool
 
     def stop(self) -> None:
         if self._pool is not None:
