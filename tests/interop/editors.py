@@ -113,6 +113,10 @@ class Editors:
         assert "error" not in answer, answer["error"]
         return answer
 
+    async def show_the_same(self, *editors: Editor, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Returns as soon as these show and know the same: all that any of them has sent has reached the others."""
+        await self.ask("untilSame", names=[editor.name for editor in editors], timeout_s=timeout_s)
+
     async def kill(self) -> None:
         """kill -9: no editor says goodbye."""
         self._process.kill()

@@ -180,11 +180,13 @@ async def test_every_kind_of_content_travels(service: Service, editors: Editors)
     ann = await editors.open_synced(service.url, "kinds")
     ben = await editors.open_synced(service.url, "kinds")
     await ann.ask("everyKind")
-    content = (await ann.ask("content"))["content"]
-    assert content["map"]["entries"]["subdocument"] == {"meta": {"title": "ä"}, "subdocument": "the-guid"}
-    await ben.ask("untilContent", content=content)
+    await editors.show_the_same(ann, ben)
     late = await editors.open_synced(service.url, "kinds")
-    assert (await late.ask("content"))["content"] == content
+    await editors.show_the_same(ann, ben, late)
+    content = (await late.ask("content"))["content"]
+    assert content["map"]["entries"]["subdocument"] == {"meta": {"title": "ä"}, "subdocument": "the-guid"}
+    assert content["map"]["entries"]["bytes"] == {"binary": "AAEC/v8="}
+    assert content["map"]["entries"]["big"] == {"bigint": "9007199254740993"}
 
 
 @pytest.mark.parametrize("seed", range(100, 112))
@@ -192,10 +194,9 @@ async def test_random_histories_of_several_people_travel(service: Service, edito
     ann = await editors.open_synced(service.url, "histories")
     ben = await editors.open_synced(service.url, "histories")
     await ann.ask("applyHistory", seed=seed)
-    content = (await ann.ask("content"))["content"]
-    await ben.ask("untilContent", content=content)
+    await editors.show_the_same(ann, ben)
     late = await editors.open_synced(service.url, "histories")
-    assert (await late.ask("content"))["content"] == content
+    await editors.show_the_same(ann, ben, late)
 
 
 async def test_an_editor_that_finds_no_server_connects_when_one_is_there(editors: Editors, service: Service) -> None:

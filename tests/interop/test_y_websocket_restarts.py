@@ -19,6 +19,7 @@ async def test_what_another_person_saw_survives_kill_9(tmp_path: Path, data_dir:
             ann = await gone.open_synced(service.url, "letters/to Ann")
             ben = await gone.open_synced(service.url, "letters/to Ann")
             await ann.type("Dear Ann, 😀")
+            await ben.shows("Dear Ann, 😀")
             await ben.type("(draft) ", at=0)
             await ann.shows("(draft) Dear Ann, 😀")
             await service.kill()
@@ -62,7 +63,9 @@ async def test_open_editors_come_back_after_a_restart_in_order(service: Service,
     await ann.synced()
     await ann.type(", after")
     await ben.shows("before, after")
-    await ben.shows_others({"user": "Ann"})
+    # Stock clients take no presence with a clock that they know; a cursor that moves, or 15 s, brings a newer one.
+    await ann.ask("setPresence", presence={"user": "Ann", "cursor": 1})
+    await ben.shows_others({"user": "Ann", "cursor": 1})
 
 
 async def test_a_drain_while_people_type_loses_nothing_that_another_saw(
