@@ -69,7 +69,8 @@ class Listener:
                 log.exception("the listener failed")
             # Nobody can be told to be alone by a listener that hears nothing.
             self.listeners = 2
-            self.changed()
+            with contextlib.suppress(Exception):
+                self.changed()
             await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _listen(self) -> None:

@@ -69,6 +69,9 @@ def mapping_errors(doing: str) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
+    # What asyncpg says about leaving a transaction on a connection that is gone hides why it is gone.
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error.__context__, asyncpg.PostgresError):
+        error = error.__context__
     # A time-out carries no text of its own.
     return str(error) or type(error).__name__
 
