@@ -28,7 +28,13 @@ const clientId = random => random.pick([
   () => 2 ** 52 + random.below(2 ** 31) * 2 ** 20 + random.below(2 ** 20)
 ])()
 
-const value = (random, seed) => random.pick([
+// What native merges change; see `exotic` below.
+const exotic = (random, seed) => random.pick([
+  () => ({ big: 3n + BigInt(random.below(9)), zero: -0 }),
+  () => new Y.Doc({ guid: `sub-${seed}-${random.below(1e6)}`, meta: { title: random.pick(PIECES) }, autoLoad: true })
+])()
+
+const value = (random, seed) => random.exotic && random.chance(0.1) ? exotic(random, seed) : random.pick([
   () => random.below(1000) - 500,
   () => random.pick(PIECES),
   () => null,
@@ -139,8 +145,9 @@ const sync = (random, from, to, updates) => {
   if (random.chance(0.15)) updates.push(random.chance(0.5) ? update : Y.encodeStateAsUpdate(from.doc))
 }
 
-export const history = seed => {
-  const random = randomOf(seed)
+// `exotic` adds what native merges do not leave as it is: bigints and the meta of subdocuments.
+export const history = (seed, exotic) => {
+  const random = { ...randomOf(seed), exotic }
   const updates = []
   const used = new Set()
   const editors = Array.from({ length: 1 + random.below(4) }, () => editorOf(random, updates, used))

@@ -34,17 +34,34 @@ class Judge:
         require_npm_packages()
         self._node = subprocess.Popen(["node", "judge.mjs"], cwd=FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def history(self, seed: int) -> History:
-        """A random history of all shared types; the same seed gives the same one."""
-        answer = self.ask(op="history", seed=seed)
+    def history(self, seed: int, *, exotic: bool = True) -> History:
+        """A random history of all shared types; the same seed gives the same one.
+
+        `exotic` histories also hold what pycrdt's merge changes: bigints, a subdocument's meta.
+        """
+        answer = self.ask(op="history", seed=seed, exotic=exotic)
         return History([base64.b64decode(update) for update in answer["updates"]], answer["clients"])
 
-    def difference(self, left: Sequence[bytes], right: Sequence[bytes], *, collect_garbage: bool = True) -> str | None:
+    def difference(
+        self,
+        left: Sequence[bytes],
+        right: Sequence[bytes],
+        *,
+        collect_garbage: bool = True,
+        other_portions: bool = False,
+    ) -> str | None:
         """Where documents that apply `left` and `right`, in order, differ; None if nowhere.
 
-        Compared: what is visible, unit by unit with its id; the state vector; the delete set; what is pending.
+        Compared: what is visible, unit by unit with its id; the state vector; the delete set; what is pending, and
+        for what, unless both come in `other_portions`, on which that depends.
         """
-        answer = self.ask(op="compare", left=_texts(left), right=_texts(right), gc=collect_garbage)
+        answer = self.ask(
+            op="compare",
+            left=_texts(left),
+            right=_texts(right),
+            gc=collect_garbage,
+            otherPortions=other_portions,
+        )
         difference: str | None = answer["difference"]
         return difference
 

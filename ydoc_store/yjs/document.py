@@ -11,6 +11,7 @@ import base64
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
@@ -18,7 +19,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from ydoc_store.yjs.lineage import Lineage
 from ydoc_store.yjs.merge import fenced
 from ydoc_store.yjs.replay import Replay
-from ydoc_store.yjs.structs import StructUpdate, read_update
+from ydoc_store.yjs.structs import StructUpdate, covers, read_update
 from ydoc_store.yjs.walker import ANY, BINARY, DOCUMENT, EMBED, FORMAT, GC, SKIP, STRING, TYPE
 
 _XML_TYPES = (3, 4, 5, 6)  # element, fragment, hook and text
@@ -46,7 +47,8 @@ def decode_check(update: bytes) -> Content:
 def to_json(update: bytes) -> dict[str, Any]:
     """The content of each root type by its name, as values that JSON can hold.
 
-    Text is a string without its formats, an array a list, a map an object, XML a string; a root of which nothing
+    Text is a string without its formats, an array a list, a map an object, XML a string of
+    elements and text; a root of which nothing
     tells the kind, everything in it being deleted, is None. Binary values are `{"base64": …}`, subdocuments
     `{"subdocument": guid}`, numbers that JSON lacks None. What waits for a missing predecessor is not shown.
     Raises InvalidUpdate.
@@ -65,10 +67,14 @@ def _document(update: bytes) -> Doc[Any]:
 
 
 def _root_kinds(update: StructUpdate) -> dict[str, type[Any] | None]:
-    """The root types and what each seems to be, by all that ever stood in it and was not emptied yet."""
+    """The root types and what each seems to be, by what stands in it and is not deleted.
+
+    Deleted content tells nothing, so that a fold, which drops it, changes no answer; keys stay and tell a map.
+    """
     lineage = Lineage(update.structs)
     evidence: dict[str, set[type[Any]]] = defaultdict(set)
-    for block in update.structs.values():
+    for client, block in update.structs.items():
+        deleted = update.deletes.get(client, [])
         for struct in block:
             place = lineage.place(struct) if struct.kind not in (GC, SKIP) else None
             if place is None or not isinstance(place.parent, str):
@@ -76,6 +82,8 @@ def _root_kinds(update: StructUpdate) -> dict[str, type[Any] | None]:
             kinds = evidence[place.parent]
             if place.key is not None:
                 kinds.add(Map)
+            elif covers(deleted, struct.clock, struct.end):
+                continue
             elif struct.kind in (STRING, FORMAT, EMBED):
                 kinds.add(Text)
             elif struct.kind in (ANY, BINARY, DOCUMENT):
@@ -89,8 +97,10 @@ def _root_kinds(update: StructUpdate) -> dict[str, type[Any] | None]:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it. Recursive: the walker bounds how deep types and values nest."""
-    if isinstance(value, Text | XmlText | XmlElement | XmlFragment):
+    if isinstance(value, Text):
         return str(value)
+    if isinstance(value, XmlFragment | XmlElement | XmlText):
+        return _xml(value)
     if isinstance(value, Map | dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, Array | list | tuple):
@@ -105,3 +115,15 @@ def _plain(value: Any) -> Any:
         # Whole numbers come back from native code as floats.
         return int(value) if value.is_integer() and abs(value) <= 2**53 else value
     return value
+
+
+def _xml(node: XmlFragment | XmlElement | XmlText) -> str:
+    """A node as XML, escaped, attributes in alphabetical order: native code gives them in a random one."""
+    if isinstance(node, XmlText):
+        return escape("".join(part for part, _ in node.diff() if isinstance(part, str)), quote=False)
+    inside = "".join(_xml(child) for child in node.children)
+    if isinstance(node, XmlFragment):
+        return inside
+    named = dict(node.attributes.__iter__())  # pycrdt types its iterator as an iterable, which iter() refuses
+    attributes = "".join(f' {name}="{escape(str(named[name]))}"' for name in sorted(named))
+    return f"<{node.tag}{attributes}>{inside}</{node.tag}>"

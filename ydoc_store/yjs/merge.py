@@ -43,9 +43,9 @@ def merge(updates: Sequence[bytes]) -> bytes:
     """One update that equals all of `updates`, in any order, applied together.
 
     Structs and deletes whose predecessors are missing stay in it (a gap becomes a Skip). Content is decoded and
-    encoded anew: a bigint comes back as a number, a subdocument without its `meta`, an XmlHook is refused; what is
-    to be kept is merged by union.py. No update gives EMPTY_UPDATE; one is returned as the very same bytes, not even
-    decoded. Otherwise the merge is a tree over neighbours, so that the time stays linear in their number.
+    encoded anew: a bigint comes back as a number, a subdocument without its `meta`; what is to be kept is
+    merged by union.py. No update gives EMPTY_UPDATE; one is returned as the very same bytes, not even decoded.
+    Otherwise the merge is a tree over neighbours, so that the time stays linear in their number.
     Runs on the CPU and holds the interpreter throughout; raises InvalidUpdate.
     """
     if not updates:

@@ -232,17 +232,24 @@ class Units:
     def cuts(self, bytes_max: int) -> Iterator[int]:
         """Offsets at which to cut so that no part is longer than `bytes_max`, but for a single unit that is."""
         if self._offsets is None:
-            # A UTF-16 unit takes at most three bytes of UTF-8.
-            step = max(1, bytes_max if self._utf16 is None else bytes_max // 3)
-            length = len(self._payload if self._utf16 is None else self._utf16) // (1 + (self._utf16 is not None))
-            for offset in range(step, length, step):
-                yield offset + self.parts_a_pair(offset)
+            yield from self._text_cuts(bytes_max)
             return
         start = 0
         for at in range(1, len(self._offsets) - 1):
             if self._offsets[at + 1] - start > bytes_max:
                 start = self._offsets[at]
                 yield at
+
+    def _text_cuts(self, bytes_max: int) -> Iterator[int]:
+        if self._utf16 is None:
+            yield from range(max(1, bytes_max), len(self._payload), max(1, bytes_max))
+            return
+        # A unit takes at most three bytes of UTF-8; two units at least, so that a pair makes a part.
+        step, length = max(2, bytes_max // 3), len(self._utf16) // 2
+        for offset in range(step, length, step):
+            cut = offset + self.parts_a_pair(offset)
+            if cut < length:
+                yield cut
 
     def parts_a_pair(self, offset: int) -> bool:
         """Whether a cut at `offset` falls between the two halves of a surrogate pair."""

@@ -1,8 +1,8 @@
 """The exact merge: updates joined on their struct records, every byte of content as it came.
 
 pycrdt's merge decodes content and encodes it anew: a bigint comes back as a number, a subdocument without its
-`meta`, and an XmlHook stops it altogether. Where that would be kept, as in a compaction, or could differ from what
-others were sent, this one is used; merge.py's is some times faster where updates hold nothing but text.
+`meta`. Where that would be kept, as in a compaction, or could differ from what others were sent, this one is used;
+merge.py's is some times faster where updates hold nothing but text.
 """
 
 from __future__ import annotations

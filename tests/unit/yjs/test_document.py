@@ -21,7 +21,7 @@ def document() -> Doc[Any]:
     made["text"].format(0, 2, {"bold": True})
     made["array"] = Array([1, 2.5, None, True, "x", b"\x00\xff", Map({"in": Text("t")}), float("nan")])
     made["map"] = Map({"list": Array([1]), "sub": Doc(guid="g")})
-    made["xml"] = XmlFragment([XmlElement("p", {"id": "1"}, [XmlText("hi")])])
+    made["xml"] = XmlFragment([XmlElement("p", {"id": "1", "alt": '"&'}, [XmlText("a<b"), XmlElement("br")])])
     return made
 
 
@@ -31,7 +31,7 @@ def test_each_root_shows_what_stands_in_it() -> None:
         "array": [1, 2.5, None, True, "x", {"base64": "AP8="}, {"in": "t"}, None],
         "map": {"list": [1], "sub": {"subdocument": "g"}},
         "text": "hello 😀",
-        "xml": '<p id="1">hi</p>',
+        "xml": '<p alt="&quot;&amp;" id="1">a&lt;b<br></br></p>',
     }
     assert orjson.loads(orjson.dumps(shown)) == shown
 
