@@ -40,7 +40,7 @@ class CompactionPolicy:
     """From which size or age on a tail is wanted; any one of the three is enough."""
 
     tail_rows: int = 500
-    tail_bytes: int = 256 * 1024
+    tail_bytes: int = 64 * 1024
     tail_age_s: float = 3_600.0
     amplification_max: float = AMPLIFICATION_MAX
 

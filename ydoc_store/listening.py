@@ -22,7 +22,7 @@ _LISTENING = "0A"
 
 
 def bind(host: str, port: int, *, open_to_network: bool) -> list[socket.socket]:
-    """One bound socket for each address of `host`, all on the same port; close them yourself.
+    """One bound socket for each address of `host`, all on the same port, none listening yet; close them yourself.
 
     Raises SettingInvalid: an address that an open server may not use, a name that means nothing here, or a port
     that is taken (with its owner, where the system tells) or needs privileges.
@@ -51,9 +51,15 @@ def _bind_one(taken: socket.socket, address: str, port: int) -> None:
     if taken.family == socket.AF_INET6:
         taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
-        taken.bind((address, port))
-        # SO_REUSEADDR lets two sockets bind; only listening tells that the port is ours
-        taken.listen(4096)
+        # SO_REUSEADDR lets two sockets bind, and only listening tells that the port is ours. Listening now for good
+        # would take connections that nobody answers yet, so another socket tries it for a moment.
+        with socket.socket(taken.family, taken.type) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if taken.family == socket.AF_INET6:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken.bind((address, port))
+            trial.bind(taken.getsockname())
+            trial.listen(1)
     except OSError as error:
         raise SettingInvalid(_explain(error, address, port)) from None
 

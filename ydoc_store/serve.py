@@ -1,6 +1,7 @@
 """The service put together: port, Postgres, relay, compactor; and taken apart again in the opposite order.
 
-The port is taken first, so that a taken one costs nothing, and HTTP answers `unready` while the rest starts.
+The port is taken first, so that a taken one costs nothing. It is listened on when the service can serve, so that
+the first connection finds it ready; a start that takes longer than a moment answers `unready` meanwhile.
 SIGTERM and Ctrl-C drain: sockets are closed when what they sent is committed and what they were sent is out; the
 second one does not wait. Composition only: each part's own rules live with it.
 """
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
 
 log = logger(__name__)
+
+# A database that answers is ready sooner than this; one that is made first, or that recovers, is not.
+LISTEN_ANYWAY_S = 0.5
 
 
 class RunningCompactor(Protocol):
@@ -90,7 +94,7 @@ async def _run(
     relays: list[RelayService] = []
     async with contextlib.AsyncExitStack() as running:
         running.callback(phase.draining)
-        await running.enter_async_context(_web(settings, sockets, metrics, phase, probes, relays))
+        listen = await running.enter_async_context(_web(settings, sockets, metrics, phase, probes, relays))
         found = await running.enter_async_context(postgres.postgres(settings, share=False))
         database = await postgres.connect(found.url, settings)
         running.push_async_callback(database.close)
@@ -108,6 +112,7 @@ async def _run(
             running.push_async_callback(sweeping.stop)
             await sweeping.start()
         phase.serving()
+        await listen()
         place = authority(sockets)
         log.info("serving", version=__version__, address=place, data=found.where)
         announce(Started(place, found.where, found.how_to_delete))
@@ -126,7 +131,7 @@ async def _web(
     phase: Phase,
     probes: list[Probe],
     relays: list[RelayService],
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     async def ready() -> Report:
         return await judge(probes)
 
@@ -151,16 +156,29 @@ async def _web(
             backlog=4096,
         )
     )
-    task = asyncio.create_task(server.serve(sockets=sockets), name="http")
-    try:
+    can_serve = asyncio.Event()
+
+    async def run() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(can_serve.wait(), LISTEN_ANYWAY_S)
+        await server.serve(sockets=sockets)
+
+    task = asyncio.create_task(run(), name="http")
+
+    async def listen() -> None:
+        can_serve.set()
         listening = asyncio.create_task(server.is_started.wait())
         await asyncio.wait({task, listening}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             listening.cancel()
             task.result()
-        yield
+
+    try:
+        yield listen
     finally:
         server.should_exit = True
+        if not server.is_started.is_set():
+            task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 

@@ -198,8 +198,8 @@ class Settings(BaseSettings):
     # The compactor
     compact_tail_rows: Count = 500
     """The most rows that a cold reader reads beside the snapshot; merging 1,000 takes some 12 ms."""
-    compact_tail_bytes: Bytes = 256 * KIB
-    """Where a tail starts to cost a reader more than the snapshot of a usual document."""
+    compact_tail_bytes: Bytes = 64 * KIB
+    """Some 3,000 keystrokes, which a cold reader waits 10 ms for; the snapshot's size still bounds the writing."""
     compact_tail_age_s: Seconds = 3_600
     """An abandoned document is tidied within the hour, and an edited one not for every pause."""
     sweep_interval_s: Seconds = 10

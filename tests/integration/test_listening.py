@@ -31,7 +31,7 @@ def test_a_port_of_the_systems_choice_is_one_port_for_every_address() -> None:
 
 
 def test_a_taken_port_is_named_with_its_owner_and_the_flag(free_port: int) -> None:
-    with bound("127.0.0.1", free_port), pytest.raises(SettingInvalid) as caught:
+    with socket.create_server(("127.0.0.1", free_port)), pytest.raises(SettingInvalid) as caught:
         listening.bind("127.0.0.1", free_port, open_to_network=False)
     told = str(caught.value)
     assert f"port {free_port} is taken by " in told
@@ -65,10 +65,15 @@ def test_every_interface_is_shown_as_this_machine() -> None:
 
 
 def test_nothing_stays_bound_after_a_refusal(free_port: int) -> None:
-    with bound("127.0.0.1", free_port), pytest.raises(SettingInvalid):
+    with socket.create_server(("127.0.0.1", free_port)), pytest.raises(SettingInvalid):
         listening.bind("127.0.0.1", free_port, open_to_network=False)
     with bound("127.0.0.1", free_port):
         pass
+
+
+def test_a_bound_port_takes_no_connection_before_somebody_answers_it(free_port: int) -> None:
+    with bound("127.0.0.1", free_port), pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", free_port))
 
 
 def test_the_file_limit_is_raised_as_far_as_it_goes() -> None:
