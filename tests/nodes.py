@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from ydoc_store.metrics import Metrics
 from ydoc_store.relay.connection import connection_factory
 from ydoc_store.relay.service import RelayService
+from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.room import Room
 from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
@@ -174,7 +175,7 @@ class Editor:
     @property
     def marker(self) -> int | None:
         """The epoch's marker that this document carries."""
-        clients = {client for client, _, _ in walk(self.doc.get_update()).structs}
+        clients = {client for client, _, _ in walk(self.doc.get_update(), STORED_LIMITS).structs}
         return next((client for client in clients if client >= RESERVED_CLIENT_ID_MIN), None)
 
     async def _read(self) -> None:

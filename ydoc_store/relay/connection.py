@@ -156,10 +156,13 @@ class Connection(asyncio.Protocol):
             # The library's own answer is 1009, after which a y-websocket client sends the same bytes for ever.
             limit = self.relay.settings.update_bytes_max
             self.close(TooLarge(f"a message over {limit} bytes (YDOC_UPDATE_BYTES_MAX)"))
-            return
-        sent = self._protocol.close_sent
-        self._begin_closing(sent.code if sent is not None else 1002)
-        self._write_all(words)
+        else:
+            sent = self._protocol.close_sent
+            self._begin_closing(sent.code if sent is not None else 1002)
+            self._write_all(words)
+        # The parser is dead: an answer to our close frame would not be seen, but the end of the stream is.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def eof_received(self) -> None:
         # Nothing more will come, so no close frame either: what is on its way out still has its time.

@@ -80,6 +80,7 @@ class Member:
         "paused",
         "presence_sent",
         "room",
+        "sync_superseded",
         "sync_wanted",
         "syncing",
         "unsettled_bytes",
@@ -105,6 +106,8 @@ class Member:
         # A task is sending it what it lacks; the Step1 that came last meanwhile is answered after that.
         self.syncing = False
         self.sync_wanted: Reader | None = None
+        # How many others came before that one: their answers lie within its answer.
+        self.sync_superseded = 0
         self.unsettled_bytes = 0
 
     def deliver(self, delivery: Delivery) -> None:

@@ -34,6 +34,7 @@ from ydoc_store.rooms.room import Room
 from ydoc_store.rooms.watch import Watch
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.yjs.lib0 import Malformed
+from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ class Rooms:
     def sync(self, member: Member, reader: Reader) -> None:
         """Answer a Step1, at once where it is small; a Step1 during a long answer is answered after it."""
         if member.syncing:
+            member.sync_superseded += member.sync_wanted is not None
             member.sync_wanted = reader
         elif not self.first_sync.at_once(member, reader):
             member.syncing = True
@@ -237,9 +239,13 @@ class Rooms:
                 await self.first_sync.follow(member, follow_from)
             while not member.closed and (reader := member.sync_wanted) is not None:
                 member.sync_wanted = None
+                superseded, member.sync_superseded = member.sync_superseded, 0
                 # What is delivered meanwhile would wait in the outbox, behind pieces that may take minutes.
                 member.is_live = False
                 await self.first_sync.paced(member, reader)
+                for _ in range(superseded):
+                    # Every Step1 has its Step2: some clients count them.
+                    member.send(member.dialect.step2(EMPTY_UPDATE))
         except YdocError as error:
             member.close(error)
         except Exception:

@@ -40,7 +40,7 @@ async def test_the_marker_comes_before_the_first_update_of_a_new_document_to_its
     await ann.until(lambda: ann.received(messages.Update))
     marker = node.room("notes").marker
     assert marker is not None
-    assert [message.update for message in ben.received(messages.Update)][0] == marker_update(marker)
+    assert ben.received(messages.Update)[0].update == marker_update(marker)
     assert [message.update for message in ann.received(messages.Update)] == [marker_update(marker)]
     late = await Editor.open_synced(node.url("notes"))
     assert late.received(messages.Update, messages.SyncStep2)[0].update == marker_update(marker)
