@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ from tests.interop.yjs_judge import shared_judge
 from ydoc_store.yjs.checker import check_fold
 from ydoc_store.yjs.document import to_json
 from ydoc_store.yjs.fold import fold
+from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.merge import merge
 from ydoc_store.yjs.ranges import decode_state_vector
 from ydoc_store.yjs.union import merge_exactly
 
+TRACES = Path(__file__).parents[3] / "shared" / "traces"
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 JUDGED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -84,3 +88,20 @@ def vector_in_pycrdt(update: bytes) -> dict[int, int]:
     document: Doc[Any] = Doc()
     document.apply_update(update)
     return decode_state_vector(document.get_state(), clients_max=1000)
+
+
+@pytest.mark.skipif(not TRACES.is_dir(), reason="the real histories are not part of the repository")
+@pytest.mark.parametrize(
+    ("name", "share_max"),
+    [("automerge-paper", 0.91), ("friendsforever", 0.98), ("json-crdt-patch", 0.93), ("sveltecomponent", 0.79)],
+)
+def test_a_real_history_folds_to_less_than_yjs_itself_writes(name: str, share_max: float) -> None:
+    judge = shared_judge()
+    updates = list(frames(gzip.decompress((TRACES / f"{name}.yupdates.gz").read_bytes())))
+    merged = merge_exactly(updates)
+    folded = fold(merged)
+    check_fold(merged, folded)
+    assert fold(folded) == folded
+    assert to_json(folded) == {"text": (TRACES / f"{name}.txt").read_bytes().decode()}
+    assert judge.difference([merged], [folded]) is None
+    assert len(folded) <= share_max * len(judge.encode([merged]))
