@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -58,13 +60,26 @@ class Heavy:
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupts)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
         return self._pool
 
     def stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _begin() -> None:
+    _ignore_interrupts()
+    threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
+
+
+def _end_with_parent() -> None:
+    # A service that is killed ends nobody: its worker would wait for ever, and hold its memory and its output open.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _ignore_interrupts() -> None:
