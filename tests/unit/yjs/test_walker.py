@@ -116,7 +116,7 @@ def test_a_delete_under_a_reserved_id_is_seen() -> None:
     assert walk(b"\x00\x01\x05\x01\x00\x01").reserved_clients() == set()
 
 
-@pytest.mark.skipif(not TRACES.is_dir(), reason="the editing histories stand beside the repository, not in it")
+@pytest.mark.skipif(not TRACES.is_dir(), reason="absent: ../shared/traces, beside the repository")
 @pytest.mark.parametrize("name", ["friendsforever", "json-crdt-patch", "sveltecomponent", "automerge-paper"])
 def test_every_keystroke_of_a_real_history_is_walked(name: str) -> None:
     held: dict[int, int] = {}
