@@ -24,9 +24,12 @@ from ydoc_store.relay.service import RelayService
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.room import Room
 from ydoc_store.settings import Settings
+from ydoc_store.storage.loader import read_after
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs import messages
 from ydoc_store.yjs.awareness import AwarenessEntry, decode_awareness, encode_awareness_entries
+from ydoc_store.yjs.lib0 import frames
+from ydoc_store.yjs.merge import merge, state_vector_of
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
 
 WAIT_TIMEOUT_S = 20.0
@@ -278,3 +281,22 @@ async def count_stored(database: Database, name: str) -> int:
         assert seq - count == at, f"a hole before {seq}"
         at = seq
     return at
+
+
+async def replace_log_by_snapshot(node: Node, room: Room) -> None:
+    """As a compaction leaves it: a snapshot with the state vector of what can be applied, and no tail."""
+    stored = await read_after(node.database, room.document_id or 0, 0)
+    merged = merge([update for row in stored.tail for update in frames(row.frames)])
+    async with node.database.transaction() as connection:
+        await connection.execute("DELETE FROM ydoc.updates WHERE document_id = $1", stored.id)
+        await connection.execute(
+            "INSERT INTO ydoc.snapshots (document_id, through_seq, bytes, state_vector, delete_set, merged_rows,"
+            " merged_bytes, way) VALUES ($1, $2, $3, $4, $5, $6, $7, 'merge')",
+            stored.id,
+            stored.head,
+            merged,
+            state_vector_of(merged),
+            b"\0",
+            stored.accepted_rows,
+            stored.accepted_bytes,
+        )

@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc
 
-from tests.nodes import Editor, Node, connect_raw, count_stored, new_doc, running_node
+from tests.nodes import Editor, Node, connect_raw, count_stored, new_doc, replace_log_by_snapshot, running_node
 from ydoc_store.errors import CommitUnknown, RoomDiscarded, StorageBusy
-from ydoc_store.rooms.room import Room
 from ydoc_store.storage import lane
-from ydoc_store.storage.loader import read_after
 from ydoc_store.yjs import messages
-from ydoc_store.yjs.lib0 import encode_uint, frames
-from ydoc_store.yjs.merge import merge, state_vector_of
+from ydoc_store.yjs.lib0 import encode_uint
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, marker_update
 
 REFUSED = 'ydoc_updates_total{dialect="y-websocket",result="refused"}'
@@ -270,22 +267,3 @@ async def test_what_waits_in_a_snapshot_reaches_even_a_reader_that_has_all_the_r
     behind.apply_update(lost)
     assert returning.text == "abcd"
     await returning.leave()
-
-
-async def replace_log_by_snapshot(node: Node, room: Room) -> None:
-    """As a compaction leaves it: a snapshot with the state vector of what can be applied, and no tail."""
-    stored = await read_after(node.database, room.document_id or 0, 0)
-    merged = merge([update for row in stored.tail for update in frames(row.frames)])
-    async with node.database.transaction() as connection:
-        await connection.execute("DELETE FROM ydoc.updates WHERE document_id = $1", stored.id)
-        await connection.execute(
-            "INSERT INTO ydoc.snapshots (document_id, through_seq, bytes, state_vector, delete_set, merged_rows,"
-            " merged_bytes, way) VALUES ($1, $2, $3, $4, $5, $6, $7, 'merge')",
-            stored.id,
-            stored.head,
-            merged,
-            state_vector_of(merged),
-            b"\0",
-            stored.accepted_rows,
-            stored.accepted_bytes,
-        )
