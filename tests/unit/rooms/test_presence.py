@@ -1,0 +1,82 @@
+"""Whose state is whose, which entry is newer, and what is bounded."""
+
+from __future__ import annotations
+
+from ydoc_store.rooms.presence import GONE_REMEMBERED_S, Presence
+from ydoc_store.yjs.awareness import AwarenessEntry
+
+
+def entry(client_id: int, clock: int, state: str | None = "{}") -> AwarenessEntry:
+    return AwarenessEntry(client_id, clock, state)
+
+
+def test_a_newer_clock_wins_and_an_equal_one_only_with_null() -> None:
+    presence = Presence(10)
+    assert presence.hear("a", [entry(1, 5)], 0).fresh == [entry(1, 5)]
+    assert not presence.hear("a", [entry(1, 5, '{"x":1}')], 0).fresh
+    assert not presence.hear("a", [entry(1, 4, None)], 0).fresh
+    assert presence.hear("a", [entry(1, 5, None)], 0).fresh == [entry(1, 5, None)]
+    assert not len(presence)
+
+
+def test_another_members_null_at_an_equal_clock_is_no_news_but_another_nodes_is() -> None:
+    presence = Presence(10)
+    presence.hear("a", [entry(1, 5)], 0)
+    assert not presence.hear("b", [entry(1, 5, None)], 0).fresh
+    assert presence.hear(("node", "n"), [entry(1, 5, None)], 0, is_node=True).fresh
+
+
+def test_a_takeover_leaves_the_old_owner_nothing_to_say() -> None:
+    presence = Presence(10)
+    presence.hear("old", [entry(1, 1)], 0)
+    presence.hear("new", [entry(1, 2)], 0)
+    assert presence.leave("old", 0) == []
+    assert presence.leave("new", 0) == [entry(1, 3, None)]
+
+
+def test_a_late_echo_does_not_bring_anyone_back_and_is_corrected() -> None:
+    presence = Presence(10)
+    presence.hear("a", [entry(1, 1)], 0)
+    presence.leave("a", 0)
+    heard = presence.hear("b", [entry(1, 1)], 1)
+    assert not heard.fresh
+    assert heard.corrections == [entry(1, 2, None)]
+    assert presence.hear("a", [entry(1, 3)], 1).fresh == [entry(1, 3)]
+
+
+def test_a_null_of_somebody_never_seen_is_nothing() -> None:
+    presence = Presence(10)
+    assert not presence.hear("a", [entry(number, 1, None) for number in range(100)], 0).fresh
+    assert presence.is_empty
+
+
+def test_what_is_not_renewed_expires_and_is_forgotten_later() -> None:
+    presence = Presence(10)
+    presence.hear("a", [entry(1, 1), entry(2, 1)], 0)
+    presence.hear("a", [entry(2, 1)], 20)
+    assert presence.expire(31, 30) == [entry(1, 2, None)]
+    assert [found.client_id for found in presence.current()] == [2]
+    presence.leave("a", 31)
+    presence.expire(31 + GONE_REMEMBERED_S + 1, 30)
+    assert presence.is_empty
+
+
+def test_states_and_those_who_left_are_bounded() -> None:
+    presence = Presence(states_max=10, owned_max=4)
+    for owner in "abcd":
+        presence.hear(owner, [entry(ord(owner) * 100 + number, 1) for number in range(6)], 0)
+    assert len(presence) == 10
+    for number in range(1000):
+        presence.hear("x", [entry(number, 1)], 0)
+        presence.leave("x", 0)
+    for owner in "abcd":
+        presence.leave(owner, 0)
+    assert len(presence._gone) <= 10
+    assert not presence._owned
+
+
+def test_another_node_speaks_for_any_number() -> None:
+    presence = Presence(states_max=10, owned_max=2)
+    presence.hear(("node", "n"), [entry(number, 1) for number in range(8)], 0, is_node=True)
+    assert len(presence) == 8
+    assert len(presence.current_of([("node", "n")])) == 8
