@@ -109,12 +109,13 @@ COMMIT_CREATED = "COMMIT"
 ROLL_BACK_CREATED = "ROLLBACK"
 
 # In (tenant, name) order, so that two nodes that create the same documents wait for each other and never both.
+# No index is named for the conflict: with one named, the other unique index raises where the two nodes race.
 CREATE_DOCUMENTS = """
 INSERT INTO ydoc.documents (tenant, name, marker)
 SELECT n.tenant, n.name, n.marker
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
 ORDER BY n.tenant, n.name
-ON CONFLICT (tenant, name) WHERE replaced_at IS NULL DO NOTHING
+ON CONFLICT DO NOTHING
 """
 
 FIND_DOCUMENTS = """

@@ -406,7 +406,7 @@ async def test_a_stalled_postgres_is_told_of_in_time_and_nothing_waits_for_it(
 async def test_a_commit_whose_answer_is_lost_is_not_accepted_and_is_in_the_log_once(
     proxy: Proxy, connection: Connection, is_new: bool
 ) -> None:
-    async with appending(proxy.url) as appender:
+    async with appending(proxy.url, timeout_s=1) as appender:
         await known(appender, "warm")
         owner = Owner(appender, "a") if is_new else await known(appender, "a")
         heard_before = len(owner.accepted_updates)
@@ -418,9 +418,9 @@ async def test_a_commit_whose_answer_is_lost_is_not_accepted_and_is_in_the_log_o
             return bool(await connection.fetchval("SELECT count(*) FROM ydoc.updates WHERE frames = $1", b"\x04once"))
 
         await until(is_stored)
-        assert owner.queue.in_flight
-        proxy.heal()
+        # Nobody cuts the connection: it is given up on.
         await owner.heard_of(heard_before + 1)
+        proxy.heal()
         assert [type(error) for error in owner.errors] == [CommitUnknown]
         # Whoever comes back finds it; the appender itself never tries again.
         owner.put(b"next")
@@ -428,6 +428,23 @@ async def test_a_commit_whose_answer_is_lost_is_not_accepted_and_is_in_the_log_o
         expected = [b"once", b"next"] if is_new else [b"first", b"once", b"next"]
         assert await log_of(connection, owner.document_id) == expected
         nothing_is_left(appender, owner)
+
+
+async def test_a_connection_lost_between_the_parts_of_a_batch_is_no_second_outcome_for_those_before(
+    proxy: Proxy, connection: Connection
+) -> None:
+    async with appending(proxy.url) as appender:
+        owners = [await known(appender, f"d{number}") for number in range(8)]
+        owners[0].on_outcome = proxy.cut
+        for owner in owners:
+            # The last one makes the batch be tried again in parts.
+            owner.put(b"u", actor="nul\0" if owner is owners[-1] else None)
+        await asyncio.gather(*(owner.heard_of(2) for owner in owners))
+        assert [len(owner.accepted_updates) for owner in owners] == [2, 2, 2, 2, 1, 1, 1, 1]
+        assert [len(owner.errors) for owner in owners] == [0, 0, 0, 0, 1, 1, 1, 1]
+        nothing_is_left(appender, *owners)
+        for owner in owners[:4]:
+            assert await log_of(connection, owner.document_id) == [b"first", b"u"]
 
 
 async def test_a_cut_in_the_middle_of_a_load_leaves_what_was_accepted_and_nothing_twice(
