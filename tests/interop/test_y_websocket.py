@@ -49,6 +49,23 @@ async def test_a_document_is_there_for_whoever_comes_when_all_have_left(service:
     assert await late.text() == "kept"
 
 
+async def test_every_newcomer_sees_the_whole_of_a_document_that_was_never_compacted(
+    service: Service, editors: Editors
+) -> None:
+    ann = await editors.open_synced(service.url, "notes")
+    ben = await editors.open_synced(service.url, "notes")
+    text = ""
+    for word in ("one ", "two ", "three ", "four ", "five "):
+        text += word
+        await ann.type(word)
+        await ben.shows(text)
+    for _ in range(4):
+        assert await (await editors.open_synced(service.url, "notes")).text() == text
+        await ann.type("+")
+        text += "+"
+        await ben.shows(text)
+
+
 async def test_edits_made_offline_on_both_sides_are_merged(service: Service, editors: Editors) -> None:
     ann = await editors.open_synced(service.url, "notes")
     ben = await editors.open_synced(service.url, "notes")

@@ -94,8 +94,12 @@ class RoomCache:
         if self.base is None:
             return None
         self.budget.used(self)
-        runs = [update for _, update in self.recent]
-        return [self.base, *runs] if self.base else runs
+        return [*self.base_parts, *(update for _, update in self.recent)]
+
+    @property
+    def base_parts(self) -> list[bytes]:
+        """What of `parts` is the base: nothing where no update came before the runs. Only what follows is joined."""
+        return [self.base] if self.base else []
 
     def join(self, seq: int, joined: bytes) -> None:
         """Keep `joined` in place of the runs up to `seq`, which it equals."""

@@ -100,9 +100,10 @@ class FirstSync:
             return None
         room.cache.drop_loaded()
         if len(parts) > 2:
-            joined = merge(parts[1:])
+            base = room.cache.base_parts
+            joined = merge(parts[len(base) :])
             room.cache.join(room.head, joined)
-            parts = [parts[0], joined]
+            parts = [*base, joined]
         return cut_pieces(parts, None if reader.knows_nothing_of(room) else reader.state_vector, self._piece_bytes_max)
 
     async def paced(self, member: Member, reader: Reader) -> None:
@@ -183,9 +184,10 @@ class FirstSync:
         if parts is not None:
             seq = room.head
             if len(parts) > 2:
-                joined = await self._heavy.run(sum(map(len, parts)), merge, parts[1:])
+                base = room.cache.base_parts
+                joined = await self._heavy.run(sum(map(len, parts)), merge, parts[len(base) :])
                 room.cache.join(seq, joined)
-                parts = [parts[0], joined]
+                parts = [*base, joined]
             return seq, parts
         loaded = room.cache.drop_loaded()
         if loaded is not None:
