@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from ydoc_store.yjs.checker import check_fold
 from ydoc_store.yjs.fold import fold
-from ydoc_store.yjs.merge import merge
+from ydoc_store.yjs.join import join
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walked import UNLIMITED
 from ydoc_store.yjs.walker import walk
@@ -48,10 +48,10 @@ class Folded:
 def fold_document(snapshot: bytes | None, tail: Sequence[bytes], keep_deleted: bool) -> Folded:
     """One update that equals the snapshot and all updates of the tail, whatever else ever arrives.
 
-    Runs on the CPU for about 12 µs an update. Raises InvalidUpdate for bytes that cannot be read, MergeLost where
+    Runs on the CPU for about 16 µs an update. Raises InvalidUpdate for bytes that cannot be read, MergeLost where
     the merge is not whole, MemoryError where not even the merge fits.
     """
-    merged = merge([*(() if snapshot is None else (snapshot,)), *tail])
+    merged = join([*(() if snapshot is None else (snapshot,)), *tail])
     walked = walk(merged, UNLIMITED)
     known = Knowledge()
     known.add(walked)

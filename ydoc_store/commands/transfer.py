@@ -23,8 +23,8 @@ from ydoc_store.settings import Settings
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.document import to_json
+from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frame, frames
-from ydoc_store.yjs.merge import merge
 
 ExportFormat = Literal["update", "log", "json"]
 
@@ -80,7 +80,7 @@ def whole_update(stored: StoredDocument) -> bytes:
     """Snapshot and tail as one update, without the epoch's marker."""
     parts = [update for row in stored.tail for update in frames(row.frames)]
     snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
-    return merge(parts if snapshot is None else [snapshot, *parts])
+    return join(parts if snapshot is None else [snapshot, *parts])
 
 
 @click.command("import")

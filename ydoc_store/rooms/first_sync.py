@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy, behind_gaps, cut_pieces, digest_tail
 from ydoc_store.storage.loader import read_after
+from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frames
-from ydoc_store.yjs.merge import EMPTY_UPDATE, merge
+from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.split import split
 from ydoc_store.yjs.walker import marker_update
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 PREPARED_AT_ONCE_MAX = 4
 # Runs that are joined in the event loop for a reader: 1 to 2 µs each.
 INLINE_RUNS_MAX = 2_000
+# A difference is made struct by struct: of typing, which is the worst case, this much takes some 10 ms.
+DIFF_INLINE_BYTES_MAX = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,6 @@ class Reader:
     """What a reader said that it has."""
 
     vector: dict[int, int]
-    state_vector: bytes
 
     def knows_nothing_of(self, room: Room) -> bool:
         """Whether none of what it has is the document's: new, or new with a few edits of its own."""
@@ -95,16 +97,17 @@ class FirstSync:
         parts = room.cache.parts()
         if parts is None and room.cache.loaded is not None and room.cache.loaded[0] == room.head:
             parts = room.cache.loaded[1]
-        size_max = min(self._piece_bytes_max, INLINE_BYTES_MAX * 2)
+        is_new = reader.knows_nothing_of(room)
+        size_max = min(self._piece_bytes_max, INLINE_BYTES_MAX * 2 if is_new else DIFF_INLINE_BYTES_MAX)
         if parts is None or len(parts) > INLINE_RUNS_MAX or sum(map(len, parts)) > size_max:
             return None
         room.cache.drop_loaded()
         if len(parts) > 2:
             base = room.cache.base_parts
-            joined = merge(parts[len(base) :])
+            joined = join(parts[len(base) :])
             room.cache.join(room.head, joined)
             parts = [*base, joined]
-        return cut_pieces(parts, None if reader.knows_nothing_of(room) else reader.state_vector, self._piece_bytes_max)
+        return cut_pieces(parts, None if is_new else reader.vector, self._piece_bytes_max)
 
     async def paced(self, member: Member, reader: Reader) -> None:
         """Answer at the pace of the socket, then catch up with what was committed meanwhile, then go live.
@@ -153,7 +156,7 @@ class FirstSync:
                     return room.head, split(_all_deletes(room), self._piece_bytes_max), None
             seq, parts = await self._parts(room)
             size = sum(map(len, parts))
-            pieces = await self._heavy.run(size, cut_pieces, parts, reader.state_vector, self._piece_bytes_max)
+            pieces = await self._heavy.run(size, cut_pieces, parts, reader.vector, self._piece_bytes_max)
         return seq, pieces, None
 
     async def _cold_pieces(self, room: Room) -> ColdPieces:
@@ -185,7 +188,7 @@ class FirstSync:
             seq = room.head
             if len(parts) > 2:
                 base = room.cache.base_parts
-                joined = await self._heavy.run(sum(map(len, parts)), merge, parts[len(base) :])
+                joined = await self._heavy.run(sum(map(len, parts)), join, parts[len(base) :])
                 room.cache.join(seq, joined)
                 parts = [*base, joined]
             return seq, parts

@@ -12,15 +12,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from ydoc_store.errors import StorageBusy
+from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frames
-from ydoc_store.yjs.merge import diff, merge, state_vector_of
+from ydoc_store.yjs.merge import diff, state_vector_of
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.split import split
+from ydoc_store.yjs.union import diff_exactly
 from ydoc_store.yjs.walker import UpdateLimits, walk
 
 # About 10 ms of work in the event loop; a round trip to a warm worker takes 1 to 2 ms.
@@ -89,7 +91,7 @@ def _ignore_interrupts() -> None:
 
 def digest_tail(rows: Sequence[bytes], limits: UpdateLimits) -> tuple[bytes, Knowledge]:
     """The rows' frames joined into one update, and what it holds. `limits` are the walker's."""
-    joined = merge([update for row in rows for update in frames(row)])
+    joined = join([update for row in rows for update in frames(row)])
     return joined, knowledge_of(joined, limits)
 
 
@@ -105,7 +107,7 @@ def behind_gaps(snapshot: bytes) -> bytes | None:
     return None if beyond.startswith(b"\0") else beyond
 
 
-def cut_pieces(parts: Sequence[bytes], state_vector: bytes | None, piece_bytes_max: int) -> list[bytes]:
-    """What a reader at `state_vector` (None: at nothing) lacks of `parts`, in pieces that a slow link can carry."""
-    lacking = parts if state_vector is None else [diff(part, state_vector) for part in parts]
+def cut_pieces(parts: Sequence[bytes], vector: Mapping[int, int] | None, piece_bytes_max: int) -> list[bytes]:
+    """What a reader at `vector` (None: at nothing) lacks of `parts`, in pieces that a slow link can carry."""
+    lacking = parts if vector is None else [diff_exactly(part, vector) for part in parts]
     return [piece for update in lacking for piece in split(update, piece_bytes_max)]

@@ -28,7 +28,8 @@ from ydoc_store.errors import (
 from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, judge_counts, judge_reserved
 from ydoc_store.rooms.member import Delivery, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
-from ydoc_store.yjs.merge import EMPTY_UPDATE, merge
+from ydoc_store.yjs.join import join
+from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walker import Walked, marker_update, walk
 
@@ -366,7 +367,7 @@ class Room:
 
 def _joined(updates: Sequence[bytes]) -> Sequence[bytes]:
     try:
-        return [merge(updates)]
+        return [join(updates)]
     except InvalidUpdate:
         # Committed is committed: what pycrdt will not join is delivered one by one.
         return updates

@@ -136,7 +136,7 @@ class YWebsocketSession:
             current = room.presence.current()
             if current:
                 self._send_presence(current)
-        self._rooms.sync(member, Reader(vector, state_vector))
+        self._rooms.sync(member, Reader(vector))
 
     def _send_presence(self, entries: list[AwarenessEntry]) -> None:
         self.member.send(encode_awareness(encode_awareness_entries(entries)))

@@ -57,3 +57,8 @@ def walk_typed(update: bytes) -> Walked | None:
         start = _uint(clock)
         return Walked([], [(_client_id(client), start, start + units)], 0, 1, 1)
     return None
+
+
+def is_typed(update: bytes) -> bool:
+    """Whether `update` has the form of one of the two, as bytes: enough to know that no other content is in it."""
+    return _TYPED.fullmatch(update) is not None or _ERASED.fullmatch(update) is not None

@@ -7,7 +7,7 @@ merge.py's is some times faster where updates hold nothing but text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import pairwise
 from operator import attrgetter
@@ -19,6 +19,7 @@ from ydoc_store.yjs.structs import (
     add_update,
     join_ranges,
     piece,
+    read_update,
     write_update,
 )
 from ydoc_store.yjs.walker import DELETED, GC, SKIP
@@ -32,6 +33,28 @@ def merge_exactly(updates: Iterable[bytes]) -> bytes:
     falling order, as Yjs writes them. Linear but for sorting, about 5 µs for a small update; raises InvalidUpdate.
     """
     return write_update(*union(updates))
+
+
+def diff_exactly(update: bytes, state_vector: Mapping[int, int]) -> bytes:
+    """What `update` holds beyond a reader's clocks, with its whole delete set, content byte for byte as it came.
+
+    A struct that the reader has in part is cut there. Linear, about 5 µs a struct; raises InvalidUpdate.
+    """
+    found = read_update(update)
+    lacking: dict[int, list[Struct]] = {}
+    for client, line in found.structs.items():
+        have = state_vector.get(client, 0)
+        units: dict[Struct, Units] = {}
+        rest = [
+            struct if struct.clock >= have else _part(client, struct, have, struct.end, units)
+            for struct in line
+            if struct.end > have and (struct.kind != SKIP or struct.clock >= have)
+        ]
+        while rest and rest[0].kind == SKIP:
+            del rest[0]
+        if rest:
+            lacking[client] = rest
+    return write_update(lacking, found.deletes)
 
 
 def union(updates: Iterable[bytes]) -> StructUpdate:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pycrdt import Doc, Text
+
+from ydoc_store.yjs.ranges import decode_state_vector
 from ydoc_store.yjs.structs import Struct, read_update, write_update
-from ydoc_store.yjs.union import merge_exactly
+from ydoc_store.yjs.union import diff_exactly, merge_exactly
 from ydoc_store.yjs.walker import ANY, DELETED, DOCUMENT, GC, SKIP, STRING, TYPE
 
 BIGINT = b"\x7a\0\0\0\0\0\0\0\x03"
@@ -72,3 +75,32 @@ def test_runs_are_cut_where_they_overlap() -> None:
 def test_delete_sets_are_united() -> None:
     one, two = update_of(deletes={1: [(0, 2)], 5: [(3, 4)]}), update_of(deletes={1: [(2, 3)]})
     assert read_update(merge_exactly([one, two])).deletes == {5: [(3, 4)], 1: [(0, 3)]}
+
+
+def test_an_exact_difference_brings_a_reader_to_the_same_document_as_the_whole() -> None:
+    doc: Doc[Text] = Doc(client_id=5)
+    text = doc.get("text", type=Text)
+    vectors: list[bytes] = [doc.get_state()]
+    states: list[bytes] = [doc.get_update()]
+    for number in range(12):
+        text.insert(number // 2, "word😀")
+        if number % 3 == 2:
+            del text[0:2]
+        vectors.append(doc.get_state())
+        states.append(doc.get_update())
+    whole = doc.get_update()
+    for vector, state in zip(vectors, states, strict=True):
+        lacking = diff_exactly(whole, decode_state_vector(vector, clients_max=10))
+        reader: Doc[Text] = Doc()
+        reader.apply_update(state)
+        reader.apply_update(lacking)
+        assert str(reader.get("text", type=Text)) == str(text)
+        assert reader.get_state() == doc.get_state()
+    assert len(lacking) < len(whole) / 2
+
+
+def test_an_exact_difference_keeps_what_stands_behind_a_gap() -> None:
+    behind_gap = b"\x01\x01\x07\x05\x04\x01\x01t\x02hi\x00"
+    assert diff_exactly(behind_gap, {7: 2}) == behind_gap
+    assert diff_exactly(behind_gap, {7: 7}) == b"\x00\x00"
+    assert diff_exactly(behind_gap, {7: 6}) == b"\x01\x01\x07\x06\x84\x07\x05\x01i\x00"
