@@ -78,9 +78,16 @@ async def log_of(connection: Connection, document_id: int) -> list[bytes]:
         segments = await connection.fetch(
             "SELECT bytes FROM ydoc.segments WHERE document_id = $1 ORDER BY through_seq", document_id
         )
-        tail = await connection.fetch("SELECT frames FROM ydoc.updates WHERE document_id = $1 ORDER BY seq", document_id)
+        tail = await connection.fetch(
+            "SELECT frames FROM ydoc.updates WHERE document_id = $1 ORDER BY seq", document_id
+        )
     merged = [row.frames for segment in segments for row in unpack_rows(inflate(segment["bytes"]))]
     return [update for row in (*merged, *(row["frames"] for row in tail)) for update in frames(row)]
+
+
+async def is_compacted(connection: Connection) -> bool:
+    """Whether any document was compacted yet."""
+    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM ydoc.compactions WHERE result = 'done')"))
 
 
 async def compactions_of(connection: Connection, document_id: int) -> dict[str, int]:

@@ -27,12 +27,13 @@ EMPTY_UPDATE = b"\0\0"
 
 
 class RawEditor:
-    """One connection that has had its first sync. What it was sent since is `updates`, in order."""
+    """One connection that has had its first sync; `updates` is what it was sent, in order, and `knowledge` its sum."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self.server_vector = b""
         self.updates: list[bytes] = []
+        self.knowledge = Knowledge()
         self._arrived = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
@@ -45,9 +46,9 @@ class RawEditor:
                     self.server_vector = vector
                     await self._socket.send(encode_sync_step2(EMPTY_UPDATE))
                 case Update(update):
-                    self.updates.append(update)
+                    self._take(update)
                 case SyncStep2(update):
-                    self.updates.append(update)
+                    self._take(update)
                     break
         self._reading = asyncio.create_task(self._read())
 
@@ -58,16 +59,14 @@ class RawEditor:
 
     async def knows(self, clocks: int) -> None:
         """Returns when what it was sent comes to so many clocks of all clients; ends early with the connection."""
-        knowledge, looked_at = Knowledge(), 0
-        while sum(knowledge.state_vector().values()) < clocks and self._reading is not None:
+        assert self._reading is not None
+        while self.clocks < clocks and not self._reading.done():
             self._arrived.clear()
-            for update in self.updates[looked_at:]:
-                knowledge.add(walk(update))
-            looked_at = len(self.updates)
-            if self._reading.done():
-                return
-            if sum(knowledge.state_vector().values()) < clocks:
-                await self._arrived.wait()
+            await self._arrived.wait()
+
+    @property
+    def clocks(self) -> int:
+        return sum(self.knowledge.state_vector().values())
 
     async def ended(self) -> None:
         """Returns when the server's end of the connection is gone."""
@@ -80,8 +79,12 @@ class RawEditor:
                 assert isinstance(frame, bytes)
                 message = decode_message(frame)
                 if isinstance(message, Update | SyncStep2):
-                    self.updates.append(message.update)
-                    self._arrived.set()
+                    self._take(message.update)
+        self._arrived.set()
+
+    def _take(self, update: bytes) -> None:
+        self.updates.append(update)
+        self.knowledge.add(walk(update))
         self._arrived.set()
 
 

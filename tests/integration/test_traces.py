@@ -6,10 +6,9 @@ fresh Yjs client shows exactly the text that the history ends with, and the log 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pycrdt import Doc, Text
@@ -19,32 +18,40 @@ from tests.integration.raw_editor import raw_editor
 from tests.interop.editors import Editors, editing
 from tests.log_rows import TRACES, trace
 from tests.service import BUSIEST_COMPACTION, Service, serving, verify
-from tests.stored import broken_seqs, compactions_of, connecting, head_of
+from tests.stored import broken_seqs, compactions_of, connecting, head_of, is_compacted
+from tests.waiting import until
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walker import walk
+
+if TYPE_CHECKING:
+    from tests.stored import Connection
 
 NAMES = ("automerge-paper", "friendsforever", "json-crdt-patch", "sveltecomponent")
 ROOM = "traces/one"
 END_CLIENT_ID = 77
+CHUNKS = 400
 
 
-def known_by(updates: list[bytes]) -> Knowledge:
-    knowledge = Knowledge()
-    for update in updates:
-        knowledge.add(walk(update))
-    return knowledge
-
-
-async def send_until_killed(service: Service, updates: list[bytes]) -> list[bytes]:
+async def send_until_killed(service: Service, updates: list[bytes], stored: Connection) -> list[bytes]:
     """Kill the server when another connection has been shown half of it; what that one was shown by then."""
+    size = len(updates) // CHUNKS
+    chunks = [updates[at : at + size] for at in range(0, len(updates) // 2, size)]
+    sent, shown = Knowledge(), 0
     async with raw_editor(service.url, ROOM) as witness:
-        with contextlib.suppress(ConnectionClosed):
-            async with raw_editor(service.url, ROOM) as sender:
-                sending = asyncio.create_task(sender.send(updates))
-                await witness.knows(sum(known_by(updates[: len(updates) // 2]).state_vector().values()))
-                await service.kill()
-                with contextlib.suppress(ConnectionClosed):
-                    await sending
+        async with raw_editor(service.url, ROOM) as sender:
+            # One chunk is always under way while the one before it is waited for, so that something is when it dies.
+            for number, chunk in enumerate(chunks):
+                await sender.send(chunk)
+                await witness.knows(shown)
+                if number == len(chunks) // 4:
+                    # The short histories would be through before the first sweep.
+                    await until(lambda: is_compacted(stored))
+                for update in chunk:
+                    sent.add(walk(update))
+                shown = sum(sent.state_vector().values())
+            with contextlib.suppress(ConnectionClosed):
+                await sender.send(updates[len(chunks) * size :])
+            await service.kill()
         await witness.ended()
         return witness.updates
 
@@ -59,9 +66,8 @@ def the_end() -> bytes:
 async def resend(service: Service, updates: list[bytes], shown: list[bytes]) -> None:
     """Everything once more, to a server that holds a part of it; returns when all of it is accepted."""
     async with raw_editor(service.url, ROOM) as sender:
-        stored = known_by(sender.updates)
         # What another person had seen is there.
-        assert all(stored.covers(walk(update)) for update in shown)
+        assert all(sender.knowledge.covers(walk(update)) for update in shown)
         await sender.send(updates)
         await sender.send([the_end()])
         async with editing() as editors:
@@ -76,8 +82,8 @@ async def test_a_history_survives_a_kill_while_it_is_compacted(tmp_path: Path, d
         pytest.skip(f"absent: the editing histories beside this checkout ({TRACES})")
     updates, text = trace(name)
     async with serving(tmp_path, database_url=database_url, environment=BUSIEST_COMPACTION) as service:
-        shown = await send_until_killed(service, updates)
         async with connecting(database_url) as connection:
+            shown = await send_until_killed(service, updates, connection)
             head = await head_of(connection, ROOM)
             assert 0 < head.seq < len(updates)
             compacted_before = await compactions_of(connection, head.document_id)

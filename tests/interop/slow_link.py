@@ -40,7 +40,7 @@ async def _carry_both_ways(
 ) -> None:
     far = socket.socket()
     far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-    far.setblocking(False)
+    far.settimeout(0)
     await asyncio.get_running_loop().sock_connect(far, ("127.0.0.1", port))
     far_reader, far_writer = await asyncio.open_connection(sock=far, limit=BUFFER_BYTES)
     try:
