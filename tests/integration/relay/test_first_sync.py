@@ -180,3 +180,16 @@ async def test_a_stale_shared_cut_is_caught_up_with(node: Node) -> None:
     assert holder.seq < room.head
     await writer.leave()
     await reader.leave()
+
+
+async def test_every_newcomer_sees_all_runs_of_a_document_without_a_snapshot(node: Node) -> None:
+    writer = await Editor.open_synced(node.url("notes"))
+    watching = await Editor.open_synced(node.url("notes"))
+    for letter in "abcdef":
+        await writer.type(letter)
+        await watching.shows(writer.text)
+        newcomer = await Editor.open_synced(node.url("notes"))
+        assert newcomer.text == writer.text
+        await newcomer.leave()
+    await writer.leave()
+    await watching.leave()

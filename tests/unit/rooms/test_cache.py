@@ -73,3 +73,14 @@ def test_what_was_loaded_is_lent_once_and_charged_meanwhile(budget: CacheBudget)
     cache.lend(3, [b"x" * 20_000])
     assert cache.loaded is None
     assert budget.used_bytes == 0
+
+
+def test_a_document_without_a_base_is_its_runs_and_none_of_them_is_taken_for_one(budget: CacheBudget) -> None:
+    cache = RoomCache(budget, 5_000)
+    cache.fill(0, b"")
+    for seq in (1, 2, 3):
+        cache.add(seq, b"run%d" % seq)
+    assert cache.base_parts == []
+    assert cache.parts() == [b"run1", b"run2", b"run3"]
+    cache.join(3, b"run1run2run3")
+    assert cache.parts() == [b"run1run2run3"]
