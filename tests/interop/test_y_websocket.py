@@ -206,6 +206,18 @@ async def test_every_kind_of_content_travels(service: Service, editors: Editors)
     assert content["map"]["entries"]["big"] == {"bigint": "9007199254740993"}
 
 
+async def test_every_kind_of_content_reaches_an_editor_that_comes_back(service: Service, editors: Editors) -> None:
+    ann = await editors.open_synced(service.url, "kinds")
+    ben = await editors.open_synced(service.url, "kinds")
+    await ann.type("here since before")
+    await editors.show_the_same(ann, ben)
+    await ann.disconnect()
+    await ben.ask("everyKind")
+    await editors.show_the_same(await editors.open(service.url, "kinds"), ben)
+    await ann.connect()
+    await editors.show_the_same(ann, ben)
+
+
 @pytest.mark.parametrize("seed", range(100, 112))
 async def test_random_histories_of_several_people_travel(service: Service, editors: Editors, seed: int) -> None:
     ann = await editors.open_synced(service.url, "histories")
