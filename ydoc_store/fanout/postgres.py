@@ -60,7 +60,8 @@ class PostgresFanout:
         self._outbox = PresenceOutbox()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._listener = Listener(database, (HINT_CHANNEL, PRESENCE_CHANNEL), self.heard, on_listening)
+        self._on_listening = on_listening
+        self._listener = Listener(database, (HINT_CHANNEL, PRESENCE_CHANNEL), self.heard, self._listening)
         self._listener.changed = self._judge_hints
 
     @property
@@ -99,6 +100,11 @@ class PostgresFanout:
                     self.on_presence(node, told)
         except Exception:
             log.exception("a hint could not be used")
+
+    def _listening(self) -> None:
+        # Whoever was alone until now leaves its hints out; a word from us, about no document, ends that at once.
+        self.tell_presence(PresenceHint("", "", [], asks=True))
+        self._on_listening()
 
     def tell_presence(self, hint: PresenceHint) -> None:
         """Tell the other nodes, soon. Dropped when nobody else is there, or when Postgres is not: it is renewed."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # What a drain keeps of its time for sending and closing, after the commits.
 GOODBYE_SHARE = 0.5
-WARM_AFTER_S = 2.0
 
 
 class RelayService:
@@ -63,15 +62,15 @@ class RelayService:
         self.rooms.attendance.tell = self.fanout.tell_presence
         self.appender.events.committed = self._committed
         self._poll: asyncio.Task[None] | None = None
-        self._warming: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Raises StorageUnavailable when the database does not take an append connection."""
+        # Before anyone is let in, so that nobody waits for it or shares a core with its start.
+        warming = self.rooms.spawn(self.rooms.heavy.warm())
         await self.appender.start()
         self.fanout.start()
         self.relay.start()
-        # Not at once: what connects to a server that has just started should not share its core with this.
-        self._warming = asyncio.get_running_loop().call_later(WARM_AFTER_S, self.rooms.heavy.warm)
+        await warming
         self._poll = asyncio.create_task(self.rooms.watch.run(), name="poll")
 
     def websocket_protocol(self) -> Any:
@@ -84,8 +83,8 @@ class RelayService:
     def _hinted(self, hint: LogHint) -> None:
         room = self.rooms.by_document_id.get(hint.document_id)
         if room is None:
-            return
-        if hint.updates is not None:
+            self.rooms.watch.unknown_moved()
+        elif hint.updates is not None:
             try:
                 room.arrived_from_elsewhere(hint.head - hint.count + 1, hint.head, hint.updates)
             except YdocError as error:
@@ -107,8 +106,6 @@ class RelayService:
 
     async def stop(self) -> None:
         """Stop everything at once; what was not drained is refused, never half done."""
-        if self._warming is not None:
-            self._warming.cancel()
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.gather(self._poll, return_exceptions=True)

@@ -55,9 +55,9 @@ class Heavy:
                 pool.shutdown(wait=False)
             raise StorageBusy("the worker that prepares large documents died; it is replaced") from error
 
-    def warm(self) -> None:
+    async def warm(self) -> None:
         """Start the worker now: a process takes a third of a second to start, and the first reader would wait."""
-        self._started().submit(_ignore_interrupts)
+        await asyncio.wrap_future(self._started().submit(_ignore_interrupts))
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:

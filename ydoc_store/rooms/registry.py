@@ -80,6 +80,8 @@ class Rooms:
         self.events = RoomEvents()
         self.rooms: dict[Key, Room] = {}
         self.by_document_id: dict[int, Room] = {}
+        # Open here under a name that nobody has written to yet, as far as this node knows.
+        self.absent: dict[Room, None] = {}
         self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
         self.watch = Watch(self)
         self._budget = CacheBudget(settings.process_cache_bytes_max)
@@ -129,6 +131,8 @@ class Rooms:
         self._empty[room] = None
         if room.document_id is not None:
             self.by_document_id[room.document_id] = room
+        else:
+            self.absent[room] = None
         self.metrics.rooms = len(self.rooms)
         self.events.opened(room)
         self.attendance.opened(room)
@@ -179,6 +183,7 @@ class Rooms:
             room.cache.clear()
             self.metrics.rooms = len(self.rooms)
             self.events.closed(room)
+        self.absent.pop(room, None)
         if room.document_id is not None and self.by_document_id.get(room.document_id) is room:
             del self.by_document_id[room.document_id]
 
@@ -195,6 +200,7 @@ class Rooms:
         self.watch.catch_up(room)
 
     def identified(self, room: Room) -> None:
+        self.absent.pop(room, None)
         if room.document_id is not None and self.rooms.get((room.tenant, room.name)) is room:
             self.by_document_id[room.document_id] = room
 

@@ -48,6 +48,7 @@ class Watch:
     def __init__(self, rooms: Rooms):
         self._rooms = rooms
         self._catching_up: set[Room] = set()
+        self._finding = False
         self.last_poll_s = time.monotonic()
 
     # What one room lacks
@@ -121,7 +122,27 @@ class Watch:
         for document_id, (room, head_then) in asked.items():
             if room.closed_by is None:
                 self._judge(room, head_then, heads.get(document_id))
-        absent = [room for room in self._rooms.rooms.values() if room.document_id is None and room.members]
+        await self._find_created()
+
+    def unknown_moved(self) -> None:
+        """A hint names a document that is not open here by its id: it may have been created under a name that is."""
+        if self._rooms.absent and not self._finding:
+            self._finding = True
+            self._rooms.spawn(self._find_created_soon())
+
+    async def _find_created_soon(self) -> None:
+        try:
+            # One look for all hints that come within a moment of each other.
+            await asyncio.sleep(self._rooms.settings.hint_grace_ms / 1000)
+            self._finding = False
+            await self._find_created()
+        except YdocError as error:
+            log.warning("created documents were not looked for", reason=str(error))
+        finally:
+            self._finding = False
+
+    async def _find_created(self) -> None:
+        absent = [room for room in self._rooms.absent if room.members]
         if absent:
             names = [(room.tenant, room.name) for room in absent]
             for index in await find_created(self._rooms.database, names):

@@ -66,6 +66,22 @@ async def test_edits_cross_in_both_directions(nodes: Pair) -> None:
     await ben.leave()
 
 
+async def test_the_first_edit_of_a_document_that_is_open_on_both_crosses_without_waiting_for_a_poll(
+    database_url: str,
+) -> None:
+    never = {"poll_interval_s": 3_600}
+    async with running_node(database_url, **never) as here, running_node(database_url, **never) as there:
+        async with asyncio.timeout(20):
+            while not (here.service.fanout.others_listen and there.service.fanout.others_listen):
+                await here.service.rooms.watch.poll()
+        ann = await Editor.open_synced(here.url("new"))
+        ben = await Editor.open_synced(there.url("new"))
+        await ann.type("first")
+        await ben.shows("first")
+        await ann.leave()
+        await ben.leave()
+
+
 async def test_a_busy_document_is_the_same_on_both(nodes: Pair) -> None:
     await type_on_both(nodes)
 
