@@ -31,6 +31,17 @@ async def test_what_another_person_saw_survives_kill_9(tmp_path: Path, data_dir:
         await (await editors.open_synced(service.url, "letters/to Ann")).shows("(draft) Dear Ann, 😀!")
 
 
+async def test_a_killed_service_leaves_no_process_of_its_own_behind(service: Service, editors: Editors) -> None:
+    ann = await editors.open_synced(service.url, "notes")
+    # Large enough to be prepared in the worker, and to be compacted in the child.
+    await ann.ask("paste", seed=1, bytes=3_000_000, pieceBytes=300_000)
+    await editors.show_the_same(ann, await editors.open(service.url, "notes"))
+    # Returns when nobody holds the killed service's output open any more.
+    await service.kill()
+    await service.restart()
+    await ann.synced()
+
+
 async def test_an_open_editor_comes_back_after_a_kill_and_brings_what_it_wrote_meanwhile(
     service: Service, editors: Editors
 ) -> None:
