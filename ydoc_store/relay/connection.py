@@ -35,7 +35,7 @@ WRITE_LOW_WATER_BYTES = 16 * 1024
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 
 # Why reading is paused; it goes on when no reason is left.
-_OPENING, _MEMBER, _RESTING, _DRAINING = 1, 2, 4, 8
+_OPENING, _MEMBER, _RESTING, _DRAINING, _HOLDING = 1, 2, 4, 8, 16
 
 # The library would describe every frame at debug level; ours says what an operator acts on.
 _quiet = logging.getLogger("ydoc_store.relay.wire")
@@ -195,10 +195,14 @@ class Connection(asyncio.Protocol):
         self._resume(_OPENING)
 
     def _hand_over(self) -> None:
-        while self._held and self.session is not None and not self.is_closing and not self._paused_for & _RESTING:
+        while self._held and self.session is not None and not self.is_closing and not self._holds_back:
             self.session.receive(self._held.popleft())
-        if not self._held:
+        if not self._held and not self._holds_back:
             self._held = None
+
+    @property
+    def _holds_back(self) -> int:
+        return self._paused_for & (_RESTING | _HOLDING)
 
     # Reading
 
@@ -218,6 +222,16 @@ class Connection(asyncio.Protocol):
     def _rested(self) -> None:
         self._rest_timer = None
         self._resume(_RESTING)
+        self._hand_over()
+
+    def hold_reading(self) -> None:
+        if not self.is_closing:
+            if self._held is None:
+                self._held = deque()
+            self._pause(_HOLDING)
+
+    def release_reading(self) -> None:
+        self._resume(_HOLDING)
         self._hand_over()
 
     def stop_reading(self) -> None:

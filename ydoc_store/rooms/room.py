@@ -29,7 +29,6 @@ from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, judge_counts, 
 from ydoc_store.rooms.member import Delivery, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.yjs.join import join
-from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walker import Walked, marker_update, walk
 
@@ -162,8 +161,11 @@ class Room:
         An update that only repeats what is in flight is queued behind it, and stored once more: its ack must not
         rest on something uncommitted. Raises ClientFault, having stored nothing; the caller fences the member then.
         """
-        walked = None if update == EMPTY_UPDATE else walk(update, self.limits.update)
-        if walked is None or self.knowledge.covers(walked):
+        self.submit_walked(member, update, walk(update, self.limits.update))
+
+    def submit_walked(self, member: Member, update: bytes, walked: Walked) -> None:
+        """`submit`, for an update that was walked already, within this room's limits."""
+        if self.knowledge.covers(walked):
             member.counts.nothing_new += 1
             member.acknowledge(accepted=True)
             return

@@ -160,3 +160,20 @@ async def test_everything_returns_to_nothing_when_all_have_left(database_url: st
         assert node.count('ydoc_connections{dialect="y-websocket"}') == 0
         assert node.count("ydoc_rooms") == 0
         assert node.count('ydoc_closes_total{code="1000"}') == 9
+
+
+async def test_what_comes_behind_a_large_update_stays_behind_it_and_other_documents_do_not_wait(node: Node) -> None:
+    writer = await Editor.open_synced(node.url("notes"))
+    reader = await Editor.open_synced(node.url("notes"))
+    neighbour = await Editor.open_synced(node.url("neighbour"))
+    onlooker = await Editor.open_synced(node.url("neighbour"))
+    large = "a large paste, " * 100_000
+    await writer.type(large)
+    for word in ("one ", "two ", "three"):
+        await writer.type(word)
+    await neighbour.type("quick")
+    await onlooker.shows("quick")
+    await reader.shows(large + "one two three")
+    assert await count_stored(node.database, "notes") == 4
+    for editor in (writer, reader, neighbour, onlooker):
+        await editor.leave()
