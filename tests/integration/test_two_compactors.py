@@ -34,7 +34,7 @@ async def test_eight_writers_while_two_compactors_run(tmp_path: Path, database_u
         fresh = await editors.open_synced(service.url, ROOM)
         await editors.show_the_same(*writers, fresh)
         await asyncio.gather(one.stop(), two.stop())
-        sweeps = [program.log_text().count("compacted=1") for program in (one, two)]
+        sweeps = [program.log.read_text().count("compacted=1") for program in (one, two)]
     sent = [[base64.b64decode(update) for update in updates] for updates in told["sent"]]
     await is_stored_once_and_in_order(database_url, sent)
     assert all(sweeps), "both compactors did some of the work"

@@ -100,12 +100,13 @@ class Editors:
     async def ask(self, op: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any) -> dict[str, Any]:
         """One operation of editors.mjs; AssertionError with its trace when it throws, or does not happen in time."""
         number = next(self._numbers)
-        answered = self._asked[number] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answered
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"id": number, "op": op, **options}).encode() + b"\n")
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await answered
+                answer: dict[str, Any] = await answered
         except TimeoutError:
             raise AssertionError(f"{op} did not happen within {timeout_s:g} s: {str(options)[:500]}") from None
         finally:
