@@ -71,6 +71,8 @@ class RoomCache:
         self._charge(len(update) + RUN_OVERHEAD_BYTES)
         while self.recent and self.used_bytes > self.bytes_max:
             self._shrink()
+        # One that was emptied and grows again can be emptied again, whether or not a reader ever comes.
+        self.budget.by_use.setdefault(self)
         if self.budget.used_bytes > self.budget.bytes_max:
             self.budget.make_room()
 

@@ -8,7 +8,7 @@ work; nothing here knows rooms, sequence numbers or what is still in flight.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from ydoc_store.errors import InvalidFrame
@@ -17,6 +17,9 @@ from ydoc_store.yjs.walked import CLOCK_END_MAX, Walked
 
 _INTERVAL_BYTES: Final = 80
 _CLIENT_BYTES: Final = 400
+# From so many intervals on, a set is joined with them in one go: each insertion in the middle of a large set moves
+# what stands behind it, and an update of 400 KB can bring 100,000 of them.
+_BULK_MIN: Final = 1_000
 
 
 class IntervalSet:
@@ -49,6 +52,27 @@ class IntervalSet:
                 end = max(end, ends[high - 1])
             starts[low:high] = (start,)
             ends[low:high] = (end,)
+
+    def add_all(self, intervals: Sequence[tuple[int, int]]) -> None:
+        """Adds many intervals, none of them empty, in any order. Linear but for sorting them."""
+        if len(intervals) < _BULK_MIN:
+            for start, end in intervals:
+                self.add(start, end)
+            return
+        coming = sorted(intervals)
+        low = bisect_left(self.ends, coming[0][0])
+        coming += zip(self.starts[low:], self.ends[low:], strict=True)
+        coming.sort()
+        starts, ends = self.starts, self.ends
+        del starts[low:], ends[low:]
+        at = -1
+        for start, end in coming:
+            if start > at:
+                starts.append(start)
+                ends.append(end)
+                at = end
+            elif end > at:
+                at = ends[-1] = end
 
     def covers(self, start: int, end: int) -> bool:
         """Whether all of [start, end) is in the set."""
@@ -122,6 +146,10 @@ class Knowledge:
     def add(self, walked: Walked) -> None:
         """Takes in what an update brings."""
         for known, ranges in ((self.structs, walked.structs), (self.deletes, walked.deletes)):
+            if len(ranges) >= _BULK_MIN:
+                for client, found in _by_client(ranges).items():
+                    known.setdefault(client, IntervalSet()).add_all(found)
+                continue
             for client, start, end in ranges:
                 intervals = known.get(client)
                 if intervals is None:
@@ -132,9 +160,7 @@ class Knowledge:
         """Takes in all that `other` knows."""
         for mine, theirs in ((self.structs, other.structs), (self.deletes, other.deletes)):
             for client, intervals in theirs.items():
-                known = mine.setdefault(client, IntervalSet())
-                for start, end in intervals:
-                    known.add(start, end)
+                mine.setdefault(client, IntervalSet()).add_all(list(intervals))
 
     def is_within(self, vector: Mapping[int, int]) -> bool:
         """Whether a reader at this state vector has every struct: nothing stands beyond it, nor behind a gap."""
@@ -165,16 +191,18 @@ class Knowledge:
         What is held behind a gap counts. A delete of clocks that nobody has sent yet would erase whatever their
         client writes there later.
         """
-        own: Knowledge | None = None
-        for client, start, end in walked.deletes:
-            known = self.structs.get(client)
-            if known is not None and known.covers(start, end):
-                continue
-            if own is None:
-                own = Knowledge()
-                own.add(Walked(walked.structs, [], 0, 0, 0))
-            sources = [known, own.structs.get(client), also.structs.get(client) if also is not None else None]
-            if _reach([source for source in sources if source is not None], start) < end:
+        unsure = [entry for entry in walked.deletes if not _covered(self.structs, (entry,))]
+        if not unsure:
+            return True
+        own = Knowledge()
+        own.add(Walked(walked.structs, [], 0, 0, 0))
+        holders = [self, own] if also is None else [self, own, also]
+        for client, ranges in _by_client(unsure).items():
+            sources = [holder.structs[client] for holder in holders if client in holder.structs]
+            # Joined first: ranges that overlap would each be looked through anew, for hours if somebody wants that.
+            targets = IntervalSet()
+            targets.add_all(ranges)
+            if any(_reach(sources, start) < end for start, end in targets):
                 return False
         return True
 
@@ -224,6 +252,13 @@ class Knowledge:
 
     def __repr__(self) -> str:
         return f"Knowledge(structs={self.structs!r}, deletes={self.deletes!r})"
+
+
+def _by_client(ranges: Iterable[tuple[int, int, int]]) -> dict[int, list[tuple[int, int]]]:
+    found: dict[int, list[tuple[int, int]]] = {}
+    for client, start, end in ranges:
+        found.setdefault(client, []).append((start, end))
+    return found
 
 
 def _covered(known: Mapping[int, IntervalSet], ranges: Iterable[tuple[int, int, int]]) -> bool:

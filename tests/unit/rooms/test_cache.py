@@ -37,6 +37,19 @@ def test_over_its_cap_the_base_goes_first_and_then_the_oldest_runs(budget: Cache
     assert budget.used_bytes == 0
 
 
+def test_caches_that_were_emptied_and_grow_again_stay_within_the_process_together(budget: CacheBudget) -> None:
+    caches = [RoomCache(budget, 8_000) for _ in range(10)]
+    for cache in caches:
+        cache.fill(0, b"b" * 3_000)
+    for seq in range(1, 4):
+        for cache in caches:
+            cache.add(seq, b"x" * 2_000)
+            assert budget.used_bytes <= 10_000
+    for cache in caches:
+        cache.clear()
+    assert (budget.used_bytes, budget.by_use) == (0, {})
+
+
 def test_runs_that_were_joined_stay_one_and_later_ones_stay_behind(budget: CacheBudget) -> None:
     cache = RoomCache(budget, 5_000)
     cache.fill(0, b"base")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 
 from ydoc_store.errors import InvalidFrame
@@ -88,6 +91,46 @@ def test_delete_targets_are_known_from_the_log_from_what_is_in_flight_and_from_t
     assert not knowledge.knows_delete_targets(walked([(1, 6, 8)], [(1, 2, 10)]), in_flight)
     assert not knowledge.knows_delete_targets(walked([(1, 6, 8)], [(2, 0, 1)]), in_flight)
     assert knowledge.knows_delete_targets(walked(deletes=[(1, 8, 9)]))
+
+
+def test_many_intervals_at_once_are_the_same_set_as_one_by_one() -> None:
+    rng = random.Random(5)
+    at_once, one_by_one = IntervalSet([(10, 12), (5_000, 6_000)]), IntervalSet([(10, 12), (5_000, 6_000)])
+    for reach in (200_000, 8_000, 400_000):
+        starts = [rng.randrange(reach) for _ in range(1_500)]
+        many = [(start, start + rng.randrange(1, 40)) for start in starts]
+        at_once.add_all(many)
+        for start, end in many:
+            one_by_one.add(start, end)
+        assert at_once == one_by_one
+    both = walked([(1, 2 * at, 2 * at + 1) for at in range(2_000)], [(2, 3 * at, 3 * at + 1) for at in range(2_000)])
+    knowledge = Knowledge()
+    knowledge.add(both)
+    assert knowledge.covers(both)
+    assert (len(knowledge.structs[1]), len(knowledge.deletes[2])) == (2_000, 2_000)
+
+
+def test_a_small_update_of_many_overlapping_deletes_is_judged_at_once() -> None:
+    # Every second unit is held, the update brings the others, and each of its deletes goes over all of them.
+    units, deletes = 3_000, 2_000
+    known = Knowledge()
+    known.add(walked([(1, 2 * at, 2 * at + 1) for at in range(units)]))
+    coming = [(1, 2 * at + 1, 2 * at + 2) for at in range(units)]
+    began_s = time.process_time()
+    assert known.knows_delete_targets(walked(coming, [(1, 0, 2 * units - at % 2) for at in range(deletes)]))
+    assert not known.knows_delete_targets(walked(coming, [(1, at % 2, 2 * units + 1) for at in range(deletes)]))
+    # Some milliseconds; one by one it takes half a minute, in which nobody else is served.
+    assert time.process_time() - began_s < 3
+
+
+def test_a_thousandth_fragment_costs_what_the_first_one_did() -> None:
+    knowledge = Knowledge()
+    began_s = time.process_time()
+    for offset in (0, 8, 4, 12):
+        knowledge.add(walked([], [(1, offset + 16 * at, offset + 16 * at + 1) for at in reversed(range(50_000))]))
+    assert len(knowledge.deletes[1]) == 200_000
+    # A third of a second; inserted one by one it is some fifteen.
+    assert time.process_time() - began_s < 4
 
 
 def test_ten_bytes_cannot_erase_what_a_client_will_write() -> None:
