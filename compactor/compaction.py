@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from compactor.policy import Backlog, CompactionPolicy, NotDue, due
 from compactor.worker import Done, Job, JobFailed, Worker
+from ydoc_store.errors import ServerFault
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.backlog import DocumentBacklog, read_backlog
 from ydoc_store.storage.compactions import Compaction, go_idle, insert_compaction, try_lock
@@ -109,6 +110,12 @@ async def compact(
     except _Lost as error:
         return await _record_lost(database, attempt.failed("lost", str(error)))
     except _Failed as error:
+        return await _record_failed(database, attempt.failed("failed", str(error)), terms)
+    except ServerFault as error:
+        if type(error) is not ServerFault:
+            raise
+        # Postgres is there and refuses this document's rows (a damaged page, a constraint). A sweep that ended with
+        # it would never get behind it, and no other document would be compacted any more.
         return await _record_failed(database, attempt.failed("failed", str(error)), terms)
     await _reach(terms, "after-commit")
     return done

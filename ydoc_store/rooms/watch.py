@@ -20,6 +20,7 @@ from ydoc_store.errors import (
     EpochChanged,
     InvalidUpdate,
     RoomDiscarded,
+    ServerFailed,
     ServerFault,
     TooLarge,
     YdocError,
@@ -30,7 +31,7 @@ from ydoc_store.rooms.heavy import knowledge_of
 from ydoc_store.storage.append_batch import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
-from ydoc_store.yjs.lib0 import frames
+from ydoc_store.yjs.lib0 import Malformed, frames
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.registry import Rooms
@@ -70,11 +71,15 @@ class Watch:
                     break
         except (DocumentDeleted, EpochChanged, CorruptDocument) as error:
             room.discard(error)
-        except (InvalidUpdate, TooLarge) as error:
+        except (InvalidUpdate, TooLarge, Malformed) as error:
             room.discard(CorruptDocument(f"the log cannot be read: {error}"))
         except YdocError as error:
             log.warning("a room could not catch up", reason=str(error))
             room.discard(RoomDiscarded("the log could not be read: sync again"))
+        except Exception:
+            # Its members would stay, and be shown nothing of what follows.
+            log.exception("a room could not catch up")
+            room.discard(ServerFailed("this server failed: come back"))
         finally:
             self._catching_up.discard(room)
 

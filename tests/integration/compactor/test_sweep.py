@@ -103,6 +103,24 @@ async def test_a_document_that_fails_is_passed_over_and_quarantined_at_the_third
     assert good not in await tails(connection)
 
 
+async def test_a_document_whose_rows_the_database_refuses_does_not_keep_the_sweep_from_the_others(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    ids = await fill(connection, 6)
+    bad = ids[0]
+    await connection.execute(
+        "INSERT INTO ydoc.segments (document_id, after_seq, through_seq, row_count, raw_bytes, bytes) "
+        "VALUES ($1, 0, 3, 1, 1, 'x')",
+        bad,
+    )
+    sweeper = Sweeper(database, worker, replace(terms, policy=BUSIEST), SweepBounds())
+    reports = [await sweeper.sweep() for _ in range(4)]
+    assert [(report.compacted, report.failed) for report in reports] == [(5, 1), (0, 1), (0, 1), (0, 0)]
+    assert await tails(connection) == {bad: 3}
+    reason = await connection.fetchval("SELECT reason FROM ydoc.quarantines WHERE document_id = $1", bad)
+    assert "segments_pkey" in reason
+
+
 async def test_a_long_tail_is_merged_in_bites_within_one_sweep(
     database: Database, connection: Connection, worker: Worker, terms: Terms
 ) -> None:

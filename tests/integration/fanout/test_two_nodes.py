@@ -132,6 +132,22 @@ async def test_two_nodes_that_create_the_same_document_at_once_make_one(nodes: P
         await ben.leave()
 
 
+async def test_rows_that_hold_no_frames_close_the_room_instead_of_leaving_it_behind(nodes: Pair) -> None:
+    here, there = nodes
+    ann = await Editor.open_synced(here.url("notes"))
+    ben = await Editor.open_synced(there.url("notes"))
+    await ann.type("a")
+    await ben.shows("a")
+    async with here.database.acquire() as connection:
+        await connection.execute(
+            "WITH d AS (UPDATE ydoc.documents SET head = 2, accepted_rows = 2, accepted_bytes = accepted_bytes + 1 "
+            "RETURNING id) INSERT INTO ydoc.updates (document_id, seq, count, frames) SELECT id, 2, 1, '\\x05' FROM d"
+        )
+    await there.service.rooms.watch.poll()
+    assert (await ben.closed())[0] == 1011
+    await ann.closed()
+
+
 async def test_a_gap_behind_a_compaction_is_filled_from_the_snapshot(nodes: Pair) -> None:
     here, there = nodes
     there.service.fanout.on_log = lambda _hint: None
