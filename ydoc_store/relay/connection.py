@@ -22,6 +22,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from ydoc_store.errors import SlowMember, TextFrame, TooLarge, YdocError
+from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
 from ydoc_store.relay.sockets import set_options
 
@@ -58,6 +59,8 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before anything else happens
         self.headers = Headers()
         self.path = ""
+        # What log lines about this connection carry.
+        self.id = new_connection_id()
         # From the upgrade to the socket's end; `is_closing` from the first close frame on, whoever sent it.
         self.is_open = False
         self.is_closing = False
@@ -325,7 +328,7 @@ class Connection(asyncio.Protocol):
         if self.is_closing:
             return
         reason = reason_for(error)
-        self._begin_closing(error.close_code, timeout_s)
+        self._begin_closing(error.close_code, timeout_s, reason)
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(error.close_code, reason)
             self._write_all(self._protocol.data_to_send())
@@ -334,13 +337,13 @@ class Connection(asyncio.Protocol):
             close = Close(error.close_code, reason)
             self.transport.write(Frame(Opcode.CLOSE, close.serialize()).serialize(mask=False))
 
-    def _begin_closing(self, code: int, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+    def _begin_closing(self, code: int, timeout_s: float = CLOSE_TIMEOUT_S, reason: str = "") -> None:
         """From here on nothing more is handed over or sent. Counted once, by the code of whoever was first."""
         if self.is_closing:
             return
         self.is_closing = True
         if self.is_open:
-            self.relay.metrics.closed(code)
+            self.relay.closing(self, code, reason)
         self._held = None
         if self._paused_for and not self._ended:
             # The peer's answer to our close frame must be read.

@@ -41,6 +41,8 @@ TICK_S = 1.0
 OPEN_TIMEOUT_S = 25.0
 # Cutting a socket takes a turn of the event loop.
 CUT_TIMEOUT_S = 1.0
+# A tab closed, a page left, a cable pulled, a server drained: nothing that anyone has to look at.
+ORDINARY_CLOSES = frozenset({1000, 1001, 1005, 1006})
 
 
 class TooManyConnections(ServerFault):
@@ -82,6 +84,12 @@ class Relay:
         self.connections[connection] = None
         self.server_connections.add(connection)
         self._emptied.clear()
+
+    def closing(self, connection: Connection, code: int, reason: str) -> None:
+        """A connection begins to close, by either side: counted, and told unless it is a mere leaving."""
+        self.metrics.closed(code)
+        tell = log.debug if code in ORDINARY_CLOSES else log.info
+        tell("connection closed", connection=connection.id, code=code, reason=reason)
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.pop(connection, None)

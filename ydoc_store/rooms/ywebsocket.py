@@ -66,7 +66,9 @@ Y_WEBSOCKET = YWebsocketDialect()
 
 
 class SocketOutlet(Outlet, Protocol):
-    """An outlet that can also hold back what comes in."""
+    """An outlet that can also hold back what comes in. `id` names its connection in log lines."""
+
+    id: str
 
     def rest_reading(self, seconds: float) -> None:
         """Hand over nothing for a while, whatever was read already included: held, in order, never dropped."""
@@ -129,7 +131,7 @@ class YWebsocketSession:
             member.counts.refused += 1
             member.room.fence(member, error)
         else:
-            log.error("a frame could not be handled", exc_info=error)
+            log.error("a frame could not be handled", connection=self._outlet.id, exc_info=error)
             member.room.fence(member, ServerFailed("this server failed: come back"))
 
     def _receive_other(self, message: Message) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pycrdt import Array, Doc
+from structlog.testing import capture_logs
 
 from tests.nodes import Editor, Node, connect_raw, count_stored, new_doc, replace_log_by_snapshot, running_node
 from ydoc_store.errors import CommitUnknown, RoomDiscarded, StorageBusy
@@ -267,3 +268,14 @@ async def test_what_waits_in_a_snapshot_reaches_even_a_reader_that_has_all_the_r
     behind.apply_update(lost)
     assert returning.text == "abcd"
     await returning.leave()
+
+
+async def test_a_refusal_is_logged_with_the_connections_id_and_nothing_of_the_document(node: Node) -> None:
+    with capture_logs() as lines:
+        editor = await Editor.open_synced(node.url("notes"))
+        await editor.say(messages.encode_update(b"\x01\x01secret words"))
+        await editor.closed()
+    told = [line for line in lines if line["event"] == "connection closed"]
+    assert [(line["code"], line["log_level"]) for line in told] == [(4400, "info")]
+    assert len(told[0]["connection"]) == 8
+    assert "secret" not in repr(lines)
