@@ -326,7 +326,7 @@ def _refuse_unknown(variables: Mapping[str, str]) -> None:
     for name in unknown:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         lines.append(f"{name} is no setting; the nearest is {nearest}")
-    raise SettingInvalid("\n".join(lines) + "\n`ydoc-store settings` lists them all")
+    raise SettingInvalid("\n".join(lines) + "\nonce that is unset, `ydoc-store settings` lists them all")
 
 
 def _read_secret_files(variables: Mapping[str, str]) -> dict[str, str]:

@@ -63,8 +63,9 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except (YdocError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                log.warning("the listener's connection was lost", exc_info=True)
+            except (YdocError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                # Every half second while the database is away: a line, not a traceback.
+                log.warning("the listener's connection was lost", reason=str(error) or type(error).__name__)
             except Exception:  # whoever is called here must not end the listening
                 log.exception("the listener failed")
             # Nobody can be told to be alone by a listener that hears nothing.
