@@ -13,6 +13,7 @@ from pycrdt import Doc, Text
 
 from ydoc_store.errors import AheadOfLog, CommitUnknown, Draining, StorageBusy, TooLarge, YdocError
 from ydoc_store.metrics import Metrics
+from ydoc_store.rooms import room as room_module
 from ydoc_store.rooms.admission import RoomLimits
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.member import RESUME_BELOW_BYTES, Member
@@ -20,7 +21,7 @@ from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import LIVE_BYTES_MAX, Room
 from ydoc_store.storage.append_batch import Accepted, Created
 from ydoc_store.storage.appender import DocumentQueue, QueuedUpdate
-from ydoc_store.yjs.messages import encode_sync_step1, encode_sync_step2, encode_update
+from ydoc_store.yjs.messages import Update, decode_message, encode_sync_step1, encode_sync_step2, encode_update
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, marker_update
 
 MARKER = RESERVED_CLIENT_ID_MIN + 1
@@ -349,3 +350,29 @@ def test_a_delivery_is_timed_only_when_it_happened(scene: Scene) -> None:
     scene.room.submit(scene.ann, scene.updates[2])
     scene.commit(3)
     assert sum(scene.metrics.deliver_seconds._counts) == 1
+
+
+def test_a_commit_of_large_updates_is_not_joined_in_the_event_loop_and_reaches_everyone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.exist()
+    monkeypatch.setattr(room_module, "JOINED_BYTES_MAX", 100)
+    doc: Doc[Any] = Doc(client_id=9)
+    updates: list[bytes] = []
+    subscription = doc.observe(lambda event: updates.append(event.update))
+    text = doc.get("text", type=Text)
+    for piece in ("a", "b", "c" * 200, "d", "e"):
+        text.insert(len(text), piece)
+    for update in updates:
+        scene.room.submit(scene.ann, update)
+    scene.commit(len(updates))
+    doc.unobserve(subscription)
+    frames = sent(scene.ben)
+    assert frames[1] == encode_update(updates[2])
+    assert len(frames) == 3
+    reader: Doc[Any] = Doc()
+    for frame in frames:
+        message = decode_message(frame)
+        assert isinstance(message, Update)
+        reader.apply_update(message.update)
+    assert str(reader.get("text", type=Text)) == "ab" + "c" * 200 + "de"
