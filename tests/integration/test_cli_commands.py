@@ -114,6 +114,19 @@ def test_a_document_goes_in_and_comes_out_the_same(run: Run, log: Path, tmp_path
         assert "Grüße 👋" in content.out.decode()
 
 
+def test_a_whole_document_goes_in_though_no_editor_may_send_so_much_at_once(run: Run) -> None:
+    doc: Doc[Any] = Doc()
+    doc["text"] = into = Text()
+    for number in range(300):
+        into.insert(0, str(number % 10))
+    for place in range(100):
+        del into[place]
+    limits = {"YDOC_UPDATE_STRUCTS_MAX": "100", "YDOC_UPDATE_DELETE_RANGES_MAX": "30"}
+    imported = run("import", "plan", "-", "--json", stdin=doc.get_update(), **limits)
+    assert (imported.code, imported.err) == (0, "")
+    assert json.loads(run("export", "plan", "--format", "json").out) == {"text": str(into)}
+
+
 def test_an_import_that_is_repeated_stores_nothing_twice(run: Run, log: Path) -> None:
     run("import", "plan", log)
     again = run("import", "plan", log, "--json")

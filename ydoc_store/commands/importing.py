@@ -20,13 +20,15 @@ from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import Malformed, frames
 from ydoc_store.yjs.split import split
-from ydoc_store.yjs.walker import DEFAULT_LIMITS, walk
+from ydoc_store.yjs.walker import UpdateLimits, walk
 
 # One chunk is committed while the next is read. Larger ones commit no faster, and what is in flight is looked
 # through for each delete of something that is in flight itself.
 CHUNK_UPDATES = 256
 
-_ANY_SIZE = replace(DEFAULT_LIMITS, update_bytes_max=2**31)
+# The least that a struct takes, and what the splitter counts for a delete range, of which each may name a client.
+_STRUCT_BYTES = 2
+_RANGE_BYTES = 8
 
 
 class ImportReport(NamedTuple):
@@ -39,25 +41,34 @@ class ImportReport(NamedTuple):
     head: int
 
 
-def read_updates(data: bytes, form: Literal["auto", "update", "log"], update_bytes_max: int) -> list[bytes]:
-    """The updates of a file, each of them well-formed and none over `update_bytes_max` where it could be cut.
+def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: UpdateLimits) -> list[bytes]:
+    """The updates of a file, each of them well-formed and none over `limits` where it could be cut.
 
-    Raises InvalidUpdate.
+    A whole document is one update, and larger than any that an editor sends. Raises InvalidUpdate.
     """
-    found = [data] if form == "update" or (form == "auto" and _is_update(data)) else _log(data)
+    any_size = replace(limits, update_bytes_max=2**62, entries_max=2**62)
+    found = [data] if form == "update" or (form == "auto" and _is_update(data, any_size)) else _log(data)
     updates: list[bytes] = []
     for number, update in enumerate(found, start=1):
         try:
-            walk(update, _ANY_SIZE)
+            walked = walk(update, any_size)
         except YdocError as error:
             raise InvalidUpdate(f"update {number} of {len(found)}: {error}") from error
-        updates += [update] if len(update) <= update_bytes_max else split(update, update_bytes_max // 2)
+        if len(update) <= limits.update_bytes_max and walked.over(limits) is None:
+            updates.append(update)
+        else:
+            updates += split(update, _piece_bytes(limits))
     return updates
 
 
-def _is_update(data: bytes) -> bool:
+def _piece_bytes(limits: UpdateLimits) -> int:
+    ranges_max = min(limits.delete_ranges_max, limits.clients_max)
+    return max(1, min(limits.update_bytes_max // 2, _STRUCT_BYTES * limits.structs_max, _RANGE_BYTES * ranges_max))
+
+
+def _is_update(data: bytes, limits: UpdateLimits) -> bool:
     try:
-        walk(data, _ANY_SIZE)
+        walk(data, limits)
     except YdocError:
         return False
     return True

@@ -19,6 +19,7 @@ from ydoc_store.commands.options import DONE, DocumentName, json_option, with_da
 from ydoc_store.commands.output import emit_json, size
 from ydoc_store.errors import NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
+from ydoc_store.relay.service import update_limits
 from ydoc_store.settings import Settings
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.pool import Database
@@ -110,7 +111,7 @@ async def import_command(
 
     What the document holds already is not stored again, so an import that broke off can be repeated.
     """
-    updates = read_updates(source.read(), form, settings.update_bytes_max)
+    updates = read_updates(source.read(), form, update_limits(settings))
     total_bytes = sum(map(len, updates))
     # stdout belongs to the result, and a bar to a terminal
     hidden = not sys.stderr.isatty()

@@ -117,15 +117,20 @@ class RelayService:
         await self.fanout.stop()
 
 
+def update_limits(settings: Settings) -> UpdateLimits:
+    """What one update may hold, as the settings have it."""
+    return UpdateLimits(
+        update_bytes_max=settings.update_bytes_max,
+        nesting_max=settings.nesting_max,
+        structs_max=settings.update_structs_max,
+        clients_max=settings.update_clients_max,
+        delete_ranges_max=settings.update_delete_ranges_max,
+    )
+
+
 def _room_limits(settings: Settings) -> RoomLimits:
     return RoomLimits(
-        update=UpdateLimits(
-            update_bytes_max=settings.update_bytes_max,
-            nesting_max=settings.nesting_max,
-            structs_max=settings.update_structs_max,
-            clients_max=settings.update_clients_max,
-            delete_ranges_max=settings.update_delete_ranges_max,
-        ),
+        update=update_limits(settings),
         document_bytes_max=settings.document_bytes_max,
         queue_bytes_max=settings.append_queue_bytes_max,
     )
