@@ -49,6 +49,8 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     root.addHandler(handler)
     level = logging.getLevelNamesMapping()[log_level.upper()]
     root.setLevel(level)
+    # It tells every retry of every pooled connection with a traceback; our own lines tell an outage once.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
     for name in _CHATTY:
         logger = logging.getLogger(name)
         logger.handlers.clear()

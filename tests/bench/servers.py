@@ -98,7 +98,9 @@ def server(name: str, environment: dict[str, str] | None = None) -> Iterator[Ser
     with running_cluster(durable=True, settings={"shared_buffers": "256MB"}) as cluster:
         cluster.create_template()
         for pid in _tree(cluster.pid):
-            os.sched_setaffinity(pid, SERVER_CORE)
+            # A backend of the set-up may end while we look.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, SERVER_CORE)
         ours = name == "ours"
         started = Server(
             name,

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS ydoc.migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
+READ_ENCODING = "SELECT current_setting('server_encoding')"
 LEDGER_EXISTS = "SELECT to_regclass('ydoc.migrations') IS NOT NULL"
 READ_LEDGER = "SELECT number, name, checksum FROM ydoc.migrations ORDER BY number"
 WRITE_LEDGER = "INSERT INTO ydoc.migrations (number, name, checksum) VALUES ($1, $2, $3)"
@@ -96,10 +97,11 @@ async def migrate(connection: Connection, folder: Path | None = None) -> Migrate
     """Bring the schema up to this release; safe to call from several places at once, and again.
 
     Raises SchemaMismatch, having changed nothing, when an applied file was edited since or is unknown to this
-    release.
+    release, or the database cannot hold every document's name.
     """
     migrations = read_migrations(folder)
     with mapping_errors("migrating the schema"):
+        await _check_encoding(connection)
         await connection.execute(LIFT_TIMEOUTS)
         await connection.execute(TAKE_MIGRATION_LOCK, MIGRATION_LOCK, timeout=_PATIENCE_S)
         try:
@@ -120,14 +122,24 @@ async def migrate(connection: Connection, folder: Path | None = None) -> Migrate
 async def pending_migrations(connection: Connection, folder: Path | None = None) -> list[Migration]:
     """The migrations that this database still lacks; none when it is current or newer (the next release's).
 
-    Raises SchemaMismatch when an applied file was edited since.
+    Raises SchemaMismatch when an applied file was edited since, or the database's encoding is not UTF8.
     """
     migrations = read_migrations(folder)
     with mapping_errors("reading the schema's ledger"):
+        await _check_encoding(connection)
         if not await connection.fetchval(LEDGER_EXISTS):
             return migrations
         ledger = await connection.fetch(READ_LEDGER)
     return migrations[_judge(ledger, migrations, refuse_unknown=False) :]
+
+
+async def _check_encoding(connection: Connection) -> None:
+    encoding = await connection.fetchval(READ_ENCODING)
+    if encoding != "UTF8":
+        raise SchemaMismatch(
+            f"the database's encoding is {encoding}, which cannot hold every document's name: "
+            "use one that was created with ENCODING 'UTF8'"
+        )
 
 
 def _judge(ledger: list, migrations: list[Migration], *, refuse_unknown: bool) -> int:  # type: ignore[type-arg] # asyncpg's records

@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.postgres import Cluster
 from tests.waiting import until
 from ydoc_store.errors import SchemaMismatch, ServerFault
 from ydoc_store.storage import migrate as migrate_module
@@ -216,3 +217,16 @@ def test_no_migration_that_was_committed_was_edited() -> None:
     if changed.returncode != 0:
         pytest.skip("this is no checkout")
     assert not [line for line in changed.stdout.splitlines() if line[:2].strip() in ("M", "D")]
+
+
+async def test_a_database_that_cannot_hold_every_name_is_refused(cluster: Cluster) -> None:
+    cluster.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    connection = await asyncpg.connect(cluster.url("latin"))
+    try:
+        for refusing in (migrate, pending_migrations):
+            with pytest.raises(SchemaMismatch, match="LATIN1"):
+                await refusing(connection)
+        assert not await connection.fetchval("SELECT to_regclass('ydoc.migrations') IS NOT NULL")
+    finally:
+        await connection.close()
+        cluster.drop_database("latin")
