@@ -65,7 +65,7 @@ class Watch:
             while room.closed_by is None:
                 await asyncio.sleep(self._rooms.settings.hint_grace_ms / 1000)
                 room.arrived_early()
-                await self._read_missing(room)
+                await self.read_missing(room)
                 # What came too early while the log was read was told to nobody: this task was under way.
                 if not room.has_gap:
                     break
@@ -83,7 +83,8 @@ class Watch:
         finally:
             self._catching_up.discard(room)
 
-    async def _read_missing(self, room: Room) -> None:
+    async def read_missing(self, room: Room) -> None:
+        """Look in the log now, and deliver what the room lacks. Raises as the loader does."""
         database = self._rooms.database
         if room.document_id is None:
             loaded = await load(database, room.tenant, room.name)

@@ -32,7 +32,7 @@ from ydoc_store.yjs.messages import (
     encode_update,
 )
 from ydoc_store.yjs.ranges import decode_state_vector
-from ydoc_store.yjs.walker import walk
+from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.registry import Rooms
@@ -156,9 +156,28 @@ class YWebsocketSession:
             self._outlet.rest_reading(-self._questions_left / QUESTIONS_PER_S)
 
     def _step1(self, state_vector: bytes) -> None:
-        member, room = self.member, self.member.room
+        room = self.member.room
         clients_max = VECTOR_CLIENTS_MAX + len(room.knowledge.structs)
         vector = decode_state_vector(state_vector, clients_max=clients_max)
+        if room.marker is None and any(client >= RESERVED_CLIENT_ID_MIN for client in vector):
+            self._outlet.hold_reading()
+            self._rooms.spawn(self._answer_once_known(vector))
+        else:
+            self._answer(vector)
+
+    async def _answer_once_known(self, vector: dict[int, int]) -> None:
+        """A reader with a marker comes from a history of a document that does not exist here, as far as this room has
+        heard. Another node may have made it a moment ago, so the database is asked before the reader is sent away."""
+        try:
+            await self._rooms.watch.read_missing(self.member.room)
+            if not self.member.closed:
+                self._answer(vector)
+        except Exception as error:
+            self._fail(error)
+        self._outlet.release_reading()
+
+    def _answer(self, vector: dict[int, int]) -> None:
+        member, room = self.member, self.member.room
         # No document bytes leave before this: whoever carries another history's marker is told, and gets nothing.
         judge_vector(vector, room.marker)
         member.send(encode_sync_step1(room.state_vector()))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+from pycrdt import Doc
 
-from tests.nodes import Editor, Node, count_stored, replace_log_by_snapshot, running_node
+from tests.nodes import Editor, Node, count_stored, new_doc, replace_log_by_snapshot, running_node
 from ydoc_store.errors import RoomDiscarded
 from ydoc_store.fanout.hints import LogHint
+from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, marker_update
 
 Pair = tuple[Node, Node]
 BIG = '{"cursor":"' + "x" * 15_000 + '"}'
@@ -132,6 +135,30 @@ async def test_two_nodes_that_create_the_same_document_at_once_make_one(nodes: P
         await ben.leave()
 
 
+async def test_who_comes_from_the_node_that_made_the_document_is_served_where_nobody_has_heard_of_it(
+    nodes: Pair,
+) -> None:
+    here, there = nodes
+    there.service.rooms.watch.poll = no_poll  # type: ignore[method-assign] # and every hint is lost
+    there.service.fanout.on_log = lambda _hint: None
+    ben = await Editor.open_synced(there.url("new"))
+    ann = await Editor.open_synced(here.url("new"))
+    await ann.type("a")
+    await ann.until(lambda: ann.marker)
+    await ann.leave()
+    again = await Editor.open_synced(there.url("new"), ann.doc)
+    await ben.shows("a")
+    assert ben.marker == again.marker
+    await again.type("b")
+    await ben.shows("ab")
+    await again.leave()
+    stranger: Doc[Any] = new_doc()
+    stranger.apply_update(marker_update(RESERVED_CLIENT_ID_MIN))
+    stray = await Editor.open(there.url("never-made"), stranger)
+    assert (await stray.closed())[0] == 4409
+    await ben.leave()
+
+
 async def test_rows_that_hold_no_frames_close_the_room_instead_of_leaving_it_behind(nodes: Pair) -> None:
     here, there = nodes
     ann = await Editor.open_synced(here.url("notes"))
@@ -156,7 +183,7 @@ async def test_a_gap_behind_a_compaction_is_filled_from_the_snapshot(nodes: Pair
     ben = await Editor.open_synced(there.url("notes"))
     await ann.type("a")
     await ann.until(lambda: ann.marker)
-    await there.service.rooms.watch._read_missing(there.room("notes"))
+    await there.service.rooms.watch.read_missing(there.room("notes"))
     await ben.shows("a")
     for letter in "bcd":
         await ann.type(letter)
