@@ -21,6 +21,7 @@ from compactor.compaction import judged
 from compactor.policy import Due, due
 from compactor.schedule import Compactor, terms_of
 from ydoc_store import __version__
+from ydoc_store.commands.ending import run_to_exit_code
 from ydoc_store.commands.options import (
     DONE,
     FOUND_SOMETHING_WRONG,
@@ -30,7 +31,6 @@ from ydoc_store.commands.options import (
     with_database,
 )
 from ydoc_store.commands.output import emit_row, emit_rows
-from ydoc_store.errors import YdocError
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import read_backlog
@@ -39,8 +39,6 @@ from ydoc_store.storage.documents import Document, find_document
 from ydoc_store.storage.pool import Database
 
 RUNS_SHOWN = 5
-INTERRUPTED = 130
-UNREACHABLE = 3
 RUN_COLUMNS = ("started_at", "result", "way", "why", "rows_merged", "tail_bytes", "duration_ms", "error")
 
 
@@ -137,25 +135,4 @@ async def explain(database: Database, settings: Settings, document: Document) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the script. Always ends in SystemExit with one of the exit codes above."""
-    sys.exit(run(arguments))
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """One command's exit code; whatever it raises on purpose is told on stderr."""
-    try:
-        result = commands.main(arguments, prog_name="ydoc-compactor", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _tell("interrupted", INTERRUPTED)
-    except YdocError as error:
-        return _tell(str(error), error.exit_code)
-    except (OSError, TimeoutError) as error:
-        return _tell(str(error) or "no answer in time", UNREACHABLE)
-    return result if isinstance(result, int) else DONE
-
-
-def _tell(message: str, exit_code: int) -> int:
-    click.echo(f"ydoc-compactor: {message}", err=True)
-    return exit_code
+    sys.exit(run_to_exit_code(commands, "ydoc-compactor", arguments))
