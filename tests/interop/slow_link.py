@@ -21,8 +21,11 @@ async def slow_link(port: int, bits_per_s: float) -> AsyncIterator[int]:
         task = asyncio.current_task()
         assert task is not None
         lines.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        try:
             await _carry_both_ways(port, reader, writer, bits_per_s)
+        except* OSError:
+            # Either end hung up.
+            writer.close()
 
     server = await asyncio.start_server(line, "127.0.0.1", 0)
     try:

@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
-        set_options(self.transport, dead_after_s=self.relay.dead_after_s)
+        set_options(self.transport)
         self.relay.connected(self)
 
     def data_received(self, data: bytes) -> None:

@@ -26,6 +26,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.names import DEFAULT_TENANT, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
+from ydoc_store.relay.sockets import is_gone
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
 from ydoc_store.yjs.messages import KEEPALIVE
 
@@ -57,7 +58,7 @@ class Relay:
         self.settings = settings
         self.metrics = metrics
         self.now_s = time.monotonic()
-        # A frozen peer is to be told why; only one that does not even acknowledge is cut by the kernel.
+        # A frozen peer is to be told why; only one that does not even acknowledge is cut without a word.
         self.dead_after_s = 2 * settings.slow_member_s
         self.connections: dict[Connection, None] = {}
         # Only those whose socket does not keep up are looked at by every tick.
@@ -173,6 +174,9 @@ class Relay:
         self.rooms.attendance.expire(now_s)
 
     def _keep_alive(self, connection: Connection) -> None:
+        if is_gone(connection.transport, dead_after_s=self.dead_after_s):
+            connection.transport.abort()
+            return
         # Stock clients drop a socket on which no data message came for 30 s; pings do not count.
         if not self._keepalive_frame:
             self._keepalive_frame = connection.encode(KEEPALIVE)

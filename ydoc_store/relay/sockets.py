@@ -9,26 +9,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
+import sys
 
 # What the kernel may hold unsent: enough to fill any link, little enough that the outbox tells who is slow. Without
 # it the send buffer grows to megabytes, a slow link takes minutes to free a third of one, and looks dead meanwhile.
 NOTSENT_BYTES = 128 * 1024
 
 
-def set_options(transport: asyncio.Transport, *, dead_after_s: float) -> None:
-    """`dead_after_s` is how long sent bytes may stay unacknowledged before the kernel cuts the connection.
+# From Linux's `struct tcp_info`: packets sent and not acknowledged, and ms since anything was acknowledged.
+_UNACKNOWLEDGED = struct.Struct("@24xI28xI")
 
-    The keepalives see to it that something is always on its way, so that no peer can vanish unnoticed.
-    """
-    carrier = transport.get_extra_info("socket")
-    if carrier is None or carrier.family not in (socket.AF_INET, socket.AF_INET6):
+
+def set_options(transport: asyncio.Transport) -> None:
+    """Send at once, and buffer little."""
+    carrier = _tcp_socket(transport)
+    if carrier is None:
         return
-    for name, value in (
-        ("TCP_NODELAY", 1),
-        ("TCP_NOTSENT_LOWAT", NOTSENT_BYTES),
-        ("TCP_USER_TIMEOUT", int(dead_after_s * 1000)),
-    ):
+    for name, value in (("TCP_NODELAY", 1), ("TCP_NOTSENT_LOWAT", NOTSENT_BYTES)):
         option = getattr(socket, name, None)
         if option is not None:
             with contextlib.suppress(OSError):
                 carrier.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def is_gone(transport: asyncio.Transport, *, dead_after_s: float) -> bool:
+    """Whether something is on its way to this peer, and nothing was acknowledged for so long.
+
+    The keepalives see to it that something always is. TCP_USER_TIMEOUT is no substitute: it counts the time in which
+    a reader's window is smaller than the next packet, and cuts a slow reader to whom bytes flow all along. False
+    where the system does not tell; it gives up by itself then, some 15 minutes later.
+    """
+    carrier = _tcp_socket(transport)
+    if carrier is None or sys.platform != "linux":
+        return False
+    try:
+        told = carrier.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKNOWLEDGED.size)
+        packets, silent_ms = _UNACKNOWLEDGED.unpack(told)
+    except (OSError, struct.error):
+        return False
+    return bool(packets and silent_ms > dead_after_s * 1000)
+
+
+def _tcp_socket(transport: asyncio.Transport) -> socket.socket | None:
+    carrier: socket.socket | None = transport.get_extra_info("socket")
+    return carrier if carrier is not None and carrier.family in (socket.AF_INET, socket.AF_INET6) else None
