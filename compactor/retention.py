@@ -11,9 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable
+from ydoc_store.logs import logger
 from ydoc_store.storage.compactions import drop_compactions, try_lock
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.segments import drop_history, find_expired
+
+log = logger(__name__)
 
 PASS_INTERVAL_S: Final = 6 * 3_600.0
 DOCUMENTS_MAX: Final = 1_000
@@ -55,12 +59,19 @@ class Retention:
             page = await find_expired(connection, self._after_id, DOCUMENTS_MAX, self._history_days)
         documents = segments = bases = dropped_bytes = 0
         for document_id in page.expired:
-            async with self._database.transaction() as connection:
-                if not await try_lock(connection, document_id):
-                    continue
-                dropped = await drop_history(
-                    connection, document_id, history_days=self._history_days, bases_min=self._bases_min
-                )
+            try:
+                async with self._database.transaction() as connection:
+                    if not await try_lock(connection, document_id):
+                        continue
+                    dropped = await drop_history(
+                        connection, document_id, history_days=self._history_days, bases_min=self._bases_min
+                    )
+            except (StorageUnavailable, StorageBusy):
+                raise
+            except ServerFault as error:
+                # What Postgres refuses for one document (a damaged page) must not keep the others' history for ever.
+                log.warning("history not dropped", document_id=document_id, reason=str(error))
+                continue
             documents += 1
             segments += dropped.segments
             bases += dropped.bases

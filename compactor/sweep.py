@@ -113,9 +113,12 @@ class Sweeper:
         while not at_end and tally.looked_at < LOOKED_AT_MAX and not self._spent(tally):
             page = await find_backlogs(self._database, self._after_id, PAGE_DOCUMENTS)
             tally.look(page.backlogs)
-            if not await self._compact_due(page, tally):
-                break
+            is_whole = await self._compact_due(page, tally)
+            # Also past a page that was cut short: its documents come again in the next round, and those behind it
+            # must not wait for a first page that is always due.
             self._after_id = page.next_after_id or 0
+            if not is_whole:
+                break
             at_end = page.next_after_id is None
         return SweepReport(
             looked_at=tally.looked_at,

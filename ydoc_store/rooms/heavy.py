@@ -28,6 +28,9 @@ from ydoc_store.yjs.walker import UpdateLimits, walk
 # About 10 ms of work in the event loop; a round trip to a warm worker takes 1 to 2 ms.
 INLINE_BYTES_MAX = 128 * 1024
 
+# The largest document is cut in some seconds; a stock client gives up on a silent socket after 30 s.
+TIMEOUT_S = 60.0
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,21 +38,27 @@ T = TypeVar("T")
 class Heavy:
     """One worker process for what is too large for the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self.timeout_s = timeout_s
         self._pool: ProcessPoolExecutor | None = None
 
     async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args)`, here when `size_bytes` is small, else in the worker.
 
-        A worker that dies (out of memory) fails this call alone, with StorageBusy, and is replaced. Cancelling
-        abandons the result.
+        A worker that dies (out of memory) or hangs fails the calls that wait for it, with StorageBusy, and is
+        replaced. Cancelling abandons the result.
         """
         if size_bytes <= INLINE_BYTES_MAX:
             return work(*args, **kwargs)
         pool = self._started()
         try:
-            return await asyncio.wrap_future(pool.submit(work, *args, **kwargs))
-        except BrokenExecutor as error:
+            async with asyncio.timeout(self.timeout_s):
+                return await asyncio.wrap_future(pool.submit(work, *args, **kwargs))
+        except (BrokenExecutor, TimeoutError) as error:
+            # A worker that hangs holds up every load and first sync behind it; killing it breaks its pool.
+            if isinstance(error, TimeoutError) and self._pool is pool:
+                for worker in multiprocessing.active_children():
+                    worker.kill()
             if self._pool is pool:
                 self._pool = None
                 pool.shutdown(wait=False)

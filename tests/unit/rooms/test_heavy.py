@@ -1,0 +1,47 @@
+"""Heavy work: here when it is small, in a worker when it is large, and never waited for without end."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from ydoc_store.errors import StorageBusy
+from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy
+
+LARGE = INLINE_BYTES_MAX + 1
+
+
+async def test_small_work_is_done_here_and_large_work_in_one_worker() -> None:
+    heavy = Heavy()
+    try:
+        assert await heavy.run(10, os.getpid) == os.getpid()
+        worker = await heavy.run(LARGE, os.getpid)
+        assert worker != os.getpid()
+        assert await heavy.run(LARGE, os.getpid) == worker
+    finally:
+        heavy.stop()
+
+
+async def test_a_worker_that_dies_fails_the_work_under_way_and_is_replaced() -> None:
+    heavy = Heavy()
+    try:
+        with pytest.raises(StorageBusy):
+            await heavy.run(LARGE, os._exit, 1)
+        assert await heavy.run(LARGE, os.getpid) != os.getpid()
+    finally:
+        heavy.stop()
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
+    heavy = Heavy()
+    try:
+        await heavy.warm()
+        heavy.timeout_s = 0.2
+        with pytest.raises(StorageBusy):
+            await heavy.run(LARGE, time.sleep, 3_600)
+        heavy.timeout_s = 30
+        assert await heavy.run(LARGE, os.getpid) != os.getpid()
+    finally:
+        heavy.stop()
