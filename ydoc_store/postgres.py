@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from ydoc_store.embedded.configuration import address
 from ydoc_store.embedded.folder import DataFolder
 from ydoc_store.embedded.postgres import EmbeddedPostgres
-from ydoc_store.errors import EmbeddedPostgresFailed, SchemaMismatch
+from ydoc_store.errors import EmbeddedPostgresFailed, SchemaMismatch, SettingInvalid
 from ydoc_store.settings import Settings
 from ydoc_store.storage.migrate import migrate, pending_migrations
 from ydoc_store.storage.pool import Database
@@ -35,11 +35,12 @@ class Postgres:
 
 
 @asynccontextmanager
-async def postgres(settings: Settings, *, share: bool) -> AsyncIterator[Postgres]:
+async def postgres(settings: Settings, *, share: bool, creating: bool) -> AsyncIterator[Postgres]:
     """The Postgres to use, until the block ends.
 
-    `share` allows to use our own Postgres while another process runs it; a service wants it for itself. Raises
-    EmbeddedPostgresFailed.
+    `share` allows to use our own Postgres while another process runs it; a service wants it for itself. Unless
+    `creating`, a data folder without a cluster is refused: a mistyped one would look like no documents at all.
+    Raises EmbeddedPostgresFailed, SettingInvalid.
     """
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
@@ -52,19 +53,24 @@ async def postgres(settings: Settings, *, share: bool) -> AsyncIterator[Postgres
     if running is not None:
         yield Postgres(running, is_ours=False, where=f"{folder} (in use)", how_to_delete=how_to_delete)
         return
+    if not creating:
+        require_cluster(folder)
     async with EmbeddedPostgres(folder) as embedded:
         where = f"{folder} (a Postgres of our own)"
         yield Postgres(embedded.url, is_ours=True, where=where, how_to_delete=how_to_delete)
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, *, migrating: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, *, migrating: bool = False, creating: bool = False
+) -> AsyncIterator[Database]:
     """A database whose schema this release can work on, for a command. Our own is migrated when we started it.
 
-    `migrating` leaves the schema as it is, for the command that is about to change it. Raises SchemaMismatch,
-    StorageUnavailable, EmbeddedPostgresFailed.
+    `migrating` leaves the schema as it is, for the command that is about to change it; `creating` allows to make
+    our own Postgres where there is none. Raises SchemaMismatch, StorageUnavailable, SettingInvalid,
+    EmbeddedPostgresFailed.
     """
-    async with postgres(settings, share=True) as found:
+    async with postgres(settings, share=True, creating=creating) as found:
         database = await connect(found.url, settings)
         try:
             if not migrating:
@@ -75,9 +81,11 @@ async def open_database(settings: Settings, *, migrating: bool = False) -> Async
 
 
 async def connect(url: str, settings: Settings) -> Database:
-    """A pool as the settings describe it. Raises StorageUnavailable."""
+    """A pool as the settings describe it. Raises StorageUnavailable, SettingInvalid."""
+    whose = "our own database" if settings.database_url is None else "the database (--database-url, YDOC_DATABASE_URL)"
     return await Database.open(
         url,
+        whose=whose,
         pool_size=settings.pool_size,
         statement_timeout_s=settings.statement_timeout_s,
         lock_timeout_s=settings.lock_timeout_s,
@@ -100,6 +108,13 @@ async def prepare(database: Database, *, is_ours: bool) -> None:
         )
 
 
+def require_cluster(data_dir: Path) -> None:
+    """Raises SettingInvalid where nobody has made a Postgres of ours yet."""
+    folder = DataFolder(data_dir.resolve())
+    if not folder.cluster.exists() and folder.major() is None:
+        raise SettingInvalid(f"no data folder at {data_dir} (--data-dir, YDOC_DATA_DIR): `ydoc-store serve` makes it")
+
+
 def running_address(data_dir: Path) -> str | None:
     """The URL of our own Postgres if a service runs it now; None when nobody holds the folder.
 
@@ -110,7 +125,7 @@ def running_address(data_dir: Path) -> str | None:
         with folder.lock.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except BlockingIOError:
         # Held: the kernel says so, which is worth more than any file that the holder left.

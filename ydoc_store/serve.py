@@ -95,7 +95,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as running:
         running.callback(phase.draining)
         listen = await running.enter_async_context(_web(settings, sockets, metrics, phase, probes, relays))
-        found = await running.enter_async_context(postgres.postgres(settings, share=False))
+        found = await running.enter_async_context(postgres.postgres(settings, share=False, creating=True))
         database = await postgres.connect(found.url, settings)
         running.push_async_callback(database.close)
         await postgres.prepare(database, is_ours=found.is_ours)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +32,7 @@ from ydoc_store.errors import SettingInvalid
 PREFIX = "YDOC_"
 EXEMPT_PREFIX = "YDOC_TEST_"
 SECRETS = frozenset({"database_url"})
+MASK = "********"
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -254,9 +256,10 @@ class Settings(BaseSettings):
         """The settings of this process, or SettingInvalid with every reason in its text.
 
         `overrides` are flags by field name; a flag that is None was not given. Unknown YDOC_* variables are
-        refused by name. A secret's value appears in no message.
+        refused by name, and so is an empty flag. A secret's value appears in no message.
         """
         flags = {name: value for name, value in (overrides or {}).items() if value is not None}
+        _refuse_empty(flags)
         variables = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
         _refuse_unknown(variables)
         files = {name: value for name, value in _read_secret_files(variables).items() if name not in flags}
@@ -276,7 +279,7 @@ class Settings(BaseSettings):
 
 
 class SettingRow(NamedTuple):
-    """One setting as `ydoc-store settings` lists it; a secret's value is masked."""
+    """One setting as `ydoc-store settings` lists it; a URL's password is masked."""
 
     name: str
     variable: str
@@ -310,10 +313,34 @@ def variable_of(name: str) -> str:
     return PREFIX + name.upper()
 
 
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def without_password(url: str) -> str:
+    """A database's URL with stars for its passwords; stars alone where it cannot be told what belongs to one."""
+    parts = re.fullmatch(r"(\w+://)(?:([^:/?#@]*)(:[^/?#@]*)?@)?([^/?#@]*(?:/[^?#@]*)?)(\?[^#@]*)?", url)
+    if parts is None:
+        return MASK
+    scheme, user, password, place, query = parts.groups(default="")
+    pairs = [pair.partition("=") for pair in query.removeprefix("?").split("&")]
+    # `password`, `sslpassword`, `passfile`
+    told = "&".join(key + eq + (MASK if "pass" in unquote(key).lower() else value) for key, eq, value in pairs)
+    account = user + (f":{MASK}" if password else "") + "@" if user or password else ""
+    return f"{scheme}{account}{place}{'?' if query else ''}{told}"
+
+
 def _shown(value: Any) -> str | int | float | bool | None:
     if isinstance(value, SecretStr):
-        return "********"
+        return without_password(value.get_secret_value())
     return str(value) if isinstance(value, Path) else value
+
+
+def _refuse_empty(flags: Mapping[str, object]) -> None:
+    # mostly a shell's variable that is not set; what would be used instead is not what was asked for
+    empty = [_flag_of(name) for name, value in flags.items() if isinstance(value, str) and not value.strip()]
+    if empty:
+        raise SettingInvalid("\n".join(f"{flag} is empty: give it a value, or leave it out" for flag in empty))
 
 
 def _refuse_unknown(variables: Mapping[str, str]) -> None:
@@ -356,7 +383,7 @@ def _explain(error: ValidationError, flags: Mapping[str, object]) -> str:
         if name not in Settings.model_fields:
             lines.append(f"{name} is no setting" if name else reason)
             continue
-        told = "--" + name.replace("_", "-") if name in flags else variable_of(name)
+        told = _flag_of(name) if name in flags else variable_of(name)
         given = "" if name in SECRETS else f" is {str(entry['input'])[:100]!r}"
         lines.append(f"{told}{given}: {reason[0].lower()}{reason[1:]}")
     return "\n".join(lines)

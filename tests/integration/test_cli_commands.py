@@ -256,10 +256,64 @@ def test_a_given_database_is_migrated_only_when_asked(empty_database_url: str) -
     assert run_command("documents", "list", "--database-url", empty_database_url).code == 0
 
 
-def test_a_database_that_is_not_there_is_exit_code_3() -> None:
+def test_a_database_that_is_not_there_is_exit_code_3_and_told_with_its_flag() -> None:
     unreachable = run_command("documents", "list", "--database-url", NOWHERE)
     assert unreachable.code == 3
     assert "Traceback" not in unreachable.err
+    assert "cannot reach the database (--database-url, YDOC_DATABASE_URL): " in unreachable.err
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("", "--database-url is empty"),
+        ("postgresql+asyncpg://u:hunter2@127.0.0.1:1/d", "remove the +asyncpg"),
+        ("postgresql://u:hunter2@127.0.0.1:many/d", "its port must be a number"),
+        ("postgresql://u:hunter2@127.0.0.1:99999/d", "its port must be a number"),
+        ("postgresql://u:hun/ter2@127.0.0.1/d", "%2F"),
+        ("mysql://127.0.0.1/d", "(--database-url, YDOC_DATABASE_URL)"),
+    ],
+)
+def test_a_url_that_cannot_work_is_exit_code_2_and_says_what_to_mend(url: str, told: str) -> None:
+    refused = run_command("documents", "list", "--database-url", url)
+    assert refused.code == 2, refused.err
+    assert told in refused.err
+    for leaked in ("Traceback", "literal", "hun"):
+        assert leaked not in refused.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ydoc_store.cli documents list",
+        "ydoc_store.cli verify --all",
+        "ydoc_store.cli compact --all",
+        "ydoc_store.cli export plan",
+        "compactor.cli once",
+        "compactor.cli explain plan",
+        "compactor.cli run",
+    ],
+)
+def test_a_mistyped_data_folder_is_refused_and_not_made(command: str, tmp_path: Path) -> None:
+    module, *arguments = command.split()
+    missing = tmp_path / "dta"
+    refused = subprocess.run(
+        [sys.executable, "-c", f"from {module} import main; main()", *arguments, "--data-dir", str(missing)],
+        env=clean_environment(),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert f"no data folder at {missing}" in refused.stderr.decode()
+    assert "`ydoc-store serve` makes it" in refused.stderr.decode()
+    assert not missing.exists()
+
+
+def test_a_file_is_no_data_folder(log: Path) -> None:
+    refused = run_command("documents", "list", "--data-dir", log)
+    assert refused.code == 2, refused.err
+    assert "no data folder at" in refused.err
 
 
 def test_a_misspelt_variable_stops_every_command_and_the_nearest_is_named() -> None:
@@ -272,6 +326,7 @@ def test_settings_tell_value_source_unit_and_reason_and_no_secret() -> None:
     told = run_command("settings", "--json", "--database-url", "postgresql://u:hunter2@h/d", YDOC_POLL_INTERVAL_S="2")
     assert told.code == 0
     assert b"hunter2" not in told.out
+    assert b"postgresql://u:********@h/d" in told.out
     rows = {row["name"]: row for row in told.rows}
     assert set(rows["port"]) == {"name", "variable", "value", "source", "unit", "default", "reason"}
     assert (rows["poll_interval_s"]["value"], rows["poll_interval_s"]["source"]) == (2.0, "environment")

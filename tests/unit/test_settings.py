@@ -143,7 +143,7 @@ def test_a_secret_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
     settings = Settings.load()
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == "postgresql://u:hunter2@db/x"
-    assert row(settings, "database_url")[2:4] == ("********", "file")
+    assert row(settings, "database_url")[2:4] == ("postgresql://u:********@db/x", "file")
 
 
 def test_a_flag_beats_the_secret_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -184,6 +184,30 @@ def test_only_secrets_have_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_no_text_form_shows_a_secret() -> None:
     settings = Settings.load({"database_url": "postgresql://u:hunter2@db/x"})
     assert "hunter2" not in f"{settings!r}{settings}{describe(settings)}{settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://u:hunter2@db:5432/x?sslmode=require", "postgresql://u:********@db:5432/x?sslmode=require"),
+        ("postgresql://u@db,db2:5433/x", "postgresql://u@db,db2:5433/x"),
+        ("postgresql://db", "postgresql://db"),
+        ("postgresql:///x?host=/run&password=hunter2&user=u", "postgresql:///x?host=/run&password=********&user=u"),
+        ("postgresql:///x?p%61ssword=hunter2", "postgresql:///x?p%61ssword=********"),
+        ("postgresql://u:hun/ter2@db/x", "********"),
+        ("postgresql://u:hun@ter2@db/x", "********"),
+        ("postgresql://u:hun#ter2@db/x", "********"),
+        ("host=db password=hunter2", "********"),
+    ],
+)
+def test_of_a_database_url_only_the_password_is_masked(url: str, told: str) -> None:
+    assert row(Settings.load({"database_url": url}), "database_url").value == told
+
+
+@pytest.mark.parametrize("name", ["database_url", "data_dir", "host"])
+def test_an_empty_flag_is_refused_and_not_taken_for_one_that_was_left_out(name: str) -> None:
+    with pytest.raises(SettingInvalid, match=f"--{name.replace('_', '-')} is empty"):
+        Settings.load({name: ""})
 
 
 # What follows from others

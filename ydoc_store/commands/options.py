@@ -72,17 +72,22 @@ def with_database(command: DatabaseCommand[P]) -> Callable[..., int]:
 
     The schema is one that this release works on; otherwise the error names the command that mends it.
     """
-    return _on_database(command, migrating=False)
+    return _on_database(command, migrating=False, creating=False)
+
+
+def with_database_or_a_new_one(command: DatabaseCommand[P]) -> Callable[..., int]:
+    """As `with_database`, for a command that may be the first on a data folder; the others refuse an empty one."""
+    return _on_database(command, migrating=False, creating=True)
 
 
 def with_database_as_it_is(command: DatabaseCommand[P]) -> Callable[..., int]:
     """As `with_database`, whatever the schema is: for the command that changes it."""
-    return _on_database(command, migrating=True)
+    return _on_database(command, migrating=True, creating=True)
 
 
-def _on_database(command: DatabaseCommand[P], *, migrating: bool) -> Callable[..., int]:
+def _on_database(command: DatabaseCommand[P], *, migrating: bool, creating: bool) -> Callable[..., int]:
     async def body(settings: Settings, *args: Any, **kwargs: Any) -> int:
-        async with open_database(settings, migrating=migrating) as database:
+        async with open_database(settings, migrating=migrating, creating=creating) as database:
             return await command(database, settings, *args, **kwargs)
 
     @database_options

@@ -1,6 +1,6 @@
 """`ydoc-store settings`: what this process would run with, where each value came from, and why the default.
 
-A secret is masked in every form.
+Of a database's URL everything is shown but its password.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import click
 import orjson
 
 from ydoc_store.commands.importing import ImportReport, import_updates, read_updates
-from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database
+from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database, with_database_or_a_new_one
 from ydoc_store.commands.output import emit_json, size
 from ydoc_store.errors import NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
@@ -96,7 +96,7 @@ def whole_update(stored: StoredDocument) -> bytes:
     help="One Yjs update, or a log of updates as lib0 frames.",
 )
 @json_option
-@with_database
+@with_database_or_a_new_one
 async def import_command(
     database: Database,
     settings: Settings,

@@ -76,6 +76,20 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _wrong_with(url: str, error: ValueError | OverflowError) -> str:
+    """What a person can mend in a URL. No part of it is repeated that may belong to its password."""
+    scheme, _, rest = url.partition("://")
+    dialect, plus, driver = scheme.partition("+")
+    if rest and plus and dialect in ("postgresql", "postgres"):
+        return f"remove the +{driver} from {scheme}://, no driver is named here"
+    if isinstance(error, asyncpg.InterfaceError):
+        return str(error)
+    return (
+        "its port must be a number up to 65535, an IPv6 address stands in [ ], and / ? # @ : in a password are "
+        "written as %2F %3F %23 %40 %3A"
+    )
+
+
 class Database:
     """A pool of connections with our session settings; every borrowed connection is given back clean.
 
@@ -106,10 +120,12 @@ class Database:
         statement_timeout_s: float = 30.0,
         lock_timeout_s: float = 2.0,
         connect_timeout_s: float = 10.0,
+        whose: str = "the database",
     ) -> Self:
         """Connect once, so that a wrong URL is told now and not at the first query.
 
-        Raises StorageUnavailable within about `connect_timeout_s` seconds, SettingInvalid for what is no URL.
+        `whose` names the database in an error. Raises StorageUnavailable within about `connect_timeout_s` seconds,
+        SettingInvalid for what is no URL.
         """
         session = {
             "application_name": APPLICATION_NAME,
@@ -119,7 +135,7 @@ class Database:
             "idle_in_transaction_session_timeout": f"{statement_timeout_s * 2000:.0f}",
             "timezone": "UTC",
         }
-        with mapping_errors("connecting to the database"):
+        with mapping_errors(f"cannot reach {whose}"):
             try:
                 pool = await asyncpg.create_pool(
                     url,
@@ -129,8 +145,8 @@ class Database:
                     command_timeout=statement_timeout_s + 5,
                     server_settings=session,
                 )
-            except ValueError as error:
-                raise SettingInvalid(f"this is no URL of a PostgreSQL database: {error}") from error
+            except (ValueError, OverflowError) as error:
+                raise SettingInvalid(f"no URL of {whose}: {_wrong_with(url, error)}") from error
         return cls(url, pool, session, connect_timeout_s, lock_timeout_s)
 
     @contextlib.asynccontextmanager
