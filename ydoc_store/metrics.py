@@ -32,6 +32,10 @@ _CLOSE_CODES = frozenset(
 )
 
 
+# From the start, because an alert on a series that is not there yet is silent.
+_SERVED_DIALECTS = ("y-websocket",)
+
+
 class Distribution:
     """A histogram for one thread. `observe` costs a bisection and three additions."""
 
@@ -94,7 +98,7 @@ class Metrics(Collector):
         self.append_batch_updates = Distribution(_BATCH)
         # None until the first look at the database: a zero would be a lie
         self.backlog: BacklogTotals | None = None
-        self._dialects: dict[str, DialectCounts] = {}
+        self._dialects = {name: DialectCounts() for name in _SERVED_DIALECTS}
         self._closes: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
         self._hints: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 The port is taken first, so that a taken one costs nothing. It is listened on when the service can serve, so that
 the first connection finds it ready; a start that takes longer than a moment answers `unready` meanwhile.
 SIGTERM and Ctrl-C drain: sockets are closed when what they sent is committed and what they were sent is out; the
-second one does not wait. Composition only: each part's own rules live with it.
+second one, unless it comes with the first, does not wait. Composition only: each part's own rules live with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -36,6 +37,8 @@ log = logger(__name__)
 
 # A database that answers is ready sooner than this; one that is made first, or that recovers, is not.
 LISTEN_ANYWAY_S = 0.5
+# A shell or a wrapper that is told to stop passes it on, and we have heard it from the terminal or the group already.
+SAME_REQUEST_S = 1.0
 
 
 class RunningCompactor(Protocol):
@@ -60,10 +63,11 @@ class Started:
     authority: str
     data: str
     how_to_delete: str
+    open_to_network: bool
 
 
-async def serve(settings: Settings, compactor: CompactorParts, announce: Callable[[Started], None]) -> None:
-    """Run until a signal says stop and everything is drained.
+async def serve(settings: Settings, compactor: CompactorParts, announce: Callable[[Started], None]) -> bool:
+    """Run until a signal says stop and everything is drained; False when asked again and so not drained.
 
     Raises SettingInvalid (port, address), EmbeddedPostgresFailed, StorageUnavailable, SchemaMismatch, all of them
     before anyone could connect.
@@ -80,6 +84,7 @@ async def serve(settings: Settings, compactor: CompactorParts, announce: Callabl
         finally:
             for taken in sockets:
                 taken.close()
+    return not stop.is_asked_again
 
 
 async def _run(
@@ -114,8 +119,11 @@ async def _run(
         phase.serving()
         await listen()
         place = authority(sockets)
-        log.info("serving", version=__version__, address=place, data=found.where)
-        announce(Started(place, found.where, found.how_to_delete))
+        is_open = settings.open_to_network
+        log.info(
+            "serving", version=__version__, address=place, host=settings.host, open_to_network=is_open, data=found.where
+        )
+        announce(Started(place, found.where, found.how_to_delete, is_open))
         await stop.wait()
         phase.draining()
         log.info("draining", timeout_s=settings.drain_timeout_s)
@@ -199,21 +207,31 @@ class _Server(uvicorn.Server):
 
 
 class _Stop:
-    """Asked for by a signal. Until the service is up, and when asked again, whatever runs is cancelled instead."""
+    """Asked for by a signal. Until the service is up, and when asked again, whatever runs is cancelled instead.
+
+    Once only: a third signal would break off what the second one left, stopping our own Postgres.
+    """
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
         self._asked = asyncio.Event()
+        self._first_s = 0.0
         self._is_awaited = False
+        self.is_asked_again = False
 
     @property
     def is_asked(self) -> bool:
         return self._asked.is_set()
 
     def ask(self) -> None:
-        first = not self._asked.is_set()
-        self._asked.set()
-        if not (first and self._is_awaited):
+        if not self._asked.is_set():
+            self._first_s = time.monotonic()
+            self._asked.set()
+            if not self._is_awaited:
+                self._task.cancel()
+        elif not self.is_asked_again and time.monotonic() - self._first_s >= SAME_REQUEST_S:
+            self.is_asked_again = True
+            log.warning("asked again: stopping without the drain")
             self._task.cancel()
 
     async def wait(self) -> None:

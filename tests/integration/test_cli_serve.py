@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,11 @@ from tests.integration.test_cli_commands import clean_environment, run_command, 
 from ydoc_store.yjs.messages import SyncStep1, SyncStep2, Update, decode_message, encode_sync_step1, encode_update
 
 PATIENCE_S = 60.0
+DRAIN_S = 15.0
+HANDSHAKE = (
+    "GET /yjs/plan HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class Service:
@@ -155,6 +161,44 @@ async def test_a_drain_closes_sockets_with_1001_and_ends_with_success(free_port:
                 pass
             assert member.close_code == 1001
         assert await asyncio.wait_for(service.process.wait(), PATIENCE_S) == 0
+
+
+async def test_who_asks_again_does_not_wait_for_the_drain_and_is_told(free_port: int, database_url: str) -> None:
+    async with serving(free_port, "--database-url", database_url) as service:
+        # an editor that never answers the close, which the drain waits for
+        reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
+        writer.write(HANDSHAKE.format(port=free_port).encode())
+        assert b" 101 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+        started_s = time.monotonic()
+        # as a wrapper does it, which passes on what the whole group has heard
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.stderr is not None
+        told = ""
+        while "asked again" not in told:
+            try:
+                told += (await asyncio.wait_for(service.process.stderr.readline(), 0.1)).decode()
+            except TimeoutError:
+                service.process.send_signal(signal.SIGTERM)
+        code = await asyncio.wait_for(service.process.wait(), PATIENCE_S)
+        told += await service.errors()
+        writer.close()
+    assert code == 1, told
+    assert 1 <= time.monotonic() - started_s < DRAIN_S
+    assert told.count("asked again: stopping without the drain") == 1
+    assert "Traceback" not in told
+
+
+async def test_an_open_service_says_whom_it_serves(free_port: int, database_url: str) -> None:
+    arguments = ("--host", "0.0.0.0", "--open-to-network", "--database-url", database_url)
+    async with serving(free_port, *arguments) as service:
+        assert "open to the network: whoever reaches this port reads and writes every document" in service.told
+        assert f"overview   http://127.0.0.1:{free_port}/" in service.told
+        metrics = (await asyncio.to_thread(httpx.get, f"{service.url}/metrics")).text
+        assert 'ydoc_connections{dialect="y-websocket"} 0.0' in metrics
+        assert await service.stop() == 0
+        log = await service.errors()
+        assert "0.0.0.0" in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from ydoc_store.metrics import BacklogTotals, Distribution, Metrics
+from ydoc_store.rooms.ywebsocket import Y_WEBSOCKET
 
 
 def samples(metrics: Metrics) -> dict[str, list[Sample]]:
@@ -44,6 +45,12 @@ def test_every_promised_series_is_there() -> None:
         "ydoc_frames_ignored_total", "ydoc_hints_total", "process_resident_memory_bytes",
     ):  # fmt: skip
         assert name in found, name
+
+
+def test_before_anybody_came_the_served_dialect_is_told_as_zero() -> None:
+    found = samples(Metrics())
+    assert [(s.labels, s.value) for s in found["ydoc_connections"]] == [({"dialect": Y_WEBSOCKET.name}, 0.0)]
+    assert {s.value for s in found["ydoc_updates_total"]} == {0.0}
 
 
 def test_values_are_those_counted() -> None:

@@ -10,10 +10,12 @@ import asyncio
 import click
 
 from ydoc_store import __version__
-from ydoc_store.commands.options import DONE, database_options, with_settings
+from ydoc_store.commands.options import DONE, FOUND_SOMETHING_WRONG, database_options, with_settings
 from ydoc_store.http.pages import javascript, socket_url
 from ydoc_store.serve import CompactorParts, Started, serve
 from ydoc_store.settings import Settings
+
+OPEN = "\n  open to the network: whoever reaches this port reads and writes every document\n"
 
 
 def serve_command(compactor: CompactorParts) -> click.Command:
@@ -32,8 +34,8 @@ def serve_command(compactor: CompactorParts) -> click.Command:
     @with_settings
     def command(settings: Settings, /) -> int:
         """Run the service: WebSocket, HTTP and, unless told otherwise, the compactor."""
-        asyncio.run(serve(settings, compactor, announce=_announce))
-        return DONE
+        drained = asyncio.run(serve(settings, compactor, announce=_announce))
+        return DONE if drained else FOUND_SOMETHING_WRONG
 
     return command
 
@@ -43,9 +45,10 @@ def _announce(started: Started) -> None:
     click.echo(
         f"ydoc-store {__version__}\n\n"
         f"  documents  {socket_url(started.authority)}NAME\n"
-        f"  this page  {base}/\n"
+        f"  overview   {base}/\n"
         f"  health     {base}/health/ready    metrics  {base}/metrics\n"
         f"  data       {started.data}\n"
-        f"             {started.how_to_delete}\n\n"
+        f"             {started.how_to_delete}\n"
+        f"{OPEN if started.open_to_network else ''}\n"
         "Connect an editor:\n\n" + "\n".join(f"  {line}" for line in javascript(started.authority).splitlines()) + "\n"
     )
