@@ -107,7 +107,7 @@ class Relay:
             self._judge(connection)
             name = name_from_raw_path(connection.path.encode("latin-1", "replace"), YJS_PREFIX.encode())
         except UnknownPath:
-            host = connection.headers.get("Host", f"{self.settings.host}:{self.settings.port}")
+            host = next(iter(connection.headers.get_all("Host")), f"{self.settings.host}:{self.settings.port}")
             connection.close(UnknownPath(f"nothing is served here: connect to ws://{host}{YJS_PREFIX}NAME"))
             return
         except YdocError as error:
