@@ -30,13 +30,16 @@ from ydoc_store.commands.options import (
     json_option,
     with_database,
 )
-from ydoc_store.commands.output import emit_row, emit_rows
+from ydoc_store.commands.output import counted, emit_row, emit_rows
+from ydoc_store.logs import logger
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import read_backlog
 from ydoc_store.storage.compactions import list_compactions
 from ydoc_store.storage.documents import Document, find_document
 from ydoc_store.storage.pool import Database
+
+log = logger(__name__)
 
 RUNS_SHOWN = 5
 RUN_COLUMNS = ("started_at", "result", "way", "why", "rows_merged", "tail_bytes", "duration_ms", "error")
@@ -59,7 +62,7 @@ async def run_command(database: Database, settings: Settings, /) -> int:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(name, stopping.set)
     async with Compactor(database, settings):
-        click.echo(f"ydoc-compactor: a sweep every {settings.sweep_interval_s:g} s", err=True)
+        log.info("sweeping", interval_s=settings.sweep_interval_s)
         await stopping.wait()
     return DONE
 
@@ -117,7 +120,7 @@ async def explain(database: Database, settings: Settings, document: Document) ->
         "name": document.name,
         "document_id": document.id,
         "due": wanted and not quarantined,
-        "reason": f"quarantined after {document.failures} failures" if quarantined else reason,
+        "reason": f"quarantined after {counted(document.failures, 'failure')}" if quarantined else reason,
         "tail_rows": document.tail_rows,
         "tail_bytes": document.tail_bytes,
         "tail_age_s": 0.0 if backlog is None else backlog.age_s,

@@ -205,7 +205,7 @@ async def compacting(
     log = folder / f"compactor-{os.urandom(4).hex()}.log"
     # It speaks on stderr, which here is the same pipe as stdout.
     command = ("sh", "-c", 'exec "$@" 2>&1', "sh", *COMPACTOR, "run", "--database-url", database_url)
-    program = Program(command, re.compile("a sweep every"), log, dict(environment or {}))
+    program = Program(command, re.compile(r"\bsweeping\b"), log, dict(environment or {}))
     try:
         await program.start()
         yield program

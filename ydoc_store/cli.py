@@ -61,13 +61,14 @@ def _due_by(settings: Settings) -> IsDue:
 async def _compacting(database: Database, settings: Settings) -> AsyncIterator[CompactOne]:
     terms, worker = terms_of(settings), worker_of(settings)
 
-    async def compact_one(document_id: int) -> CompactionResult:
+    async def compact_one(document_id: int, name: str) -> CompactionResult:
         outcome = await compact(database, worker, document_id, terms, forced=True)
         if isinstance(outcome, Skipped):
-            return CompactionResult(document_id, "skipped", outcome.reason)
+            return CompactionResult(document_id, name, "skipped", outcome.reason)
         run = outcome.run
         return CompactionResult(
             document_id,
+            name,
             run.result,
             run.error,
             more=isinstance(outcome, Compacted) and outcome.more,

@@ -103,7 +103,7 @@ async def prepare(database: Database, *, is_ours: bool) -> None:
     needed = [migration.name for migration in pending if migration.when == "before"]
     if needed:
         raise SchemaMismatch(
-            f"the database lacks {len(needed)} migrations of this release, from {needed[0]} on: "
+            f"the database lacks migrations of this release ({len(needed)}, from {needed[0]} on): "
             "run `ydoc-store migrate` with the same --database-url first"
         )
 

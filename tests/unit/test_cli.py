@@ -10,7 +10,7 @@ import pytest
 
 from ydoc_store.commands.ending import run_to_exit_code
 from ydoc_store.commands.options import DocumentName
-from ydoc_store.commands.output import emit_json, emit_row, emit_rows, readable, size
+from ydoc_store.commands.output import counted, emit_json, emit_row, emit_rows, readable, size
 from ydoc_store.errors import (
     CorruptDocument,
     InvalidUpdate,
@@ -118,6 +118,11 @@ def test_one_thing_is_a_line_a_field(capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_a_person_reads_units(name: str, value: object, text: str) -> None:
     assert readable(name, value) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (1_000, "1,000 rows")])
+def test_one_thing_is_not_told_as_many(count: int, text: str) -> None:
+    assert counted(count, "row") == text
 
 
 @pytest.mark.parametrize(

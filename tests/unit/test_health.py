@@ -84,7 +84,7 @@ async def test_a_check_that_fails_itself_degrades_and_says_why() -> None:
 
 
 def backlog(document_id: int, *, rows: int = 600, age_s: float = 1_000, quarantined: bool = False) -> DocumentBacklog:
-    return DocumentBacklog(document_id, rows, 1_000, age_s, 0, quarantined)
+    return DocumentBacklog(document_id, "plan", rows, 1_000, age_s, 0, quarantined)
 
 
 def due(found: DocumentBacklog) -> bool:

@@ -20,7 +20,7 @@ from ydoc_store.commands.options import (
     json_option,
     with_database,
 )
-from ydoc_store.commands.output import emit_json, size
+from ydoc_store.commands.output import counted, emit_json, size
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import find_backlogs
@@ -38,6 +38,7 @@ class CompactionResult:
     """
 
     document_id: int
+    name: str
     result: Literal["done", "skipped", "lost", "failed"]
     reason: str | None
     more: bool = False
@@ -49,7 +50,7 @@ class CompactionResult:
     duration_s: float = 0.0
 
 
-CompactOne = Callable[[int], Awaitable[CompactionResult]]
+CompactOne = Callable[[int, str], Awaitable[CompactionResult]]
 Compacting = Callable[[Database, Settings], AbstractAsyncContextManager[CompactOne]]
 
 
@@ -67,30 +68,36 @@ def compact_command(compacting: Compacting) -> click.Command:
         """Merge what has piled up behind a document's snapshot, whether it is due or not."""
         if (name is None) != every:
             raise click.UsageError("name one document, or say --all")
-        failed = False
+        looked_at = 0
+        compacted, failed = set[int](), set[int]()
         async with compacting(database, settings) as compact_one:
-            async for document_id in _wanted(database, name):
+            async for document_id, its_name in _wanted(database, name):
+                looked_at += 1
                 more = True
                 while more:
-                    result = await compact_one(document_id)
+                    result = await compact_one(document_id, its_name)
                     _tell(result, as_json=as_json)
-                    failed = failed or result.result == "failed"
+                    if result.result in ("done", "failed"):
+                        (compacted if result.result == "done" else failed).add(document_id)
                     more = result.more
+        if every:
+            told = f"{counted(len(compacted), 'document')} compacted of {looked_at:,} with a tail"
+            click.echo(told if looked_at else "no document has a tail: nothing to compact", err=True)
         return FOUND_SOMETHING_WRONG if failed else DONE
 
     return command
 
 
-async def _wanted(database: Database, name: str | None) -> AsyncIterator[int]:
+async def _wanted(database: Database, name: str | None) -> AsyncIterator[tuple[int, str]]:
     if name is not None:
         document = await found(name, find_document(database, DEFAULT_TENANT, name))
-        yield document.id
+        yield document.id, document.name
         return
     after_id: int | None = 0
     while after_id is not None:
         page = await find_backlogs(database, after_id, DOCUMENTS_A_LOOK)
         for backlog in page.backlogs:
-            yield backlog.document_id
+            yield backlog.document_id, backlog.name
         after_id = page.next_after_id
 
 
@@ -98,10 +105,10 @@ def _tell(result: CompactionResult, *, as_json: bool) -> None:
     if as_json:
         emit_json(asdict(result))
         return
-    told = f"document {result.document_id}: {result.result}"
+    told = f"{result.name}: {result.result}"
     if result.result == "done":
         told += (
-            f", {result.rows_merged:,} rows ({size(result.tail_bytes)}) merged by {result.way} in "
+            f", {counted(result.rows_merged, 'row')} ({size(result.tail_bytes)}) merged by {result.way} in "
             f"{result.duration_s:.2f} s; the snapshot has {size(result.snapshot_bytes_after)}"
         )
     if result.reason:

@@ -46,6 +46,8 @@ def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: Up
 
     A whole document is one update, and larger than any that an editor sends. Raises InvalidUpdate.
     """
+    if not data:
+        raise InvalidUpdate("the file is empty: it holds no update")
     any_size = replace(limits, update_bytes_max=2**62, entries_max=2**62)
     found = [data] if form == "update" or (form == "auto" and _is_update(data, any_size)) else _log(data)
     updates: list[bytes] = []

@@ -76,6 +76,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB" if count != int(count) else f"{count:.0f} GiB"
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things in words, for a thing whose plural ends in s: `1 row`, `1,000 rows`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def _plain(value: object) -> object:
     if isinstance(value, timedelta):
         return value.total_seconds()

@@ -16,7 +16,7 @@ import orjson
 
 from ydoc_store.commands.importing import ImportReport, import_updates, read_updates
 from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database, with_database_or_a_new_one
-from ydoc_store.commands.output import emit_json, size
+from ydoc_store.commands.output import counted, emit_json, size
 from ydoc_store.errors import NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.relay.service import update_limits
@@ -126,6 +126,6 @@ def _tell(name: str, report: ImportReport, *, as_json: bool) -> None:
         emit_json({"name": name, **report._asdict()})
         return
     click.echo(
-        f"{name}: {report.accepted:,} of {report.updates:,} updates accepted ({size(report.bytes)} read), "
+        f"{name}: {report.accepted:,} of {counted(report.updates, 'update')} accepted ({size(report.bytes)} read), "
         f"{report.nothing_new:,} held nothing new; it is at seq {report.head:,}"
     )

@@ -15,7 +15,7 @@ from ydoc_store.commands.options import (
     json_option,
     with_database,
 )
-from ydoc_store.commands.output import emit_json
+from ydoc_store.commands.output import counted, emit_json
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.documents import Document, find_document, list_documents
@@ -44,7 +44,7 @@ async def verify_command(
         looked_at += 1
         wrong += bool(verified.findings)
         _tell(document, verified, as_json=as_json)
-    click.echo(f"{looked_at:,} documents verified, {wrong:,} with something wrong", err=True)
+    click.echo(f"{counted(looked_at, 'document')} verified, {wrong:,} with something wrong", err=True)
     return FOUND_SOMETHING_WRONG if wrong else DONE
 
 
@@ -65,7 +65,8 @@ def _tell(document: Document, verified: Verified, *, as_json: bool) -> None:
         emit_json({"name": document.name, "ok": not verified.findings, **asdict(verified)})
         return
     waiting = ", some of it waits for what has not come" if verified.pending else ""
-    what = f"seq {verified.head:,}, tail {verified.tail_rows:,} rows, history {verified.segments:,} segments"
+    what = f"seq {verified.head:,}, tail {counted(verified.tail_rows, 'row')}"
+    what += f", history {counted(verified.segments, 'segment')}"
     click.echo(f"{document.name}: {'WRONG' if verified.findings else 'ok'} ({what}{waiting})")
     for finding in verified.findings:
         click.echo(f"  {finding.promise}: {finding.text}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # An age below 0 would come from a clock that was set back since; pg_column_size reads no stored-out value.
 _SIZES = """
+    d.name,
     d.accepted_rows - coalesce(s.merged_rows, 0) AS rows,
     d.accepted_bytes - coalesce(s.merged_bytes, 0) AS bytes,
     CASE WHEN o.accepted_at < now() THEN extract(epoch FROM now() - o.accepted_at)
@@ -84,6 +85,7 @@ class DocumentBacklog:
     """The tail of one document: rows, bytes of updates, age of the oldest in seconds; the snapshot as stored."""
 
     document_id: int
+    name: str
     rows: int
     bytes: int
     age_s: float
@@ -119,5 +121,11 @@ async def read_backlog(connection: Connection, document_id: int) -> DocumentBack
 
 def _backlog(row: asyncpg.Record) -> DocumentBacklog:
     return DocumentBacklog(
-        row["document_id"], row["rows"], row["bytes"], row["age_s"], row["snapshot_bytes"], row["quarantined"]
+        row["document_id"],
+        row["name"],
+        row["rows"],
+        row["bytes"],
+        row["age_s"],
+        row["snapshot_bytes"],
+        row["quarantined"],
     )

@@ -106,7 +106,7 @@ async def test_a_compactor_killed_after_its_commit_had_its_whole_effect(
 
 async def test_run_sweeps_until_it_is_told_to_end(database_url: str, connection: Connection) -> None:
     await a_document(connection)
-    process = await start(database_url, "run", sweep_interval_s="0.1", sweep_jitter_s="0")
+    process = await start(database_url, "run", sweep_interval_s="0.1", sweep_jitter_s="0", log_format="json")
 
     async def compacted() -> bool:
         return bool(await connection.fetchval("SELECT count(*) FROM ydoc.snapshots"))
@@ -120,6 +120,8 @@ async def test_run_sweeps_until_it_is_told_to_end(database_url: str, connection:
         if process.returncode is None:
             process.kill()
     assert process.returncode == 0, stderr.decode()
+    told = [json.loads(line) for line in stderr.splitlines()]
+    assert (told[0]["event"], told[0]["interval_s"]) == ("sweeping", 0.1)
 
 
 async def test_explain_tells_the_verdict_the_sizes_and_the_last_runs(database_url: str, connection: Connection) -> None:
@@ -141,7 +143,7 @@ async def test_explain_shows_a_quarantine_with_its_reason(database_url: str, con
     await connection.execute("DELETE FROM ydoc.updates WHERE seq = 3")
     await run(database_url, "once", compact_failures_max="1")
     found = await explained(database_url)
-    assert (found["due"], found["reason"]) == (False, "quarantined after 1 failures")
+    assert (found["due"], found["reason"]) == (False, "quarantined after 1 failure")
     assert "the log has a hole" in found["failure_reason"]
 
 
