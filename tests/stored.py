@@ -85,9 +85,10 @@ async def log_of(connection: Connection, document_id: int) -> list[bytes]:
     return [update for row in (*merged, *(row["frames"] for row in tail)) for update in frames(row)]
 
 
-async def is_compacted(connection: Connection) -> bool:
-    """Whether any document was compacted yet."""
-    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM ydoc.compactions WHERE result = 'done')"))
+async def is_compacted(connection: Connection, times: int = 1) -> bool:
+    """Whether so many compactions of any documents are done."""
+    done: int = await connection.fetchval("SELECT count(*) FROM ydoc.compactions WHERE result = 'done'")
+    return done >= times
 
 
 async def compactions_of(connection: Connection, document_id: int) -> dict[str, int]:
