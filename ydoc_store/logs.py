@@ -49,13 +49,15 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     root.addHandler(handler)
     level = logging.getLevelNamesMapping()[log_level.upper()]
     root.setLevel(level)
-    # It tells every retry of every pooled connection with a traceback; our own lines tell an outage once.
-    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
     for name in _CHATTY:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(max(level, logging.WARNING))
+    # Every retry of every pooled connection with a traceback, every interval that a sweep outlasts: our own lines
+    # tell an outage once, and a lag in a gauge.
+    for name in ("asyncpg.pool", "apscheduler.scheduler"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
