@@ -75,7 +75,7 @@ async def test_what_is_no_url_of_a_database_is_a_wrong_setting(url: str) -> None
 
 
 async def test_nobody_at_the_address_is_told_at_once(free_port: int) -> None:
-    with pytest.raises(StorageUnavailable, match="connecting"):
+    with pytest.raises(StorageUnavailable, match="cannot reach the database"):
         await Database.open(f"postgresql://u@127.0.0.1:{free_port}/d")
     with pytest.raises(StorageUnavailable):
         await Database.open("postgresql://u@/d?host=/nowhere")
