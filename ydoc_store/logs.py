@@ -10,7 +10,6 @@ import logging
 import secrets
 import sys
 from collections.abc import Mapping, MutableMapping
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import orjson
@@ -80,12 +79,6 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 def new_connection_id() -> str:
     """Short enough to be read aloud, unlike any other that this process has open; it says nothing of a user."""
     return secrets.token_hex(4)
-
-
-def in_connection(connection_id: str) -> AbstractContextManager[None]:
-    """Within it, and in tasks started within it, every line carries `connection`. Callbacks bind it themselves."""
-    bound: AbstractContextManager[None] = structlog.contextvars.bound_contextvars(connection=connection_id)
-    return bound
 
 
 def withhold(_logger: object, _method: str, event: MutableMapping[str, Any]) -> EventDict:

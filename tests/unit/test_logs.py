@@ -42,16 +42,6 @@ def test_a_line_is_an_event_with_fields(capsys: pytest.CaptureFixture[str]) -> N
     assert str(line["timestamp"]).endswith("Z")
 
 
-def test_every_line_of_a_connection_names_it(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("json", "info")
-    log = logs.logger("ydoc_store.relay")
-    with logs.in_connection("c0ffee00"):
-        log.info("inside")
-        logging.getLogger("asyncio").warning("of a library")
-    log.info("outside")
-    assert [line.get("connection") for line in lines(capsys)] == ["c0ffee00", "c0ffee00", None]
-
-
 def test_bytes_are_told_by_their_number_only(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "info")
     logs.logger("x").info(

@@ -50,7 +50,6 @@ class Watch:
         self._rooms = rooms
         self._catching_up: set[Room] = set()
         self._finding = False
-        self.last_poll_s = time.monotonic()
 
     # What one room lacks
 
@@ -115,7 +114,6 @@ class Watch:
             try:
                 self._rooms.tick(time.monotonic())
                 await self.poll()
-                self.last_poll_s = time.monotonic()
             except ServerFault as error:
                 log.warning("poll failed", reason=str(error))
             except Exception:

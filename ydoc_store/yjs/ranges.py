@@ -15,8 +15,6 @@ from ydoc_store.errors import InvalidFrame
 from ydoc_store.yjs.lib0 import Malformed, Reader, encode_uint
 from ydoc_store.yjs.walked import CLOCK_END_MAX, Walked
 
-_INTERVAL_BYTES: Final = 80
-_CLIENT_BYTES: Final = 400
 # From so many intervals on, a set is joined with them in one go: each insertion in the middle of a large set moves
 # what stands behind it, and an update of 400 KB can bring 100,000 of them.
 _BULK_MIN: Final = 1_000
@@ -236,12 +234,6 @@ class Knowledge:
     def clients(self) -> int:
         """How many clients are known, by a struct or by a delete."""
         return len(self.structs.keys() | self.deletes.keys())
-
-    @property
-    def byte_size(self) -> int:
-        """About how much memory this takes. Linear in the clients."""
-        sets = (*self.structs.values(), *self.deletes.values())
-        return _CLIENT_BYTES * len(sets) + _INTERVAL_BYTES * sum(map(len, sets))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Knowledge):
