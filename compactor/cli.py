@@ -28,6 +28,7 @@ from ydoc_store.commands.options import (
     DocumentName,
     found,
     json_option,
+    require_writes,
     with_database,
 )
 from ydoc_store.commands.output import counted, emit_row, emit_rows
@@ -55,6 +56,7 @@ def commands() -> None:
 @with_database
 async def run_command(database: Database, settings: Settings, /) -> int:
     """Sweep every YDOC_SWEEP_INTERVAL_S until SIGTERM or SIGINT; the work under way is then rolled back."""
+    require_writes(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +74,7 @@ async def run_command(database: Database, settings: Settings, /) -> int:
 @with_database
 async def once_command(database: Database, settings: Settings, /, *, as_json: bool) -> int:
     """One sweep over everything that is due, and then the end."""
+    require_writes(settings)
     compactor = Compactor(database, settings)
     failed = 0
     try:

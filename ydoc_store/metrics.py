@@ -65,10 +65,10 @@ class DialectCounts:
     """One dialect's share, held by its sessions, which add to the attributes directly.
 
     `accepted` are updates whose COMMIT is known; `nothing_new` were acked and not stored; `refused` is the
-    sender's fault; `failed` is ours, an unknown COMMIT included.
+    sender's fault; `failed` is ours, an unknown COMMIT included; `read_only` came while nothing is stored here.
     """
 
-    __slots__ = ("accepted", "connections", "failed", "nothing_new", "refused")
+    __slots__ = ("accepted", "connections", "failed", "nothing_new", "read_only", "refused")
 
     def __init__(self) -> None:
         self.connections = 0
@@ -76,6 +76,7 @@ class DialectCounts:
         self.nothing_new = 0
         self.refused = 0
         self.failed = 0
+        self.read_only = 0
 
 
 class BacklogTotals(NamedTuple):
@@ -93,6 +94,7 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self.rooms = 0
+        self.read_only = False
         self.commit_seconds = Distribution(_SECONDS)
         self.deliver_seconds = Distribution(_SECONDS)
         self.append_batch_updates = Distribution(_BATCH)
@@ -138,6 +140,9 @@ class Metrics(Collector):
         """The samples of now; called by the registry."""
         yield from self._of_dialects()
         yield GaugeMetricFamily("ydoc_rooms", "Documents open in this process", value=self.rooms)
+        yield GaugeMetricFamily(
+            "ydoc_read_only", "1 while YDOC_READ_ONLY keeps this process from storing", value=self.read_only
+        )
         yield self.commit_seconds.family("ydoc_commit_seconds", "From an append batch's start to its COMMIT")
         yield self.deliver_seconds.family(
             "ydoc_deliver_seconds", "From an update's arrival to its delivery to the room"
@@ -161,6 +166,7 @@ class Metrics(Collector):
             updates.add_metric([name, "nothing_new"], counts.nothing_new)
             updates.add_metric([name, "refused"], counts.refused)
             updates.add_metric([name, "failed"], counts.failed)
+            updates.add_metric([name, "read_only"], counts.read_only)
         yield connections
         yield updates
 

@@ -74,7 +74,7 @@ async def open_database(
         database = await connect(found.url, settings)
         try:
             if not migrating:
-                await prepare(database, is_ours=found.is_ours)
+                await prepare(database, may_migrate=found.is_ours and not settings.read_only)
             yield database
         finally:
             await database.close()
@@ -90,21 +90,25 @@ async def connect(url: str, settings: Settings) -> Database:
         statement_timeout_s=settings.statement_timeout_s,
         lock_timeout_s=settings.lock_timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
+        read_only=settings.read_only,
     )
 
 
-async def prepare(database: Database, *, is_ours: bool) -> None:
-    """Migrate a database of our own; for any other raise SchemaMismatch when its schema is behind this release."""
+async def prepare(database: Database, *, may_migrate: bool) -> None:
+    """Raises SchemaMismatch when the schema is behind this release, unless it `may_migrate` it, as one of our own.
+
+    The next release's schema is fine for both: that is how a release is rolled back.
+    """
     async with database.acquire() as connection:
-        if is_ours:
+        pending = await pending_migrations(connection)
+        if pending and may_migrate:
             await migrate(connection)
             return
-        pending = await pending_migrations(connection)
     needed = [migration.name for migration in pending if migration.when == "before"]
     if needed:
         raise SchemaMismatch(
             f"the database lacks migrations of this release ({len(needed)}, from {needed[0]} on): "
-            "run `ydoc-store migrate` with the same --database-url first"
+            "run `ydoc-store migrate` with the same --database-url or --data-dir first"
         )
 
 

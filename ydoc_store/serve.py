@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -23,7 +24,7 @@ from uvicorn.config import Config
 from ydoc_store import __version__, postgres
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
-from ydoc_store.http.health import Phase, Probe, Report, judge
+from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
 from ydoc_store.listening import authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.metrics import Metrics
@@ -64,6 +65,7 @@ class Started:
     data: str
     how_to_delete: str
     open_to_network: bool
+    read_only: bool = False
 
 
 async def serve(settings: Settings, compactor: CompactorParts, announce: Callable[[Started], None]) -> bool:
@@ -103,7 +105,7 @@ async def _run(
         found = await running.enter_async_context(postgres.postgres(settings, share=False, creating=True))
         database = await postgres.connect(found.url, settings)
         running.push_async_callback(database.close)
-        await postgres.prepare(database, is_ours=found.is_ours)
+        await postgres.prepare(database, may_migrate=found.is_ours and not settings.read_only)
         relay = RelayService(database, settings, metrics)
         running.push_async_callback(relay.stop)
         await relay.start()
@@ -112,7 +114,9 @@ async def _run(
         running.push_async_callback(monitor.stop)
         monitor.start()
         probes += [monitor.database_watch.check, monitor.compactor_check]
-        if not settings.no_compactor:
+        if settings.read_only:
+            probes.append(_says_read_only)
+        elif not settings.no_compactor:
             sweeping = compactor.build(database, settings, metrics)
             running.push_async_callback(sweeping.stop)
             await sweeping.start()
@@ -121,14 +125,26 @@ async def _run(
         place = authority(sockets)
         is_open = settings.open_to_network
         log.info(
-            "serving", version=__version__, address=place, host=settings.host, open_to_network=is_open, data=found.where
+            "serving",
+            version=__version__,
+            pid=os.getpid(),
+            address=place,
+            host=settings.host,
+            open_to_network=is_open,
+            read_only=settings.read_only,
+            data=found.where,
         )
-        announce(Started(place, found.where, found.how_to_delete, is_open))
+        announce(Started(place, found.where, found.how_to_delete, is_open, settings.read_only))
         await stop.wait()
         phase.draining()
         log.info("draining", timeout_s=settings.drain_timeout_s)
         await relay.drain(settings.drain_timeout_s)
     log.info("stopped")
+
+
+async def _says_read_only() -> Check:
+    # Degraded, and so 200: it serves whom it can, and nobody forgets that it was set.
+    return Check("writes", Verdict.DEGRADED, "YDOC_READ_ONLY is set: nothing is stored")
 
 
 @contextlib.asynccontextmanager

@@ -104,6 +104,8 @@ class Settings(BaseSettings):
     """Unset, so that a first run needs nothing installed: a Postgres of our own is started in the data folder."""
     data_dir: Folder = Field(default_factory=default_data_dir)
     """Outside the working directory, so that a second start from elsewhere finds the same documents."""
+    read_only: bool = False
+    """Off; set it for a standby, a full disk or a migration: editors read and see each other, nothing is stored."""
     no_compactor: bool = False
     """Off, so that one process is a whole service; set it where `ydoc-compactor run` has a host of its own."""
     connections_max: Count = 10_000

@@ -38,7 +38,7 @@ def settings(database_url: str) -> Settings:
 @pytest.fixture
 async def database(settings: Settings, database_url: str) -> AsyncIterator[Database]:
     database = await connect(database_url, settings)
-    await prepare(database, is_ours=False)
+    await prepare(database, may_migrate=False)
     yield database
     await database.close()
 

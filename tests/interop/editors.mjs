@@ -17,12 +17,14 @@ process.setMaxListeners(0)
 const PIECES = ['Typed ', 'by ', 'many ', 'hands, ', 'naïve ', '漢字 ', '😀 ', 'one line\n', 'x', 'another ']
 
 // What came in on every socket of an editor: its message type (and the sync step) with its length.
-const recordingSocket = received => class extends WebSocket {
+const recordingSocket = (received, heard) => class extends WebSocket {
   constructor (...args) {
     super(...args)
     this.on('message', data => {
       const bytes = new Uint8Array(data)
       received.push([bytes[0], bytes[0] === 0 ? bytes[1] : null, bytes.length])
+      // Behind the provider, which has its own handler.
+      setImmediate(heard)
     })
   }
 }
@@ -34,14 +36,14 @@ class Editor {
     this.closes = []
     this.waiting = new Set()
     this.typing = null
+    const look = () => { for (const check of [...this.waiting]) check() }
     this.provider = new WebsocketProvider(url, room, this.doc, {
       // Two editors of one process would otherwise sync behind the server's back.
       disableBc: true,
-      WebSocketPolyfill: recordingSocket(this.received),
+      WebSocketPolyfill: recordingSocket(this.received, look),
       connect,
       params
     })
-    const look = () => { for (const check of [...this.waiting]) check() }
     this.doc.on('afterTransaction', look)
     this.doc.on('subdocs', look)
     for (const event of ['status', 'sync', 'closed']) this.provider.on(event, look)
@@ -206,6 +208,10 @@ const operations = {
   untilCloses: ({ editor, count }) => {
     const one = named(editor)
     return one.until(() => one.closes.length >= count ? { closes: one.closes } : null)
+  },
+  untilDenied: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => one.received.some(([kind]) => kind === 2) ? {} : null)
   },
   untilText: ({ editor, text, root }) => {
     const one = named(editor)

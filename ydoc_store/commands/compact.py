@@ -18,6 +18,7 @@ from ydoc_store.commands.options import (
     DocumentName,
     found,
     json_option,
+    require_writes,
     with_database,
 )
 from ydoc_store.commands.output import counted, emit_json, size
@@ -68,6 +69,7 @@ def compact_command(compacting: Compacting) -> click.Command:
         """Merge what has piled up behind a document's snapshot, whether it is due or not."""
         if (name is None) != every:
             raise click.UsageError("name one document, or say --all")
+        require_writes(settings)
         looked_at = 0
         compacted, failed = set[int](), set[int]()
         async with compacting(database, settings) as compact_one:

@@ -151,6 +151,9 @@ class _Dialect:
     def ack(self, *, accepted: bool) -> bytes:
         return b"\1" if accepted else b"\0"
 
+    def denied(self, _reason: str) -> None:
+        """An import does not begin where nothing may be stored."""
+
 
 class _Outlet:
     """Counts acks in place of a socket."""

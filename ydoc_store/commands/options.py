@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec
 import click
 
 from ydoc_store import logs
-from ydoc_store.errors import InvalidName, NoSuchDocument
+from ydoc_store.errors import InvalidName, NoSuchDocument, SettingInvalid
 from ydoc_store.names import parse_name
 from ydoc_store.postgres import open_database
 from ydoc_store.settings import Settings
@@ -97,6 +97,12 @@ def _on_database(command: DatabaseCommand[P], *, migrating: bool, creating: bool
         return asyncio.run(body(settings, *args, **kwargs))
 
     return run
+
+
+def require_writes(settings: Settings) -> None:
+    """For a command that writes. Raises SettingInvalid where nothing may be written."""
+    if settings.read_only:
+        raise SettingInvalid("this command writes, and YDOC_READ_ONLY is set: unset it for this command")
 
 
 async def found(name: str, reading: Awaitable[Any]) -> Any:

@@ -16,6 +16,7 @@ from ydoc_store.serve import CompactorParts, Started, serve
 from ydoc_store.settings import Settings
 
 OPEN = "\n  open to the network: whoever reaches this port reads and writes every document\n"
+READ_ONLY = "\n  read-only: nothing is stored, because YDOC_READ_ONLY is set\n"
 
 
 def serve_command(compactor: CompactorParts) -> click.Command:
@@ -49,6 +50,6 @@ def _announce(started: Started) -> None:
         f"  health     {base}/health/ready    metrics  {base}/metrics\n"
         f"  data       {started.data}\n"
         f"             {started.how_to_delete}\n"
-        f"{OPEN if started.open_to_network else ''}\n"
+        f"{OPEN if started.open_to_network else ''}{READ_ONLY if started.read_only else ''}\n"
         "Connect an editor:\n\n" + "\n".join(f"  {line}" for line in javascript(started.authority).splitlines()) + "\n"
     )

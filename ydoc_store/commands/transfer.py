@@ -15,7 +15,14 @@ import click
 import orjson
 
 from ydoc_store.commands.importing import ImportReport, import_updates, read_updates
-from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database, with_database_or_a_new_one
+from ydoc_store.commands.options import (
+    DONE,
+    DocumentName,
+    json_option,
+    require_writes,
+    with_database,
+    with_database_or_a_new_one,
+)
 from ydoc_store.commands.output import counted, emit_json, size
 from ydoc_store.errors import NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
@@ -111,6 +118,7 @@ async def import_command(
 
     What the document holds already is not stored again, so an import that broke off can be repeated.
     """
+    require_writes(settings)
     updates = read_updates(source.read(), form, update_limits(settings))
     total_bytes = sum(map(len, updates))
     # stdout belongs to the result, and a bar to a terminal

@@ -35,6 +35,7 @@ class RelayService:
     def __init__(self, database: Database, settings: Settings, metrics: Metrics):
         self.settings = settings
         self.metrics = metrics
+        metrics.read_only = settings.read_only
         self.node = secrets.token_hex(6)
         self.appender = Appender(
             database,
@@ -59,7 +60,8 @@ class RelayService:
             on_presence=self.rooms.attendance.heard,
             on_listening=self._poll_soon,
         )
-        self.rooms.attendance.tell = self.fanout.tell_presence
+        if not settings.read_only:
+            self.rooms.attendance.tell = self.fanout.tell_presence
         self.appender.events.committed = self._committed
         self._poll: asyncio.Task[None] | None = None
 
@@ -67,8 +69,10 @@ class RelayService:
         """Raises StorageUnavailable when the database does not take an append connection."""
         # Before anyone is let in, so that nobody waits for it or shares a core with its start.
         warming = self.rooms.spawn(self.rooms.heavy.warm())
-        await self.appender.start()
-        self.fanout.start()
+        if not self.settings.read_only:
+            await self.appender.start()
+            # A standby takes neither NOTIFY nor LISTEN, and NOTIFY writes to the WAL: the poll alone finds what is new.
+            self.fanout.start()
         self.relay.start()
         await warming
         self._poll = asyncio.create_task(self.rooms.watch.run(), name="poll")
@@ -133,6 +137,7 @@ def _room_limits(settings: Settings) -> RoomLimits:
         update=update_limits(settings),
         document_bytes_max=settings.document_bytes_max,
         queue_bytes_max=settings.append_queue_bytes_max,
+        read_only=settings.read_only,
     )
 
 

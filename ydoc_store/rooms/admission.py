@@ -26,6 +26,8 @@ class RoomLimits:
     # What one member may have in flight before its socket is no longer read: some seconds of the fastest typist.
     member_unsettled_bytes_max: int = 4 * 2**20
     queue_bytes_max: int = 64 * 2**20
+    # Nothing new is stored; members read and stay.
+    read_only: bool = False
 
 
 def judge_vector(clients: Iterable[int], marker: int | None) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Reading begins again when a paused member has less than this in flight, so that it is not paused for each update.
 RESUME_BELOW_BYTES = 256 * 1024
+READ_ONLY = "this server is read-only for now: what you edit is not stored, and offered again at your next connection"
 
 
 class Outlet(Protocol):
@@ -56,6 +57,9 @@ class Dialect(Protocol):
     def ack(self, *, accepted: bool) -> bytes | None:
         """The message that acknowledges one Step2 or Update, None where the dialect has none."""
 
+    def denied(self, reason: str) -> bytes | None:
+        """The message that says why writes are not taken, None where the dialect has none."""
+
 
 class Delivery:
     """One update on its way to many members: each kind of frame is built once."""
@@ -74,6 +78,7 @@ class Member:
         "actor",
         "closed",
         "counts",
+        "declined",
         "dialect",
         "is_live",
         "outlet",
@@ -103,6 +108,7 @@ class Member:
         self.closed = False
         self.paused = False
         self.presence_sent = False
+        self.declined = False
         # A task is sending it what it lacks; the Step1 that came last meanwhile is answered after that.
         self.syncing = False
         self.sync_wanted: Reader | None = None
@@ -125,6 +131,21 @@ class Member:
         message = self.dialect.ack(accepted=accepted)
         if message is not None:
             self.send(message)
+
+    def decline(self) -> None:
+        """Store nothing of an update, because this server is read-only, and keep the connection; told once.
+
+        Closing would be worse: a stock client comes back within a moment and types on, a reconnect for each key,
+        and a code that stops it takes the document from its reader. Nothing is lost by staying: no later update of
+        this member is accepted either (I4), and the client brings all of it at its next sync.
+        """
+        self.counts.read_only += 1
+        self.acknowledge(accepted=False)
+        if not self.declined:
+            self.declined = True
+            message = self.dialect.denied(READ_ONLY)
+            if message is not None:
+                self.send(message)
 
     def pause(self) -> None:
         """Read no more from this member until what it sent has an outcome: pausing, unlike dropping, loses nothing."""

@@ -161,7 +161,8 @@ class Room:
         """Queue an update for its commit, or acknowledge it at once when it holds nothing new.
 
         An update that only repeats what is in flight is queued behind it, and stored once more: its ack must not
-        rest on something uncommitted. Raises ClientFault, having stored nothing; the caller fences the member then.
+        rest on something uncommitted. A read-only room declines what is new and keeps the member. Raises ClientFault,
+        having stored nothing; the caller fences the member then.
         """
         self.submit_walked(member, update, walk(update, self.limits.update))
 
@@ -170,6 +171,9 @@ class Room:
         if self.knowledge.covers(walked):
             member.counts.nothing_new += 1
             member.acknowledge(accepted=True)
+            return
+        if self.limits.read_only:
+            member.decline()
             return
         self._judge(walked)
         member.unsettled_bytes += len(update)

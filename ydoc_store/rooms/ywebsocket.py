@@ -27,6 +27,7 @@ from ydoc_store.yjs.messages import (
     Update,
     decode_message,
     encode_awareness,
+    encode_permission_denied,
     encode_sync_step1,
     encode_sync_step2,
     encode_update,
@@ -56,6 +57,7 @@ class YWebsocketDialect:
     step2 = staticmethod(encode_sync_step2)
     update = staticmethod(encode_update)
     awareness = staticmethod(encode_awareness)
+    denied = staticmethod(encode_permission_denied)
 
     @staticmethod
     def ack(*, accepted: bool) -> None:

@@ -121,11 +121,12 @@ class Database:
         lock_timeout_s: float = 2.0,
         connect_timeout_s: float = 10.0,
         whose: str = "the database",
+        read_only: bool = False,
     ) -> Self:
         """Connect once, so that a wrong URL is told now and not at the first query.
 
-        `whose` names the database in an error. Raises StorageUnavailable within about `connect_timeout_s` seconds,
-        SettingInvalid for what is no URL.
+        `whose` names the database in an error; `read_only` lets no session write. Raises StorageUnavailable within
+        about `connect_timeout_s` seconds, SettingInvalid for what is no URL.
         """
         session = {
             "application_name": APPLICATION_NAME,
@@ -135,6 +136,8 @@ class Database:
             "idle_in_transaction_session_timeout": f"{statement_timeout_s * 2000:.0f}",
             "timezone": "UTC",
         }
+        if read_only:
+            session["default_transaction_read_only"] = "on"
         with mapping_errors(f"cannot reach {whose}"):
             try:
                 pool = await asyncpg.create_pool(

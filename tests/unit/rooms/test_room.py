@@ -42,6 +42,10 @@ class AckingDialect:
     def ack(*, accepted: bool) -> bytes:
         return b"ack" if accepted else b"nak"
 
+    @staticmethod
+    def denied(reason: str) -> bytes:
+        return reason.encode()
+
 
 DIALECT = AckingDialect()
 
