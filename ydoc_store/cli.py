@@ -15,9 +15,11 @@ from compactor.compaction import Compacted, Skipped, compact, judged
 from compactor.policy import Due, due
 from compactor.schedule import CompactionEvent, Compactor, Event, terms_of, worker_of
 from ydoc_store import __version__
+from ydoc_store.commands.backup import backup_command, restore_command
 from ydoc_store.commands.compact import CompactionResult, CompactOne, compact_command
 from ydoc_store.commands.documents import documents_command
 from ydoc_store.commands.ending import run_to_exit_code
+from ydoc_store.commands.history import history_command
 from ydoc_store.commands.migrate import migrate_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
@@ -92,8 +94,11 @@ for _command in (
     compact_command(_compacting),
     documents_command,
     verify_command,
+    history_command,
     export_command,
     import_command,
+    backup_command,
+    restore_command,
     settings_command,
 ):
     commands.add_command(_command)

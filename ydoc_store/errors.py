@@ -178,6 +178,12 @@ class SchemaMismatch(OperatorFault):
     """The database's schema is older or newer than this release can work on, or a migration file was edited."""
 
 
+class BackupRefused(OperatorFault):
+    """A backup that cannot be made there, or that cannot be restored; nothing was changed."""
+
+    exit_code = 5
+
+
 class EmbeddedPostgresFailed(OperatorFault):
     """The Postgres of our own could not be started; the message says why and what to do."""
 

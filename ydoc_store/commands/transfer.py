@@ -18,6 +18,7 @@ from ydoc_store.commands.importing import ImportReport, import_updates, read_upd
 from ydoc_store.commands.options import (
     DONE,
     DocumentName,
+    found,
     json_option,
     require_writes,
     with_database,
@@ -28,6 +29,8 @@ from ydoc_store.errors import NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.relay.service import update_limits
 from ydoc_store.settings import Settings
+from ydoc_store.storage.documents import Document, find_document
+from ydoc_store.storage.history import read_at
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.document import to_json
@@ -47,17 +50,32 @@ ExportFormat = Literal["update", "log", "json"]
     show_default=True,
     help="One Yjs update; the snapshot and the updates after it as lib0 frames; or the content for people.",
 )
+@click.option("--at-seq", type=click.IntRange(min=0), metavar="N", help="As it was there; `history` tells the seqs.")
 @click.option("-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), help="Else stdout.")
 @with_database
 async def export_command(
-    database: Database, _settings: Settings, /, *, name: str, form: ExportFormat, target: Path | None
+    database: Database,
+    _settings: Settings,
+    /,
+    *,
+    name: str,
+    form: ExportFormat,
+    at_seq: int | None,
+    target: Path | None,
 ) -> int:
     """Write a document to a file or to stdout."""
-    stored = await load(database, DEFAULT_TENANT, name)
-    if isinstance(stored, Absent):
-        raise NoSuchDocument(f"no document is named {name!r}")
-    _hand_over(exported(stored, form), form, target)
-    click.echo(f"{name}: up to seq {stored.head}", err=True)
+    if at_seq is not None:
+        document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+        if at_seq > document.head:
+            raise click.UsageError(f"{name} ends at seq {document.head}")
+        updates, seq = (await read_at(database, document.id, at_seq)).updates(), at_seq
+    else:
+        stored = await load(database, DEFAULT_TENANT, name)
+        if isinstance(stored, Absent):
+            raise NoSuchDocument(f"no document is named {name!r}")
+        updates, seq = updates_of(stored), stored.head
+    _hand_over(exported(updates, form), form, target)
+    click.echo(f"{name}: up to seq {seq}", err=True)
     return DONE
 
 
@@ -72,13 +90,11 @@ def _hand_over(content: bytes, form: ExportFormat, target: Path | None) -> None:
     stdout.flush()
 
 
-def exported(stored: StoredDocument, form: ExportFormat) -> bytes:
-    """The document's whole content in one of the three forms."""
+def exported(updates: list[bytes], form: ExportFormat) -> bytes:
+    """What these updates come to, in one of the three forms."""
     if form == "log":
-        rows = [row.frames for row in stored.tail]
-        snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
-        return b"".join(rows if snapshot is None else [frame(snapshot), *rows])
-    update = whole_update(stored)
+        return b"".join(map(frame, updates))
+    update = join(updates)
     if form == "update":
         return update
     return orjson.dumps(to_json(update), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -86,9 +102,14 @@ def exported(stored: StoredDocument, form: ExportFormat) -> bytes:
 
 def whole_update(stored: StoredDocument) -> bytes:
     """Snapshot and tail as one update, without the epoch's marker."""
+    return join(updates_of(stored))
+
+
+def updates_of(stored: StoredDocument) -> list[bytes]:
+    """The snapshot and the updates behind it, without the epoch's marker."""
     parts = [update for row in stored.tail for update in frames(row.frames)]
     snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
-    return join(parts if snapshot is None else [snapshot, *parts])
+    return parts if snapshot is None else [snapshot, *parts]
 
 
 @click.command("import")

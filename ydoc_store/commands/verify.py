@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import click
 
@@ -46,6 +46,26 @@ async def verify_command(
         _tell(document, verified, as_json=as_json)
     click.echo(f"{counted(looked_at, 'document')} verified, {wrong:,} with something wrong", err=True)
     return FOUND_SOMETHING_WRONG if wrong else DONE
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAll:
+    """How many documents were looked at, and with how many something is wrong."""
+
+    documents: int
+    wrong: int
+
+
+async def verify_all(database: Database) -> VerifiedAll:
+    """Verify every document; what is wrong goes to stdout. Raises ServerFault."""
+    looked_at = wrong = 0
+    async for document in _wanted(database, None):
+        verified = await verify_document(database, document.id)
+        looked_at += verified is not None
+        if verified is not None and verified.findings:
+            wrong += 1
+            _tell(document, verified, as_json=False)
+    return VerifiedAll(looked_at, wrong)
 
 
 async def _wanted(database: Database, name: str | None) -> AsyncIterator[Document]:

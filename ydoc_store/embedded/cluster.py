@@ -21,7 +21,7 @@ from ydoc_store.errors import EmbeddedPostgresFailed
 
 # No locale or PG* variable of the person who starts us may change what a cluster becomes.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
-_DISK_FULL = ("No space left on device", "Disk quota exceeded")
+DISK_FULL = ("No space left on device", "Disk quota exceeded")
 _LINES_TOLD = 6
 
 
@@ -51,6 +51,17 @@ async def run_program(*command: str, account: Account, folder: DataFolder, cwd: 
 
     Raises EmbeddedPostgresFailed, with what it said, when it fails.
     """
+    exit_code, said = await run_to_end(*command, account=account, cwd=cwd)
+    if exit_code != 0:
+        raise EmbeddedPostgresFailed(explain(f"{Path(command[0]).name} failed", said, folder))
+    return said
+
+
+async def run_to_end(*command: str, account: Account, cwd: Path = Path("/")) -> tuple[int, str]:
+    """The exit code of a program of Postgres, and what it said; it is killed when the caller is cancelled.
+
+    Raises EmbeddedPostgresFailed when it cannot be started.
+    """
     process = await spawn(*command, account=account, cwd=cwd, output=subprocess.PIPE)
     try:
         output, _ = await process.communicate()
@@ -59,10 +70,8 @@ async def run_program(*command: str, account: Account, folder: DataFolder, cwd: 
             process.kill()
         await process.wait()
         raise
-    said = output.decode(errors="replace")
-    if process.returncode != 0:
-        raise EmbeddedPostgresFailed(explain(f"{Path(command[0]).name} failed", said, folder))
-    return said
+    assert process.returncode is not None  # noqa: S101 # it has ended
+    return process.returncode, output.decode(errors="replace")
 
 
 async def spawn(
@@ -95,7 +104,7 @@ async def spawn(
 
 def explain(problem: str, said: str, folder: DataFolder) -> str:
     """What a person is told about a program that failed: the cause that we know, or its own last words."""
-    if any(sign in said for sign in _DISK_FULL):
+    if any(sign in said for sign in DISK_FULL):
         return f"{problem}: {disk_full(folder.root)}"
     words = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in words if any(mark in line for mark in ("FATAL", "PANIC", "HINT", "error:"))]

@@ -58,6 +58,11 @@ class DataFolder:
     def programs(self) -> Path:
         return self.root / "programs"
 
+    @property
+    def restoring(self) -> Path:
+        """Where a backup is made ready before it becomes the cluster."""
+        return self.root / "restoring"
+
     def create(self, account: Account) -> None:
         """Make the folders of our own process.
 
@@ -154,6 +159,12 @@ class DataFolder:
         Raises EmbeddedPostgresFailed when what lies there is no cluster.
         """
         if not self.cluster.exists():
+            if self.restoring.exists():
+                # Likewise: somebody waits for what was in the backup.
+                raise EmbeddedPostgresFailed(
+                    f"a restore into {self.root} did not come to its end: run it again, or begin with no documents at "
+                    f"all after `rm -r {_shell(self.restoring)}`"
+                )
             kept = sorted(self.root.glob("postgres.[0-9]*"))
             if kept:
                 # Killed between its two renames; a new, empty cluster would look like a loss.
