@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import click
 
 from compactor.compaction import Compacted, Skipped, compact, judged
+from compactor.fold import fold_document
 from compactor.policy import Due, due
 from compactor.schedule import CompactionEvent, Compactor, Event, terms_of, worker_of
 from ydoc_store import __version__
@@ -19,8 +20,10 @@ from ydoc_store.commands.backup import backup_command, restore_command
 from ydoc_store.commands.compact import CompactionResult, CompactOne, compact_command
 from ydoc_store.commands.documents import documents_command
 from ydoc_store.commands.ending import run_to_exit_code
+from ydoc_store.commands.epochs import EPOCH_COMMANDS
 from ydoc_store.commands.history import history_command
 from ydoc_store.commands.migrate import migrate_command
+from ydoc_store.commands.repair import repair_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
 from ydoc_store.commands.transfer import export_command, import_command
@@ -29,6 +32,7 @@ from ydoc_store.metrics import Metrics
 from ydoc_store.monitor import IsDue
 from ydoc_store.serve import CompactorParts
 from ydoc_store.settings import Settings
+from ydoc_store.storage.epochs import Content
 from ydoc_store.storage.pool import Database
 
 
@@ -88,6 +92,14 @@ async def _compacting(database: Database, settings: Settings) -> AsyncIterator[C
         await worker.close()
 
 
+def _rebuild(updates: Sequence[bytes], keep_deleted: bool) -> Content:
+    folded = fold_document(None, updates, keep_deleted)
+    return Content(folded.snapshot, folded.state_vector, folded.delete_set, folded.way)
+
+
+for _command in EPOCH_COMMANDS:
+    documents_command.add_command(_command)
+
 for _command in (
     serve_command(CompactorParts(_build_compactor, _due_by)),
     migrate_command,
@@ -99,6 +111,7 @@ for _command in (
     import_command,
     backup_command,
     restore_command,
+    repair_command(_rebuild),
     settings_command,
 ):
     commands.add_command(_command)

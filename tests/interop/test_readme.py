@@ -88,7 +88,8 @@ def test_every_setting_stands_in_readme_with_its_default_and_reason(monkeypatch:
 
 
 async def test_every_command_in_readme_exists() -> None:
-    named = set(re.findall(r"`(ydoc-store|ydoc-compactor) ([a-z]+(?: (?:list|show|compactions))?)", README.read_text()))
+    second = "list|show|compactions|delete|undelete|recreate|purge|epochs"
+    named = set(re.findall(rf"`(ydoc-store|ydoc-compactor) ([a-z]+(?: (?:{second})\b)?)", README.read_text()))
     assert len(named) >= 10
     for program, words in sorted(named):
         ended = await run(BIN / program, *words.split(), "--help")

@@ -25,7 +25,7 @@ from ydoc_store.commands.options import (
     with_database_or_a_new_one,
 )
 from ydoc_store.commands.output import counted, emit_json, size
-from ydoc_store.errors import NoSuchDocument
+from ydoc_store.errors import DocumentDeleted, NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.relay.service import update_limits
 from ydoc_store.settings import Settings
@@ -36,6 +36,7 @@ from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.document import to_json
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frame, frames
+from ydoc_store.yjs.markers import without_markers
 
 ExportFormat = Literal["update", "log", "json"]
 
@@ -94,7 +95,7 @@ def exported(updates: list[bytes], form: ExportFormat) -> bytes:
     """What these updates come to, in one of the three forms."""
     if form == "log":
         return b"".join(map(frame, updates))
-    update = join(updates)
+    update = without_markers(join(updates))
     if form == "update":
         return update
     return orjson.dumps(to_json(update), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -102,7 +103,7 @@ def exported(updates: list[bytes], form: ExportFormat) -> bytes:
 
 def whole_update(stored: StoredDocument) -> bytes:
     """Snapshot and tail as one update, without the epoch's marker."""
-    return join(updates_of(stored))
+    return without_markers(join(updates_of(stored)))
 
 
 def updates_of(stored: StoredDocument) -> list[bytes]:
@@ -145,7 +146,13 @@ async def import_command(
     # stdout belongs to the result, and a bar to a terminal
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=total_bytes, label=name, file=sys.stderr, hidden=hidden) as bar:
-        report = await import_updates(database, settings, name, updates, bar.update)
+        try:
+            report = await import_updates(database, settings, name, updates, bar.update)
+        except DocumentDeleted:
+            raise DocumentDeleted(
+                f"{name!r} was deleted: `ydoc-store documents undelete` brings it back, "
+                "`ydoc-store documents recreate` begins it anew"
+            ) from None
     _tell(name, report, as_json=as_json)
     return DONE
 

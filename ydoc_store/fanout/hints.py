@@ -1,7 +1,8 @@
 """How a log hint looks: "these documents have moved on". Pure: texts in, values out; whatever is malformed is no hint.
 
 It is written in SQL by the append itself, because only that statement knows the seqs:
-`node;inline|id:count:head|id:count:head…`, `inline` being base64 of one document's frames or empty.
+`node;inline|id:count:head|id:count:head…`, `inline` being base64 of one document's frames or empty. `;|id:0:0` is
+said by whoever deletes or replaces a document: look at it, it is not what it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from ydoc_store.yjs.lib0 import Malformed, frames
 
 @dataclass(frozen=True, slots=True)
 class LogHint:
-    """A document has moved on to `head`; `updates` are (head - count, head] where they came along."""
+    """A document has moved on to `head`; `updates` are (head - count, head] where they came along.
+
+    With a `count` of 0 it has not moved on but changed as a whole: only the database tells how.
+    """
 
     document_id: int
     count: int
@@ -35,7 +39,7 @@ def parse_log_hint(payload: str, own_node: str) -> list[LogHint]:
         hints = [LogHint(document_id, count, head, None) for document_id, count, head in numbers]
     except (ValueError, binascii.Error, Malformed):
         return []
-    if any(not 1 <= hint.count <= hint.head for hint in hints):
+    if any(not (1 <= hint.count <= hint.head or hint.count == hint.head == 0) for hint in hints):
         return []
     if updates is not None and len(hints) == 1 and len(updates) == hints[0].count:
         return [LogHint(hints[0].document_id, hints[0].count, hints[0].head, updates)]

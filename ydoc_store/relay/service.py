@@ -86,7 +86,11 @@ class RelayService:
 
     def _hinted(self, hint: LogHint) -> None:
         room = self.rooms.by_document_id.get(hint.document_id)
-        if room is None:
+        if hint.count == 0:
+            # Deleted or replaced: what the room lacks is the reason to close.
+            if room is not None:
+                self.rooms.catch_up(room)
+        elif room is None:
             self.rooms.watch.unknown_moved()
         elif hint.updates is not None:
             try:
