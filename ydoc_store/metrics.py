@@ -95,6 +95,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.rooms = 0
         self.read_only = False
+        self.reconnect_loops = 0
         self.commit_seconds = Distribution(_SECONDS)
         self.deliver_seconds = Distribution(_SECONDS)
         self.append_batch_updates = Distribution(_BATCH)
@@ -142,6 +143,9 @@ class Metrics(Collector):
         yield GaugeMetricFamily("ydoc_rooms", "Documents open in this process", value=self.rooms)
         yield GaugeMetricFamily(
             "ydoc_read_only", "1 while YDOC_READ_ONLY keeps this process from storing", value=self.read_only
+        )
+        yield GaugeMetricFamily(
+            "ydoc_reconnect_loops", "Documents to which somebody returns to be sent away", value=self.reconnect_loops
         )
         yield self.commit_seconds.family("ydoc_commit_seconds", "From an append batch's start to its COMMIT")
         yield self.deliver_seconds.family(

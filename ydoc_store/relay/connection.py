@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -61,6 +62,8 @@ class Connection(asyncio.Protocol):
         self.path = ""
         # What log lines about this connection carry.
         self.id = new_connection_id()
+        self.document = ""
+        self.opened_at_s = time.monotonic()
         # From the upgrade to the socket's end; `is_closing` from the first close frame on, whoever sent it.
         self.is_open = False
         self.is_closing = False

@@ -16,6 +16,7 @@ import structlog
 
 from ydoc_store.auth.open_mode import Refused, refusal
 from ydoc_store.errors import (
+    CorruptDocument,
     Draining,
     Forbidden,
     ServerFailed,
@@ -26,6 +27,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.names import DEFAULT_TENANT, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
+from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Said
 from ydoc_store.relay.sockets import is_gone
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
 from ydoc_store.yjs.messages import KEEPALIVE
@@ -42,8 +44,6 @@ TICK_S = 1.0
 OPEN_TIMEOUT_S = 25.0
 # Cutting a socket takes a turn of the event loop.
 CUT_TIMEOUT_S = 1.0
-# A tab closed, a page left, a cable pulled, a server drained: nothing that anyone has to look at.
-ORDINARY_CLOSES = frozenset({1000, 1001, 1005, 1006})
 
 
 class TooManyConnections(ServerFault):
@@ -68,6 +68,8 @@ class Relay:
         self._keepalive_due: dict[Connection, float] = {}
         self._keepalive_frame = b""
         self._draining = False
+        self._said = Said()
+        self._loops = Loops()
         self._emptied = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -87,10 +89,19 @@ class Relay:
         self._emptied.clear()
 
     def closing(self, connection: Connection, code: int, reason: str) -> None:
-        """A connection begins to close, by either side: counted, and told unless it is a mere leaving."""
+        """A connection begins to close, by either side: counted, and told unless it is a mere leaving.
+
+        Of many that close alike one is told: a database that goes away closes ten thousand.
+        """
         self.metrics.closed(code)
-        tell = log.debug if code in ORDINARY_CLOSES else log.info
-        tell("connection closed", connection=connection.id, code=code, reason=reason)
+        is_news = code not in ORDINARY_CLOSES and self._said.first((code, reason), self.now_s)
+        tell = log.info if is_news else log.debug
+        tell("connection closed", connection=connection.id, code=code, reason=reason, document=connection.document)
+        lived_s = time.monotonic() - connection.opened_at_s
+        if reason and self._loops.closed(connection.document, code, lived_s, self.now_s):
+            self.metrics.reconnect_loops += 1
+            peer = connection.transport.get_extra_info("peername")
+            log.warning("reconnect loop", document=connection.document, code=code, reason=reason, peer=peer)
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
@@ -113,6 +124,7 @@ class Relay:
         except YdocError as error:
             connection.close(error)
             return
+        connection.document = name
         self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
         room = self.rooms.rooms.get((DEFAULT_TENANT, name))
         if room is not None:
@@ -140,8 +152,10 @@ class Relay:
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
-            if isinstance(error, ServerFault):
-                log.warning("a document could not be opened", reason=str(error))
+            # An outage concerns every document, a damaged log one; neither is news at every try.
+            is_of_it = isinstance(error, CorruptDocument)
+            if isinstance(error, ServerFault) and self._said.first((type(error), is_of_it and name), self.now_s):
+                log.warning("a document could not be opened", document=name, reason=str(error))
             connection.close(error)
         except Exception:
             log.exception("a document could not be opened")
@@ -172,6 +186,9 @@ class Relay:
             due[connection] = now_s + self.settings.keepalive_interval_s
             self._keep_alive(connection)
         self.rooms.attendance.expire(now_s)
+        self.metrics.reconnect_loops, ended = self._loops.look(now_s)
+        for loop in ended:
+            log.info("reconnect loop over", document=loop.document, code=loop.code)
 
     def _keep_alive(self, connection: Connection) -> None:
         if is_gone(connection.transport, dead_after_s=self.dead_after_s):
