@@ -94,7 +94,7 @@ async def _compacting(database: Database, settings: Settings) -> AsyncIterator[C
 
 def _rebuild(updates: Sequence[bytes], keep_deleted: bool) -> Content:
     folded = fold_document(None, updates, keep_deleted)
-    return Content(folded.snapshot, folded.state_vector, folded.delete_set, folded.way)
+    return Content(folded.snapshot, folded.way)
 
 
 for _command in EPOCH_COMMANDS:

@@ -8,8 +8,10 @@ import readline from 'node:readline'
 import process from 'node:process'
 import { appendFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
+import 'fake-indexeddb/auto'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
+import { IndexeddbPersistence, storeState } from 'y-indexeddb'
 import { WebsocketProvider } from 'y-websocket'
 import { history } from './histories.mjs'
 
@@ -169,6 +171,20 @@ const operations = {
   // As behind a load balancer: the same provider, its next connection elsewhere.
   moveTo: ({ editor, url }) => { named(editor).provider.serverUrl = url },
   connect: ({ editor }) => { named(editor).provider.connect() },
+  // The stock store in the browser, under the document's name: it brings what the last tab kept there, and keeps on.
+  persist: async ({ editor }) => {
+    const one = named(editor)
+    one.persistence = new IndexeddbPersistence(one.provider.roomname, one.doc)
+    await one.persistence.whenSynced
+  },
+  // A tab that is closed when everything is in its store.
+  closeTab: async ({ editor }) => {
+    const one = named(editor)
+    one.provider.destroy()
+    await storeState(one.persistence)
+    one.destroy()
+    editors.delete(editor)
+  },
 
   type: ({ editor, text, at, root }) => {
     const typed = named(editor).text(root)

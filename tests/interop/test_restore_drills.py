@@ -13,7 +13,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-
 from tests.interop.editors import Editor, Editors
 from tests.interop.operator import Operator
 from tests.interop.yjs_judge import shared_judge

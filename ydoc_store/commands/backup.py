@@ -22,6 +22,7 @@ from ydoc_store.embedded.folder import DataFolder
 from ydoc_store.errors import SettingInvalid
 from ydoc_store.postgres import open_database, postgres
 from ydoc_store.settings import Settings
+from ydoc_store.storage.incarnation import bump_incarnation
 
 
 @click.command("backup")
@@ -65,6 +66,7 @@ async def _restore(settings: Settings, source: Path, *, as_json: bool) -> int:
     async with restoring(source, folder) as inner:
         inside = settings.model_copy(update={"data_dir": inner, "read_only": False})
         async with open_database(inside) as database:
+            await bump_incarnation(database)
             verified = await verify_all(database)
     row = {"data_dir": str(folder.root), "made_at": made.made_at, "documents": verified.documents}
     if as_json:

@@ -71,6 +71,9 @@ class RelayService:
         warming = self.rooms.spawn(self.rooms.heavy.warm())
         if not self.settings.read_only:
             await self.appender.start()
+        # What the rooms are loaded from is known before the first is.
+        await self.rooms.watch.poll()
+        if not self.settings.read_only:
             # A standby takes neither NOTIFY nor LISTEN, and NOTIFY writes to the WAL: the poll alone finds what is new.
             self.fanout.start()
         self.relay.start()
@@ -87,9 +90,11 @@ class RelayService:
     def _hinted(self, hint: LogHint) -> None:
         room = self.rooms.by_document_id.get(hint.document_id)
         if hint.count == 0:
-            # Deleted or replaced: what the room lacks is the reason to close.
+            # Deleted or replaced: what the room lacks is the reason to close. Or all of them are not what they were.
             if room is not None:
                 self.rooms.catch_up(room)
+            elif hint.document_id == 0:
+                self._poll_soon()
         elif room is None:
             self.rooms.watch.unknown_moved()
         elif hint.updates is not None:

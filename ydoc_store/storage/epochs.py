@@ -17,6 +17,7 @@ from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, Wron
 from ydoc_store.storage.append_batch import HINT_CHANNEL
 from ydoc_store.storage.compactions import TRY_LOCK
 from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.yjs.lib0 import frame
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
@@ -50,11 +51,7 @@ INSERT INTO ydoc.documents (tenant, name, epoch, marker, head, accepted_rows, ac
 VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
 RETURNING id
 """
-INSERT_CONTENT = """
-INSERT INTO ydoc.snapshots
-    (document_id, through_seq, bytes, state_vector, delete_set, merged_rows, merged_bytes, way, created_at)
-VALUES ($1, 1, $2, $3, $4, 1, $5, $6, clock_timestamp())
-"""
+INSERT_CONTENT = "INSERT INTO ydoc.updates (document_id, seq, count, frames) VALUES ($1, 1, 1, $2)"
 FORGET_FAILURES = "DELETE FROM ydoc.quarantines WHERE document_id = $1"
 
 LIST_EPOCHS = """
@@ -92,11 +89,9 @@ TELL_CHANGED = "SELECT pg_notify($1, ';|' || $2::bigint || ':0:0')"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a new epoch begins with, verified: one update, and what a snapshot row tells of it."""
+    """What a new epoch begins with, as its first update: verified, and `way` tells how it was merged."""
 
     update: bytes
-    state_vector: bytes
-    delete_set: bytes
     way: str
 
 
@@ -279,9 +274,7 @@ async def _replace(
     epoch, head = old["epoch"] + 1, int(content is not None)
     new_id = await connection.fetchval(INSERT_EPOCH, tenant, name, epoch, marker, head, size, old["keep_deleted"])
     if content is not None:
-        await connection.execute(
-            INSERT_CONTENT, new_id, content.update, content.state_vector, content.delete_set, size, content.way
-        )
+        await connection.execute(INSERT_CONTENT, new_id, frame(content.update))
     await tell_changed(connection, old["id"])
     return NewEpoch(new_id, epoch, old["id"], old["epoch"], old["head"])
 
