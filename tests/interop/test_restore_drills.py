@@ -172,8 +172,8 @@ async def test_a_given_database_is_restored_to_a_point_in_time(
         before = await logs_at(url)
         async with connecting(url) as connection:
             moment = str(await connection.fetchval("SELECT clock_timestamp()"))
-        await typists[0].ask("erase", at=0, length=len(await typists[0].text()))
-        await ben.shows("")
+        await typists[0].erase(0, len(await typists[0].text()))
+        await editors.show_the_same(typists[0], ben)
         accident = await logs_at(url)
         async with connecting(url) as connection:
             await connection.execute("SELECT pg_switch_wal()")
