@@ -90,6 +90,7 @@ async def connect(url: str, settings: Settings) -> Database:
         statement_timeout_s=settings.statement_timeout_s,
         lock_timeout_s=settings.lock_timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
+        wait_timeout_s=settings.pool_wait_timeout_s,
     )
 
 

@@ -124,6 +124,8 @@ class Settings(BaseSettings):
     # Postgres
     pool_size: Count = 10
     """Loads and reads beside the append lanes; ten processes then stay within Postgres's 100 connections."""
+    pool_wait_timeout_s: Seconds = 1
+    """Loads queue on their own, so nobody waits here in normal life: who does is sent elsewhere within a second."""
     connect_timeout_s: Seconds = 10
     """A database that starts or fails over answers within it; a wrong address is still told soon."""
     statement_timeout_s: Seconds = 30
