@@ -111,7 +111,12 @@ async def _run(
         monitor = Monitor(database, settings, metrics, compactor.is_due(settings))
         running.push_async_callback(monitor.stop)
         monitor.start()
-        probes += [monitor.database_watch.check, monitor.compactor_check]
+        probes += [
+            monitor.database_watch.check,
+            monitor.compactor_check,
+            monitor.vacuum_check,
+            monitor.fanout_check,
+        ]
         if not settings.no_compactor:
             sweeping = compactor.build(database, settings, metrics)
             running.push_async_callback(sweeping.stop)

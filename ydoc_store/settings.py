@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     """A failover takes 10 to 30 s, and restarting a relay meanwhile only adds a reconnect storm to it."""
     compact_lag_s_max: Seconds = 600
     """Ready turns degraded when due work waits longer: 60 missed sweeps are no jitter."""
+    vacuum_held_s_max: Seconds = 3_600
+    """A dump takes minutes to an hour; beyond that, what compactions delete piles up on the disk."""
     metrics_refresh_interval_s: Seconds = 15
     """The backlog's gauges cost one query over the heads; scrapers ask every 15 s or less often."""
 
