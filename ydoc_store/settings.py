@@ -218,7 +218,7 @@ class Settings(BaseSettings):
     """Merging 100,000 rows takes about a second; a longer tail is merged in several transactions."""
     compact_run_bytes_max: Bytes = 16 * MIB
     """Typed text takes 60 times its bytes in the worker's memory while it is folded and checked: about 1 GiB."""
-    compact_worker_memory_bytes_max: Bytes = 2 * GIB
+    compact_worker_memory_bytes_max: Annotated[Bytes, Field(ge=64 * MIB)] = 2 * GIB
     """Eight times the largest document; a merge that runs away ends its worker, not the host."""
     compact_timeout_s: Seconds = 120
     """A history of 259,778 updates folds in 2 s; a worker that needs two minutes hangs."""
