@@ -6,6 +6,7 @@
 
 import readline from 'node:readline'
 import process from 'node:process'
+import { appendFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
@@ -149,6 +150,9 @@ const letters = (seed, length) => {
 
 const digestOf = text => createHash('sha256').update(text).digest('hex')
 
+const MARKER = /<([\w-]+\.\d+)>/g
+const line = (kind, room, marker) => JSON.stringify([kind, room, marker, Date.now() / 1000]) + '\n'
+
 const editors = new Map()
 const named = name => {
   const editor = editors.get(name)
@@ -174,6 +178,25 @@ const operations = {
     let number = 0
     one.typing = setInterval(() => one.text().insert(one.text().length, `${number++} `), everyMs)
   },
+  // Lines as tests/faults/journal.py has them: written by one call each, so that they outlive this process.
+  keepMarking: ({ editor, journal, prefix, everyMs }) => {
+    const one = named(editor)
+    let number = 0
+    one.typing = setInterval(() => {
+      const marker = `${prefix}.${number++}`
+      appendFileSync(journal, line('attempted', one.provider.roomname, marker))
+      one.text().insert(one.text().length, `<${marker}>`)
+    }, everyMs)
+  },
+  noteSeen: ({ editor, journal }) => {
+    const one = named(editor)
+    one.text().observe((event, transaction) => {
+      if (transaction.origin !== one.provider) return
+      const text = event.changes.delta.map(({ insert }) => typeof insert === 'string' ? insert : '').join('')
+      const seen = [...text.matchAll(MARKER)].map(found => line('acked', one.provider.roomname, found[1]))
+      if (seen.length > 0) appendFileSync(journal, seen.join(''))
+    })
+  },
   stopTyping: ({ editor }) => { clearInterval(named(editor).typing) },
   // Several pieces, so that no single update is over the server's limit.
   paste: ({ editor, seed, bytes, pieceBytes }) => {
@@ -187,6 +210,7 @@ const operations = {
     for (const update of history(seed).updates) Y.applyUpdate(named(editor).doc, update, 'history')
   },
 
+  state: ({ editor }) => ({ update: Buffer.from(Y.encodeStateAsUpdate(named(editor).doc)).toString('base64') }),
   text: ({ editor, root }) => ({ text: named(editor).text(root).toString() }),
   digest: ({ editor }) => {
     const text = named(editor).text().toString()
@@ -288,8 +312,8 @@ const operations = {
   }
 }
 
-const answer = async line => {
-  const { id, op, ...options } = JSON.parse(line)
+const answer = async asked => {
+  const { id, op, ...options } = JSON.parse(asked)
   let told
   try {
     told = (await operations[op](options)) ?? {}
