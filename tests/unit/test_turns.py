@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from ydoc_store.errors import StorageUnavailable
-from ydoc_store.storage.turns import Turns
+from ydoc_store.storage.turns import NoneFree, Turns
 
 
 class Visitors:
@@ -74,15 +73,39 @@ async def test_who_is_cancelled_in_the_moment_of_the_turn_passes_it_on() -> None
     await visitors.go(4)
 
 
-async def test_shedding_tells_everyone_who_waits_and_nobody_whose_turn_it_is() -> None:
-    visitors = Visitors(Turns(1))
+async def test_a_turn_that_was_given_no_connection_ends_the_waiting_of_everyone() -> None:
+    visitors = Visitors(Turns(2))
+
+    async def fail() -> None:
+        async with visitors.turns.turn():
+            await asyncio.sleep(0)
+            raise NoneFree("none free")
+
+    failing = asyncio.create_task(fail())
     await visitors.come(1, 2, 3)
-    visitors.turns.shed(StorageUnavailable("none free"))
-    for number in (2, 3):
-        with pytest.raises(StorageUnavailable, match="none free"):
-            await visitors.tasks[number]
-    assert visitors.turns.waiting == 0
-    await visitors.go(1)
-    await visitors.come(4)
+    for task in (failing, visitors.tasks[2], visitors.tasks[3]):
+        with pytest.raises(NoneFree, match="none free"):
+            await task
+    assert (visitors.came, visitors.turns.waiting) == ([1], 0)
+    await visitors.come(4, 5)
     assert visitors.came == [1, 4]
-    await visitors.go(4)
+    for number in (1, 4, 5):
+        await visitors.go(number)
+
+
+async def test_any_other_failure_is_its_own() -> None:
+    visitors = Visitors(Turns(1))
+
+    async def fail() -> None:
+        async with visitors.turns.turn():
+            await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+    failing = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    await visitors.come(1)
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    await asyncio.sleep(0)
+    assert visitors.came == [1]
+    await visitors.go(1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import asyncpg
 
 from ydoc_store.errors import ServerFault, SettingInvalid, StorageBusy, StorageUnavailable, YdocError
-from ydoc_store.storage.turns import Turns
+from ydoc_store.storage.turns import NoneFree, Turns
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -172,7 +172,7 @@ class Database:
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction.
 
-        Raises StorageUnavailable when none is free in `wait_timeout_s`, or when none can be made.
+        Raises NoneFree when none is in `wait_timeout_s`, StorageUnavailable when none can be made.
         """
         await self._wait_for_free()
         try:
@@ -190,17 +190,13 @@ class Database:
             async with asyncio.timeout(self._wait_timeout_s):
                 await self._free.acquire()
         except TimeoutError:
-            error = StorageUnavailable(f"no connection became free in {self._wait_timeout_s:g} s")
-            # Whoever waits for a turn would only come here next, each for another time-out.
-            self._turns.shed(error)
-            raise error from None
+            raise NoneFree(f"no connection became free in {self._wait_timeout_s:g} s") from None
 
     @contextlib.asynccontextmanager
     async def acquire_in_turn(self) -> AsyncIterator[Connection]:
         """Like `acquire`, for reads that may come by the thousand: they take a share of the pool, one after another.
 
-        Waiting for the turn has no time-out of its own; raises StorageUnavailable as soon as the pool gives nobody
-        a connection.
+        Waiting for the turn has no time-out of its own; raises NoneFree as soon as one of them was given none.
         """
         async with self._turns.turn(), self.acquire() as connection:
             yield connection

@@ -1,8 +1,8 @@
 """Turns: who waits patiently for a share of the pool, in the order in which they came.
 
 A reconnect storm loads thousands of documents. Its reads wait here and not at the pool, where the poll, the monitor
-and a compaction want a connection at once. Where the pool itself has none to give, nobody goes on waiting. Pure
-asyncio: connections are not known here.
+and a compaction want a connection at once. Where the pool itself has none to give, nobody goes on waiting: each
+would only learn the same, one time-out later than the one before. Connections are not known here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
-from ydoc_store.errors import YdocError
+from ydoc_store.errors import StorageUnavailable
+
+
+class NoneFree(StorageUnavailable):
+    """No connection of the pool became free in time."""
 
 
 class Turns:
-    """At most `at_once` bodies of `turn()` run at a time; the others wait, first come first served."""
+    """At most `at_once` bodies of `turn()` run at a time; the others wait, first come first served.
+
+    A body that ends with NoneFree ends the waiting of everyone with it.
+    """
 
     def __init__(self, at_once: int):
         self._free = at_once
@@ -29,13 +36,19 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for as long as it takes, or until `shed`, whose error is raised. Cancelling gives the place up."""
+        """Wait for as long as it takes, or until somebody's turn ends with NoneFree, which is raised here too.
+
+        Cancelling gives the place up.
+        """
         if self._free and not self._waiting:
             self._free -= 1
         else:
             await self._wait()
         try:
             yield
+        except NoneFree as error:
+            self._shed(error)
+            raise
         finally:
             self._give_back()
 
@@ -61,9 +74,9 @@ class Turns:
                 return
         self._free += 1
 
-    def shed(self, error: YdocError) -> None:
-        """Nobody waits any longer: everyone who does hears this error."""
+    def _shed(self, error: NoneFree) -> None:
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
-                place.set_exception(type(error)(*error.args))
+                # One of its own for each, or their tracebacks would grow into one.
+                place.set_exception(NoneFree(*error.args))
