@@ -13,15 +13,17 @@ import sys
 from pathlib import Path
 
 from tests.faults.journal import Journal
-from tests.faults.oracle import DESCRIPTORS_GROWTH_MAX, Scene, verify
+from tests.faults.oracle import Scene, verify
 from tests.faults.processes import descriptors_of, watch
 from tests.faults.writing import writing
 from tests.interop.editors import Editors
 from tests.nodes import Editor, closed_at_once
 from tests.service import Service
 from tests.waiting import until
+from ydoc_store.settings import Settings
 
 FILES = 160
+POOL_SIZE = Settings.model_fields["pool_size"].default
 SOON = {"YDOC_ROOM_IDLE_S": "0", "YDOC_HANDSHAKE_TIMEOUT_S": "4", "YDOC_DATABASE_GRACE_S": "60"}
 PAUSED = "accepting is paused until a socket is closed"
 AGAIN = "accepting again"
@@ -78,7 +80,7 @@ async def test_no_descriptors_left_pauses_accepting_and_members_type_on(
 async def test_no_descriptor_that_the_database_needs_is_given_to_a_connection(
     tmp_path: Path, database_url: str, journal: Journal, editors: Editors
 ) -> None:
-    """I15: who comes beyond what the limit allows is told 1013; the whole pool and a child would still find a file."""
+    """I15: who comes beyond what the limit allows is told 1013; the whole pool would still find its files."""
     service = LimitedService(database_url, tmp_path / "serve.log")
     await service.start()
     try:
@@ -91,7 +93,7 @@ async def test_no_descriptor_that_the_database_needs_is_given_to_a_connection(
             await crowd[-1].synced()
             code, reason = await closed_at_once(f"{service.url}/one-more")
             assert code == 1013, reason
-            assert len(descriptors_of(service.pid)) <= FILES - DESCRIPTORS_GROWTH_MAX
+            assert len(descriptors_of(service.pid)) <= FILES - POOL_SIZE
             await live.goes_on()
             for editor in crowd:
                 await editor.leave()
