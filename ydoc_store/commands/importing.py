@@ -48,7 +48,7 @@ def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: Up
     """
     if not data:
         raise InvalidUpdate("the file is empty: it holds no update")
-    any_size = replace(limits, update_bytes_max=2**62, entries_max=2**62)
+    any_size = replace(limits, update_bytes_max=2**62)
     found = [data] if form == "update" or (form == "auto" and _is_update(data, any_size)) else _log(data)
     updates: list[bytes] = []
     for number, update in enumerate(found, start=1):

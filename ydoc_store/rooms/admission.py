@@ -14,7 +14,7 @@ from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked
 
 # What is in the log was within the limits of its day; it must be walked whatever today's are.
-STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, entries_max=2**31, nesting_max=100, types_nesting_max=2**31)
+STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, nesting_max=100, types_nesting_max=2**31)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,15 @@ from ydoc_store.errors import InvalidUpdate, TooLarge
 from ydoc_store.yjs.lib0 import UINT_MAX, Malformed, Reader, encode_uint, utf16_length
 from ydoc_store.yjs.nesting import Nesting
 from ydoc_store.yjs.typed import walk_typed
-from ydoc_store.yjs.walked import CLOCK_END_MAX, DEFAULT_LIMITS, RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked
+from ydoc_store.yjs.walked import (
+    CLOCK_END_MAX,
+    DEFAULT_LIMITS,
+    RESERVED_CLIENT_ID_MIN,
+    PackedRanges,
+    Range,
+    UpdateLimits,
+    Walked,
+)
 
 __all__ = [
     "CLOCK_END_MAX",
@@ -47,11 +55,14 @@ _XML_HOOK: Final = 5
 _TYPES_END: Final = 7
 _ANY_OBJECT: Final = 118
 
+# From this size on an update's ranges are kept packed: two bytes may be a range, and a tuple takes 130.
+PACKED_FROM_BYTES: Final = 1024 * 1024
+
 
 def walk(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked:
     """Returns what a Yjs v1 update brings, having checked all of it.
 
-    Raises `TooLarge` over `update_bytes_max` or `entries_max`, `InvalidUpdate` for anything else that is refused:
+    Raises `TooLarge` over `update_bytes_max`, `InvalidUpdate` for anything else that is refused:
     v2 updates and trailing bytes, lengths and integers that do not hold, invalid UTF-8 or JSON, values or types
     nested too deep, empty structs or blocks, a client twice, ids out of range or in a struct's own future.
     """
@@ -79,18 +90,18 @@ def walk_structs(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked
 class _Parser:
     """One pass over one update."""
 
-    __slots__ = ("entries_left", "limits", "nesting", "reader", "type_count")
+    __slots__ = ("limits", "nesting", "reader", "type_count")
 
     def __init__(self, update: bytes, limits: UpdateLimits, nesting: Nesting | None = None) -> None:
         self.reader = Reader(update)
         self.limits = limits
         self.nesting = nesting
-        self.entries_left = limits.entries_max
         self.type_count = 0
 
     def update(self) -> Walked:
         reader = self.reader
-        structs: list[tuple[int, int, int]] = []
+        is_large = reader.end >= PACKED_FROM_BYTES
+        structs: list[Range] | PackedRanges = PackedRanges() if is_large else []
         clients: set[int] = set()
         struct_count = 0
         for _ in range(reader.uint()):
@@ -100,7 +111,7 @@ class _Parser:
                 raise Malformed(f"a client without structs at offset {reader.at}")
             self.count(count)
             struct_count += self.block(client, count, structs)
-        deletes: list[tuple[int, int, int]] = []
+        deletes: list[Range] | PackedRanges = PackedRanges() if is_large else []
         deleted_clients: set[int] = set()
         delete_count = 0
         for _ in range(reader.uint()):
@@ -125,11 +136,8 @@ class _Parser:
     def count(self, count: int) -> None:
         if count > self.reader.end - self.reader.at:
             raise Malformed(f"a count past the end at offset {self.reader.at}")
-        self.entries_left -= count
-        if self.entries_left < 0:
-            raise TooLarge(f"an update of more than {self.limits.entries_max} structs and delete ranges")
 
-    def block(self, client: int, count: int, structs: list[tuple[int, int, int]]) -> int:
+    def block(self, client: int, count: int, structs: list[Range] | PackedRanges) -> int:
         """Reads the structs of one client and appends their joined ranges; returns how many were no Skips."""
         reader = self.reader
         start = clock = self.clock()
@@ -240,7 +248,7 @@ class _Parser:
             raise Malformed(f"a subdocument without options at offset {reader.at}")  # Yjs throws on null
         reader.skip_any(self.limits.nesting_max)
 
-    def delete_ranges(self, client: int, count: int, deletes: list[tuple[int, int, int]]) -> None:
+    def delete_ranges(self, client: int, count: int, deletes: list[Range] | PackedRanges) -> None:
         """Reads the delete ranges of one client and appends them, touching ones joined."""
         reader = self.reader
         start = end = -1
