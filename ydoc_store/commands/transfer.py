@@ -7,6 +7,7 @@ anywhere.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -74,7 +75,12 @@ def exported(stored: StoredDocument, form: ExportFormat) -> bytes:
     update = whole_update(stored)
     if form == "update":
         return update
-    return orjson.dumps(to_json(update), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    shown = to_json(update)
+    try:
+        return orjson.dumps(shown, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        # It gives up at 254 levels, and types may nest that deep with values inside.
+        return json.dumps(shown, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def whole_update(stored: StoredDocument) -> bytes:
