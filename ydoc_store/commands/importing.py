@@ -32,13 +32,17 @@ _RANGE_BYTES = 8
 
 
 class ImportReport(NamedTuple):
-    """What became of an import: `updates` were read, `head` is the document's seq afterwards."""
+    """What became of an import: `updates` were read, `head` is the document's seq afterwards.
+
+    `deletes_ahead` units were deleted that never came: whoever writes them later writes in vain.
+    """
 
     updates: int
     bytes: int
     accepted: int
     nothing_new: int
     head: int
+    deletes_ahead: int
 
 
 def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: UpdateLimits) -> list[bytes]:
@@ -109,6 +113,7 @@ async def _append(
     outlet = _Outlet()
     counts = service.metrics.dialect(_Dialect.name)
     member = Member(room, outlet, _Dialect(), counts)
+    member.deletes_ahead_left = ahead_max = service.settings.import_deletes_ahead_max
     room.members[member] = None
     for number, update in enumerate(updates, start=1):
         try:
@@ -128,6 +133,7 @@ async def _append(
         accepted=counts.accepted,
         nothing_new=counts.nothing_new,
         head=room.head,
+        deletes_ahead=ahead_max - member.deletes_ahead_left,
     )
 
 
@@ -154,6 +160,8 @@ class _Dialect:
 
 class _Outlet:
     """Counts acks in place of a socket."""
+
+    id = "import"
 
     def __init__(self) -> None:
         self.may_send = asyncio.Event()

@@ -124,6 +124,12 @@ async def import_command(
     with click.progressbar(length=total_bytes, label=name, file=sys.stderr, hidden=hidden) as bar:
         report = await import_updates(database, settings, name, updates, bar.update)
     _tell(name, report, as_json=as_json)
+    if report.deletes_ahead:
+        click.echo(
+            f"warning: {counted(report.deletes_ahead, 'unit')} deleted that never came to this document: what their "
+            "editors write there later will be gone (`ydoc-store documents show` tells whether anything waits)",
+            err=True,
+        )
     return DONE
 
 

@@ -23,7 +23,12 @@ RESUME_BELOW_BYTES = 256 * 1024
 
 
 class Outlet(Protocol):
-    """The transport's side of one connection. None of its methods calls back into the room before it returns."""
+    """The transport's side of one connection. None of its methods calls back into the room before it returns.
+
+    `id` names it in log lines.
+    """
+
+    id: str
 
     def encode(self, message: bytes) -> bytes:
         """The message as this transport's bytes; the same for every outlet of its kind, so it is built once."""
@@ -74,6 +79,7 @@ class Member:
         "actor",
         "closed",
         "counts",
+        "deletes_ahead_left",
         "dialect",
         "is_live",
         "outlet",
@@ -109,6 +115,8 @@ class Member:
         # How many others came before that one: their answers lie within its answer.
         self.sync_superseded = 0
         self.unsettled_bytes = 0
+        # How many units this member may delete of content that never came; an editor none, it syncs again instead.
+        self.deletes_ahead_left = 0
 
     def deliver(self, delivery: Delivery) -> None:
         """Send one update, behind everything sent before."""

@@ -113,6 +113,11 @@ class Presence:
             del self._gone[next(iter(self._gone))]
         self._gone[client_id] = (clock, now_s)
 
+    def is_live_elsewhere(self, client_id: int, owner: Hashable) -> bool:
+        """Whether this editor is here, and introduced by somebody else than `owner`."""
+        state = self._states.get(client_id)
+        return state is not None and state.owner != owner
+
     def leave(self, owner: Hashable, now_s: float) -> list[AwarenessEntry]:
         """The owner is gone: the entries that say so, for the states that it introduced and no others."""
         return self._drop(sorted(self._owned.get(owner, ())), now_s)

@@ -70,9 +70,7 @@ Y_WEBSOCKET = YWebsocketDialect()
 
 
 class SocketOutlet(Outlet, Protocol):
-    """An outlet that can also hold back what comes in. `id` names its connection in log lines."""
-
-    id: str
+    """An outlet that can also hold back what comes in."""
 
     def rest_reading(self, seconds: float) -> None:
         """Hand over nothing for a while, whatever was read already included: held, in order, never dropped."""
@@ -142,14 +140,16 @@ class YWebsocketSession:
         knowledge = self.member.room.knowledge
         structs: list[Range] = []
         deletes: list[Range] = []
+        blanks: list[Range] = []
         for part in walked.parts(RANGES_A_TURN):
             found = knowledge.news(part)
             structs += found.structs
             deletes += found.deletes
+            blanks += found.blanks
             if len(structs) > limits.structs_max or len(deletes) > limits.delete_ranges_max:
                 break
             await asyncio.sleep(0)
-        return knowledge.news(Walked(structs, deletes, walked.struct_count, 0, 0))
+        return knowledge.news(Walked(structs, deletes, walked.struct_count, 0, 0, blanks))
 
     def _fail(self, error: Exception) -> None:
         member = self.member

@@ -86,10 +86,11 @@ class Walked:
 
     `structs` and `deletes` hold (client, start, end), half-open, in encoded order, neighbours of a client joined.
     GC runs and deleted runs are structs like any other; a Skip is no knowledge and leaves a gap. The counts are
-    those of the encoding: structs without Skips, delete ranges, distinct clients named in either part.
+    those of the encoding: structs without Skips, delete ranges, distinct clients named in either part. `blanks` are
+    those of the structs that have no content: GC runs and deleted runs.
     """
 
-    __slots__ = ("client_count", "delete_count", "deletes", "struct_count", "structs")
+    __slots__ = ("blanks", "client_count", "delete_count", "deletes", "struct_count", "structs")
 
     def __init__(
         self,
@@ -98,7 +99,9 @@ class Walked:
         struct_count: int,
         client_count: int,
         delete_count: int,
+        blanks: Collection[Range] = (),
     ) -> None:
+        self.blanks = blanks
         self.structs = structs
         self.deletes = deletes
         self.struct_count = struct_count
@@ -112,9 +115,10 @@ class Walked:
 
     def parts(self, ranges_max: int) -> Iterator[Walked]:
         """The same ranges, at most so many at a time; of the counts only `struct_count` is what it was."""
-        for of_structs, ranges in ((True, iter(self.structs)), (False, iter(self.deletes))):
+        for place, ranges in enumerate(map(iter, (self.structs, self.deletes, self.blanks))):
             while part := list(islice(ranges, ranges_max)):
-                yield Walked(part if of_structs else [], [] if of_structs else part, self.struct_count, 0, 0)
+                structs, deletes, blanks = (part if place == wanted else [] for wanted in range(3))
+                yield Walked(structs, deletes, self.struct_count, 0, 0, blanks)
 
     def reserved_clients(self) -> set[int]:
         """The client ids from `RESERVED_CLIENT_ID_MIN` on under which this update writes or deletes."""
@@ -139,9 +143,13 @@ class Walked:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Walked):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(_listed(getattr(self, name)) == _listed(getattr(other, name)) for name in self.__slots__)
 
     __hash__ = None  # type: ignore[assignment]  # it holds lists
 
     def __repr__(self) -> str:
         return "Walked(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__) + ")"
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, Collection) else value

@@ -90,18 +90,20 @@ def walk_structs(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked
 class _Parser:
     """One pass over one update."""
 
-    __slots__ = ("limits", "nesting", "reader", "type_count")
+    __slots__ = ("blanks", "limits", "nesting", "reader", "type_count")
 
     def __init__(self, update: bytes, limits: UpdateLimits, nesting: Nesting | None = None) -> None:
         self.reader = Reader(update)
         self.limits = limits
         self.nesting = nesting
         self.type_count = 0
+        self.blanks: list[Range] | PackedRanges = []
 
     def update(self) -> Walked:
         reader = self.reader
         is_large = reader.end >= PACKED_FROM_BYTES
         structs: list[Range] | PackedRanges = PackedRanges() if is_large else []
+        self.blanks = PackedRanges() if is_large else []
         clients: set[int] = set()
         struct_count = 0
         for _ in range(reader.uint()):
@@ -123,7 +125,7 @@ class _Parser:
                 self.delete_ranges(client, count, deletes)
         if not reader.done:
             raise Malformed(f"bytes behind its end at offset {reader.at}")
-        return Walked(structs, deletes, struct_count, len(clients | deleted_clients), delete_count)
+        return Walked(structs, deletes, struct_count, len(clients | deleted_clients), delete_count, self.blanks)
 
     def client(self, seen: set[int]) -> int:
         client = self.reader.uint()
@@ -142,18 +144,26 @@ class _Parser:
         reader = self.reader
         start = clock = self.clock()
         skips = 0
+        blank = -1  # where the run without content began that is being read
         for _ in range(count):
             info = reader.byte()
+            kind = info & 0x1F
             if info in (GC, SKIP):
                 length = reader.uint()
             else:
                 self.place(client, clock, info)
-                length = self.content(info & 0x1F)
+                length = self.content(kind)
             if length == 0:
                 raise Malformed(f"an empty struct at offset {reader.at}")
             end = clock + length
             if end > CLOCK_END_MAX:
                 raise Malformed(f"a clock too large at offset {reader.at}")
+            if kind <= DELETED:
+                if blank < 0:
+                    blank = clock
+            elif blank >= 0:
+                self.blanks.append((client, blank, clock))
+                blank = -1
             if info == SKIP:
                 skips += 1
                 if start < clock:
@@ -162,6 +172,8 @@ class _Parser:
             clock = end
         if start < clock:
             structs.append((client, start, clock))
+        if blank >= 0:
+            self.blanks.append((client, blank, clock))
         return count - skips
 
     def place(self, client: int, clock: int, info: int) -> None:

@@ -117,7 +117,7 @@ def test_a_document_too_deep_to_be_shown_still_decodes() -> None:
     deepest_shown = join([*nested_one_by_one(SHOWN_LEVELS_MAX - 1), value])
     shown = exported(StoredDocument(1, 0, 0, 1, 1, 1, None, [LogRow(1, 1, frame(deepest_shown))]), "json")
     assert json.loads(shown) == to_json(deepest_shown)
-    assert shown.count(b"[") == SHOWN_LEVELS_MAX + 64
+    assert shown.count(b"[") == SHOWN_LEVELS_MAX + 1 + 64
     deep = join(nested_one_by_one(DECODED_LEVELS_MAX))
     assert not decode_check(deep).has_pending
     with pytest.raises(InvalidUpdate, match="nest 5,000 deep"):

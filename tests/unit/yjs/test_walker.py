@@ -80,6 +80,13 @@ def test_a_large_update_is_bounded_by_its_bytes_alone_and_its_ranges_are_packed(
     assert not knowledge.news(walked).deletes
 
 
+def test_runs_without_content_are_told_apart() -> None:
+    walked = walk(bytes.fromhex("01 06 01 00 00 02 00 03 84 0100 01 61 81 0105 04 0a 02 00 01 00"))
+    assert walked.structs == [(1, 0, 10), (1, 12, 13)]
+    assert walked.blanks == [(1, 0, 5), (1, 6, 10), (1, 12, 13)]
+    assert walk(ACCEPTED[2].update).blanks == ()
+
+
 def test_packed_ranges_say_what_a_list_says() -> None:
     listed = [(1, 0, 2), (1, 5, 6), (2**53 - 1, 0, 2**31 - 1), (1, 9, 10)]
     packed = PackedRanges()
@@ -127,7 +134,7 @@ def test_types_that_hang_on_each_other_in_a_circle_end_the_walk() -> None:
 def test_a_marker_is_one_reserved_struct_and_nothing_else() -> None:
     marker = RESERVED_CLIENT_ID_MIN + 7
     walked = walk(marker_update(marker))
-    assert walked == Walked([(marker, 0, 1)], [], 1, 1, 0)
+    assert walked == Walked([(marker, 0, 1)], [], 1, 1, 0, [(marker, 0, 1)])
     assert walked.reserved_clients() == {marker}
     for outside in (RESERVED_CLIENT_ID_MIN - 1, 2**53):
         with pytest.raises(ValueError, match="no reserved client id"):
