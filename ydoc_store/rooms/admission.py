@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ydoc_store.rooms.presence import Presence
 
 # What is in the log was within the limits of its day; it must be walked whatever today's are.
-STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, nesting_max=100, types_nesting_max=2**31)
+STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, nesting_max=100, types_nesting_max=2**31, judges_parents=False)
 
 
 @dataclass(frozen=True, slots=True)

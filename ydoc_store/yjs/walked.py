@@ -35,11 +35,13 @@ class UpdateLimits:
     structs_max: int = 100_000
     clients_max: int = 10_000
     delete_ranges_max: int = 100_000
+    judges_parents: bool = True
+    """Whether a parent that the update itself holds must be a type. What is stored is read whatever it is."""
 
 
 DEFAULT_LIMITS: Final = UpdateLimits()
 
-UNLIMITED: Final = UpdateLimits(update_bytes_max=2**62, types_nesting_max=2**62)
+UNLIMITED: Final = UpdateLimits(update_bytes_max=2**62, types_nesting_max=2**62, judges_parents=False)
 """For what is stored: each update was within the limits when it came, a whole document may be over those of one."""
 
 

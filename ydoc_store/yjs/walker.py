@@ -7,11 +7,13 @@ that what is stored means the same to both. Whether the ranges are new to a docu
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from typing import Final
 
 from ydoc_store.errors import InvalidUpdate, TooLarge
 from ydoc_store.yjs.lib0 import UINT_MAX, Malformed, Reader, encode_uint, utf16_length
 from ydoc_store.yjs.nesting import Nesting
+from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.typed import walk_typed
 from ydoc_store.yjs.walked import (
     CLOCK_END_MAX,
@@ -64,7 +66,8 @@ def walk(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked:
 
     Raises `TooLarge` over `update_bytes_max`, `InvalidUpdate` for anything else that is refused:
     v2 updates and trailing bytes, lengths and integers that do not hold, invalid UTF-8 or JSON, values or types
-    nested too deep, empty structs or blocks, a client twice, ids out of range or in a struct's own future.
+    nested too deep, empty structs or blocks, a client twice, ids out of range or in a struct's own future, parents
+    in the update itself that are no types.
     """
     if len(update) > limits.update_bytes_max:
         raise TooLarge(f"an update of {len(update)} bytes, at most {limits.update_bytes_max}")
@@ -76,7 +79,7 @@ def walk_structs(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked
     try:
         parser = _Parser(update, limits)
         walked = parser.update()
-        if parser.type_count > limits.types_nesting_max:
+        if len(parser.types) > limits.types_nesting_max:
             # Rare enough to read the update twice: only now is it worth noting where each struct lives.
             nesting = Nesting()
             _Parser(update, limits, nesting).update()
@@ -90,20 +93,22 @@ def walk_structs(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked
 class _Parser:
     """One pass over one update."""
 
-    __slots__ = ("blanks", "limits", "nesting", "reader", "type_count")
+    __slots__ = ("blanks", "limits", "nesting", "parents", "reader", "types")
 
     def __init__(self, update: bytes, limits: UpdateLimits, nesting: Nesting | None = None) -> None:
         self.reader = Reader(update)
         self.limits = limits
         self.nesting = nesting
-        self.type_count = 0
+        self.types: list[Range] | PackedRanges = []
+        self.parents: list[Range] | PackedRanges = []
         self.blanks: list[Range] | PackedRanges = []
 
     def update(self) -> Walked:
         reader = self.reader
         is_large = reader.end >= PACKED_FROM_BYTES
         structs: list[Range] | PackedRanges = PackedRanges() if is_large else []
-        self.blanks = PackedRanges() if is_large else []
+        if is_large:
+            self.blanks, self.types, self.parents = PackedRanges(), PackedRanges(), PackedRanges()
         clients: set[int] = set()
         struct_count = 0
         for _ in range(reader.uint()):
@@ -125,6 +130,8 @@ class _Parser:
                 self.delete_ranges(client, count, deletes)
         if not reader.done:
             raise Malformed(f"bytes behind its end at offset {reader.at}")
+        if len(self.parents) and self.limits.judges_parents:
+            self.judge_parents(structs, clients)
         return Walked(structs, deletes, struct_count, len(clients | deleted_clients), delete_count, self.blanks)
 
     def client(self, seen: set[int]) -> int:
@@ -158,6 +165,8 @@ class _Parser:
             end = clock + length
             if end > CLOCK_END_MAX:
                 raise Malformed(f"a clock too large at offset {reader.at}")
+            if kind == TYPE:
+                self.types.append((client, clock, end))
             if kind <= DELETED:
                 if blank < 0:
                     blank = clock
@@ -190,7 +199,9 @@ class _Parser:
             if named == 1:
                 self.reader.string()
             elif named == 0:
-                link = (*self.id(client, clock), 1)
+                parent, parent_clock = self.id(client, clock)
+                self.parents.append((parent, parent_clock, parent_clock + 1))
+                link = parent, parent_clock, 1
             else:
                 raise Malformed(f"an unknown kind of parent at offset {self.reader.at}")
             if info & _HAS_PARENT_KEY:
@@ -243,7 +254,6 @@ class _Parser:
         return 1
 
     def shared_type(self) -> None:
-        self.type_count += 1
         kind = self.reader.uint()
         if kind == _XML_ELEMENT:
             self.reader.string()
@@ -252,6 +262,14 @@ class _Parser:
             raise Malformed(f"an XmlHook, which not every Yjs can read, at offset {self.reader.at}")
         elif kind >= _TYPES_END:
             raise Malformed(f"an unknown kind of type at offset {self.reader.at}")
+
+    def judge_parents(self, structs: Collection[Range], clients: Set[int]) -> None:
+        """yrs refuses a whole document for ever when an item's parent is neither a type nor deleted."""
+        unsure = [found for found in _known(self.types).lacks(self.parents) if found[0] in clients]
+        if unsure:
+            elsewhere = set(_known(structs).lacks(unsure))
+            if not elsewhere.issuperset(_known(self.blanks).lacks(unsure)):
+                raise Malformed("a parent that is no type")
 
     def subdocument(self) -> None:
         reader = self.reader
@@ -279,6 +297,12 @@ class _Parser:
             start = clock
             end = clock + length
         deletes.append((client, start, end))
+
+
+def _known(ranges: Collection[Range]) -> Knowledge:
+    knowledge = Knowledge()
+    knowledge.add(Walked(ranges, [], 0, 0, 0))
+    return knowledge
 
 
 def marker_update(marker: int) -> bytes:
