@@ -27,7 +27,7 @@ STORE = (sys.executable, "-m", "ydoc_store")
 COMPACTOR = (sys.executable, "-c", "from compactor.cli import main; main()")
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
-SAMPLE = re.compile(r"^([^#\s]+) (\S+)$", re.MULTILINE)
+SAMPLE = re.compile(r"^([^#\s].*) (\S+)$", re.MULTILINE)
 
 BUSIEST_COMPACTION = {
     "YDOC_COMPACT_TAIL_ROWS": "1",

@@ -34,6 +34,7 @@ _CLOSE_CODES = frozenset(
 
 # From the start, because an alert on a series that is not there yet is silent.
 _SERVED_DIALECTS = ("y-websocket",)
+_AUDITED = ("blank run", "delete ahead")
 
 
 class Distribution:
@@ -107,6 +108,7 @@ class Metrics(Collector):
         self._dialects = {name: DialectCounts() for name in _SERVED_DIALECTS}
         self._closes: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
+        self._audited: Counter[str] = Counter(dict.fromkeys(_AUDITED, 0))
         self._hints: Counter[str] = Counter()
         self._compactions: Counter[tuple[str, str]] = Counter()
         self._registry = CollectorRegistry()
@@ -127,6 +129,10 @@ class Metrics(Collector):
     def ignored(self, reason: str) -> None:
         """A frame was ignored by rule. `reason` is one of ours, never a peer's words."""
         self._ignored[reason] += 1
+
+    def audited(self, reason: str) -> None:
+        """An update was accepted that may harm somebody's work, and says so in the log. `reason` is one of ours."""
+        self._audited[reason] += 1
 
     def hint(self, result: str) -> None:
         """A hint between nodes was sent, left out, used, late, …: `result` is one of a fixed few words."""
@@ -158,6 +164,7 @@ class Metrics(Collector):
         yield from self._of_backlog()
         yield _counter("ydoc_closes", "Sockets closed, by code", "code", self._closes)
         yield _counter("ydoc_frames_ignored", "Frames ignored by rule", "reason", self._ignored)
+        yield _counter("ydoc_updates_audited", "Updates accepted that may harm others", "reason", self._audited)
         yield _counter("ydoc_hints", "Hints between nodes", "result", self._hints)
         compactions = CounterMetricFamily("ydoc_compactions", "Compactions ended", labels=["way", "result"])
         for (way, result), count in sorted(self._compactions.items()):

@@ -164,6 +164,8 @@ class Settings(BaseSettings):
     """New client ids in one update: years of daily sessions; each costs every reader an entry for ever."""
     update_delete_ranges_max: Count = 100_000
     """New delete ranges in one update; mere repeats, which every reconnect brings, are bounded by bytes alone."""
+    import_deletes_ahead_max: Count = 10_000
+    """Units that an import may delete before they came, as an export may: each erases what is written there later."""
     nesting_max: Annotated[int, Field(ge=1, le=100), Unit("levels")] = 64
     """Values nested some thousand deep crash native decoders, and 64 is deeper than anyone writes."""
 

@@ -100,6 +100,7 @@ def test_a_document_goes_in_and_comes_out_the_same(run: Run, log: Path, tmp_path
             "accepted": updates,
             "nothing_new": 0,
             "head": updates,
+            "deletes_ahead": 0,
         }
     ]
     assert run("export", "notes/plan", "--format", "log").out == log.read_bytes()
@@ -134,6 +135,18 @@ def test_an_import_that_is_repeated_stores_nothing_twice(run: Run, log: Path) ->
     (row,) = again.rows
     assert (row["accepted"], row["nothing_new"]) == (0, row["updates"])
     assert run("documents", "show", "plan", "--json").rows[0]["head"] == row["updates"]
+
+
+def test_deletes_of_what_never_came_are_imported_up_to_a_cap_and_with_a_warning(run: Run) -> None:
+    """An export holds such deletes where its document does; a range without end would erase all of a client's work."""
+    imported = run("import", "plan", "-", "--json", stdin=bytes.fromhex("00 01 07 01 05 64"))
+    assert (imported.code, imported.rows[0]["deletes_ahead"]) == (0, 100)
+    assert "100 units deleted that never came" in imported.err
+    assert run("documents", "show", "plan", "--json").rows[0]["pending"] is True
+    refused = run("import", "plan", "-", stdin=bytes.fromhex("00 01 07 01 05 ffffffff03"))
+    assert refused.code == 5
+    assert "a delete of content that never came" in refused.err
+    assert run("documents", "show", "plan", "--json").rows[0]["head"] == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\x05abc", b"hello", b"\0\0\0", b"\x00\x00\x01\x01"])

@@ -33,13 +33,17 @@ _RANGE_BYTES = 8
 
 
 class ImportReport(NamedTuple):
-    """What became of an import: `updates` were read, `head` is the document's seq afterwards."""
+    """What became of an import: `updates` were read, `head` is the document's seq afterwards.
+
+    `deletes_ahead` units were deleted that never came: whoever writes them later writes in vain.
+    """
 
     updates: int
     bytes: int
     accepted: int
     nothing_new: int
     head: int
+    deletes_ahead: int
 
 
 def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: UpdateLimits) -> list[bytes]:
@@ -49,7 +53,7 @@ def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: Up
     """
     if not data:
         raise InvalidUpdate("the file is empty: it holds no update")
-    any_size = replace(limits, update_bytes_max=2**62, entries_max=2**62)
+    any_size = replace(limits, update_bytes_max=2**62)
     found = [data] if form == "update" or (form == "auto" and _is_update(data, any_size)) else _log(data)
     updates: list[bytes] = []
     for number, update in enumerate(found, start=1):
@@ -114,6 +118,7 @@ async def _append(
     outlet = _Outlet()
     counts = service.metrics.dialect(_Dialect.name)
     member = Member(room, outlet, _Dialect(), counts)
+    member.deletes_ahead_left = ahead_max = service.settings.import_deletes_ahead_max
     room.members[member] = None
     for number, update in enumerate(updates, start=1):
         try:
@@ -133,6 +138,7 @@ async def _append(
         accepted=counts.accepted,
         nothing_new=counts.nothing_new,
         head=room.head,
+        deletes_ahead=ahead_max - member.deletes_ahead_left,
     )
 
 
@@ -162,6 +168,8 @@ class _Dialect:
 
 class _Outlet:
     """Counts acks in place of a socket."""
+
+    id = "import"
 
     def __init__(self) -> None:
         self.may_send = asyncio.Event()

@@ -7,6 +7,7 @@ anywhere.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -98,7 +99,12 @@ def exported(updates: list[bytes], form: ExportFormat) -> bytes:
     update = without_markers(join(updates))
     if form == "update":
         return update
-    return orjson.dumps(to_json(update), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    shown = to_json(update)
+    try:
+        return orjson.dumps(shown, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        # It gives up at 254 levels, and types may nest that deep with values inside.
+        return json.dumps(shown, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def whole_update(stored: StoredDocument) -> bytes:
@@ -154,6 +160,12 @@ async def import_command(
                 "`ydoc-store documents recreate` begins it anew"
             ) from None
     _tell(name, report, as_json=as_json)
+    if report.deletes_ahead:
+        click.echo(
+            f"warning: {counted(report.deletes_ahead, 'unit')} deleted that never came to this document: what their "
+            "editors write there later will be gone (`ydoc-store documents show` tells whether anything waits)",
+            err=True,
+        )
     return DONE
 
 

@@ -6,15 +6,19 @@ counted, on the document's head row; who may write at all is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ydoc_store.errors import EpochChanged, InvalidUpdate, TooLarge
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked
 
+if TYPE_CHECKING:
+    from ydoc_store.rooms.presence import Presence
+
 # What is in the log was within the limits of its day; it must be walked whatever today's are.
-STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, entries_max=2**31, nesting_max=100, types_nesting_max=2**31)
+STORED_LIMITS = UpdateLimits(update_bytes_max=2**31, nesting_max=100, types_nesting_max=2**31, judges_parents=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,16 @@ def judge_counts(walked: Walked, knowledge: Knowledge, limits: UpdateLimits) -> 
         excess = knowledge.news(walked).over(limits)
         if excess is not None:
             raise TooLarge(f"this update brings too much at once: {excess}")
+
+
+def blanks_a_live_client(walked: Walked, sender: Hashable, knowledge: Knowledge, presence: Presence) -> bool:
+    """Whether the update brings runs without content for clocks, not known yet, of a client that is live elsewhere.
+
+    Editors that load from a browser's storage send such runs honestly, and so they are accepted. One for clocks that
+    a live client has yet to write erases its work, and only a repair brings it back.
+    """
+    live = {client for client, _, _ in walked.blanks if presence.is_live_elsewhere(client, sender)}
+    return bool(live) and bool(knowledge.lacks(found for found in walked.blanks if found[0] in live))
 
 
 def _another_epoch() -> EpochChanged:

@@ -24,7 +24,12 @@ READ_ONLY = "this server is read-only for now: what you edit is not stored, and 
 
 
 class Outlet(Protocol):
-    """The transport's side of one connection. None of its methods calls back into the room before it returns."""
+    """The transport's side of one connection. None of its methods calls back into the room before it returns.
+
+    `id` names it in log lines.
+    """
+
+    id: str
 
     def encode(self, message: bytes) -> bytes:
         """The message as this transport's bytes; the same for every outlet of its kind, so it is built once."""
@@ -79,6 +84,7 @@ class Member:
         "closed",
         "counts",
         "declined",
+        "deletes_ahead_left",
         "dialect",
         "is_live",
         "outlet",
@@ -115,6 +121,8 @@ class Member:
         # How many others came before that one: their answers lie within its answer.
         self.sync_superseded = 0
         self.unsettled_bytes = 0
+        # How many units this member may delete of content that never came; an editor none, it syncs again instead.
+        self.deletes_ahead_left = 0
 
     def deliver(self, delivery: Delivery) -> None:
         """Send one update, behind everything sent before."""

@@ -15,6 +15,11 @@ from ydoc_store.yjs.awareness import AwarenessEntry
 
 # How long a clock is remembered after its owner left, so that a late echo of its last state does not bring it back.
 GONE_REMEMBERED_S = 120.0
+# A client continues from whatever clock it is told of itself, and one of 2**31 closes its connection, for good as it
+# comes back with the next one. So whoever did not introduce a state may neither begin nor take over near there, nor
+# move its clock on by more than somebody does who types offline for a day.
+FOREIGN_CLOCK_MAX = 2**30
+FOREIGN_CLOCK_STEP_MAX = 2**16
 
 
 @dataclass(slots=True)
@@ -64,7 +69,7 @@ class Presence:
                 is_fresh = self._judge_unknown(owner, entry, now_s, heard.corrections, is_node=is_node)
             else:
                 may_end = is_node or owner == known.owner
-                is_fresh = entry.clock > known.clock or (
+                is_fresh = (known.clock < entry.clock and (may_end or _is_modest(entry.clock, known.clock))) or (
                     entry.clock == known.clock and entry.state_json is None and may_end
                 )
                 if owner == known.owner:
@@ -80,6 +85,8 @@ class Presence:
     ) -> bool:
         """Whether an entry of somebody who is not here brings them in."""
         gone = self._gone.get(entry.client_id)
+        if not is_node and not _is_modest(entry.clock, None if gone is None else gone[0]):
+            return False
         if entry.state_json is None:
             if gone is not None and entry.clock > gone[0]:
                 self._forget(entry.client_id, entry.clock, now_s)
@@ -112,6 +119,11 @@ class Presence:
         if len(self._gone) >= self.states_max:
             del self._gone[next(iter(self._gone))]
         self._gone[client_id] = (clock, now_s)
+
+    def is_live_elsewhere(self, client_id: int, owner: Hashable) -> bool:
+        """Whether this editor is here, and introduced by somebody else than `owner`."""
+        state = self._states.get(client_id)
+        return state is not None and state.owner != owner
 
     def leave(self, owner: Hashable, now_s: float) -> list[AwarenessEntry]:
         """The owner is gone: the entries that say so, for the states that it introduced and no others."""
@@ -149,3 +161,8 @@ class Presence:
 
     def __len__(self) -> int:
         return len(self._states)
+
+
+def _is_modest(clock: int, known_clock: int | None) -> bool:
+    """Whether somebody who did not introduce this state may bring it to `clock`."""
+    return clock < FOREIGN_CLOCK_MAX and (known_clock is None or clock <= known_clock + FOREIGN_CLOCK_STEP_MAX)

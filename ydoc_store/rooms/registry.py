@@ -40,6 +40,7 @@ from ydoc_store.yjs.ranges import Knowledge
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
+    from ydoc_store.rooms.keeper import Audited
     from ydoc_store.rooms.member import Member
     from ydoc_store.settings import Settings
     from ydoc_store.storage.appender import Appender
@@ -53,6 +54,8 @@ LOADED_KEPT_S = 10.0
 LOADS_AT_ONCE_MAX = 6
 # Empty rooms that wait for somebody to come back; beyond that the one empty for longest is closed.
 EMPTY_ROOMS_MAX = 1_000
+# One line an interval for what was accepted under suspicion: a flood of it must not flood the log. All are counted.
+AUDIT_LINE_INTERVAL_S = 1.0
 
 Key = tuple[str, str]
 
@@ -94,6 +97,8 @@ class Rooms:
         self._generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._audit_line_at_s = 0.0
+        self._audits_left_out = 0
         appender.events.connection_lost = self.discard_all
 
     # Opening and closing
@@ -209,6 +214,23 @@ class Rooms:
 
     def discarded(self, room: Room) -> None:
         self.close(room)
+
+    def audited(self, room: Room, member: Member, what: Audited, seq: int | None) -> None:
+        self.metrics.audited(what)
+        now_s = time.monotonic()
+        self._audits_left_out += 1
+        if now_s >= self._audit_line_at_s:
+            told, self._audits_left_out = self._audits_left_out - 1, 0
+            self._audit_line_at_s = now_s + AUDIT_LINE_INTERVAL_S
+            log.warning(
+                "accepted, and to be looked at",
+                what=what,
+                document=room.document_id,
+                seq=seq,
+                connection=member.outlet.id,
+                actor=member.actor,
+                left_out=told,
+            )
 
     def follow(self, member: Member, seq: int) -> None:
         member.is_live = False

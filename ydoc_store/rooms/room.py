@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ydoc_store.errors import (
     AheadOfLog,
@@ -25,7 +25,7 @@ from ydoc_store.errors import (
     TooLarge,
     YdocError,
 )
-from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, judge_counts, judge_reserved
+from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, blanks_a_live_client, judge_counts, judge_reserved
 from ydoc_store.rooms.member import Delivery, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.yjs.join import join
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ydoc_store.metrics import Distribution
     from ydoc_store.rooms.cache import RoomCache
     from ydoc_store.rooms.first_sync import ColdPieces
+    from ydoc_store.rooms.keeper import Keeper
     from ydoc_store.rooms.presence import Presence
     from ydoc_store.storage.append_batch import Accepted, Created
     from ydoc_store.storage.appender import Appender
@@ -47,22 +48,6 @@ COMPACTION_HELPS_SHARE = 10
 LIVE_BYTES_MAX = 1024 * 1024
 # So much of a commit is joined in the event loop, which takes up to 1.3 µs a byte; typing never reaches it.
 JOINED_BYTES_MAX = 512 * 1024
-
-
-class Keeper(Protocol):
-    """What a room asks of whoever keeps it."""
-
-    def catch_up(self, room: Room) -> None:
-        """Read from the log what the room lacks; asking again while that is under way is fine."""
-
-    def follow(self, member: Member, seq: int) -> None:
-        """Send a member, at the pace of its socket, what came after `seq`; it goes live again behind that."""
-
-    def identified(self, room: Room) -> None:
-        """The document exists from now on, and the room knows its id."""
-
-    def discarded(self, room: Room) -> None:
-        """Nobody may enter this room any more."""
 
 
 @dataclass(slots=True)
@@ -175,7 +160,7 @@ class Room:
         if self.limits.read_only:
             member.decline()
             return
-        self._judge(walked)
+        self._judge(member, walked)
         member.unsettled_bytes += len(update)
         self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter()))
         if self._in_flight is not None:
@@ -185,20 +170,23 @@ class Room:
         ):
             member.pause()
 
-    def _judge(self, walked: Walked) -> None:
+    def _judge(self, member: Member, walked: Walked) -> None:
         judge_counts(walked, self.knowledge, self.limits.update)
         judge_reserved(walked, self.marker)
-        if not self.knowledge.knows_delete_targets(walked) and not self._in_flight_knows(walked):
-            raise AheadOfLog("a delete of content that never came: sync again and bring it")
+        if self.knowledge.units_ahead(walked) and (ahead := self._units_ahead_of_all(walked)):
+            if ahead > member.deletes_ahead_left:
+                raise AheadOfLog("a delete of content that never came: sync again and bring it")
+            member.deletes_ahead_left -= ahead
+            self._keeper.audited(self, member, "delete ahead", None)
 
-    def _in_flight_knows(self, walked: Walked) -> bool:
+    def _units_ahead_of_all(self, walked: Walked) -> int:
         # Text that is deleted before its commit is back. Made when first asked for and kept up from there, or an
         # import full of deletes would look through everything in flight for each of them.
         if self._in_flight is None:
             self._in_flight = Knowledge()
             for queued in (*self.queue.in_flight, *self.queue.waiting):
                 self._in_flight.add(queued.walked)
-        return self.knowledge.knows_delete_targets(walked, self._in_flight)
+        return self.knowledge.units_ahead(walked, self._in_flight)
 
     # What became of it
 
@@ -209,11 +197,13 @@ class Room:
         is_open = self.closed_by is None
         self._state_vector = None
         senders: dict[Member, int] = {}
-        for queued in updates:
+        for seq, queued in enumerate(updates, result.head - len(updates) + 1):
             member: Member = queued.sender
             senders[member] = senders.get(member, 0) + 1
             member.settled(len(queued.update))
             if is_open:
+                if queued.walked.blanks and blanks_a_live_client(queued.walked, member, self.knowledge, self.presence):
+                    self._keeper.audited(self, member, "blank run", seq)
                 self.knowledge.add(queued.walked)
                 member.acknowledge(accepted=True)
         for member, count in senders.items():

@@ -16,13 +16,20 @@ from typing import Any
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from ydoc_store.errors import InvalidUpdate
 from ydoc_store.yjs.lineage import Lineage
 from ydoc_store.yjs.merge import fenced
+from ydoc_store.yjs.nesting import Nesting
 from ydoc_store.yjs.replay import Replay
 from ydoc_store.yjs.structs import StructUpdate, covers, read_update
 from ydoc_store.yjs.walker import ANY, BINARY, DOCUMENT, EMBED, FORMAT, GC, SKIP, STRING, TYPE
 
 _XML_TYPES = (3, 4, 5, 6)  # element, fragment, hook and text
+
+# Native code recurses when it deletes types: 100,000 levels end the process, 10,000 do not.
+DECODED_LEVELS_MAX = 5_000
+# Python recurses too, some three calls a level. As deep as one update may nest.
+SHOWN_LEVELS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Content:
 def decode_check(update: bytes) -> Content:
     """Decodes the update as a document. Raises InvalidUpdate where that fails. `roots` are in alphabetical order."""
     decoded = read_update(update)
+    _judge_levels(decoded, DECODED_LEVELS_MAX)
     _document(update)
     replay = Replay(decoded)
     held = [(client, block[-1].end) for client, block in decoded.structs.items()]
@@ -53,11 +61,31 @@ def to_json(update: bytes) -> dict[str, Any]:
     `{"subdocument": guid}`, numbers that JSON lacks None. What waits for a missing predecessor is not shown.
     Raises InvalidUpdate.
     """
-    kinds = _root_kinds(read_update(update))
+    decoded = read_update(update)
+    _judge_levels(decoded, SHOWN_LEVELS_MAX)
+    kinds = _root_kinds(decoded)
     document = _document(update)
     return {
         name: None if kind is None else _plain(document.get(name, type=kind)) for name, kind in sorted(kinds.items())
     }
+
+
+def _judge_levels(update: StructUpdate, levels_max: int) -> None:
+    """Raises InvalidUpdate where types nest deeper: each update was within a limit, what they add up to may not be."""
+    nesting = Nesting()
+    for client, block in update.structs.items():
+        for struct in block:
+            if struct.kind not in (GC, SKIP):
+                link = struct.origin or struct.right_origin
+                if link is not None:
+                    nesting.add(client, struct.clock, (*link, 0))
+                elif isinstance(struct.parent, tuple):
+                    nesting.add(client, struct.clock, (*struct.parent, 1))
+                else:
+                    nesting.add(client, struct.clock, None)
+    levels = nesting.deepest()
+    if levels > levels_max:
+        raise InvalidUpdate(f"its types nest {levels:,} deep, at most {levels_max:,} can be decoded here")
 
 
 def _document(update: bytes) -> Doc[Any]:
@@ -96,7 +124,7 @@ def _root_kinds(update: StructUpdate) -> dict[str, type[Any] | None]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it. Recursive: the walker bounds how deep types and values nest."""
+    """A value as JSON has it. Recursive: how deep types and values nest was judged."""
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, XmlFragment | XmlElement | XmlText):

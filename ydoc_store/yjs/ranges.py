@@ -13,7 +13,7 @@ from typing import Final
 
 from ydoc_store.errors import InvalidFrame
 from ydoc_store.yjs.lib0 import Malformed, Reader, encode_uint
-from ydoc_store.yjs.walked import CLOCK_END_MAX, Walked
+from ydoc_store.yjs.walked import CLOCK_END_MAX, Range, Walked
 
 # From so many intervals on, a set is joined with them in one go: each insertion in the middle of a large set moves
 # what stands behind it, and an update of 400 KB can bring 100,000 of them.
@@ -177,32 +177,36 @@ class Knowledge:
         Ranges that are known in part are given whole. Its counts are what limits are held to: delete ranges and
         clients exact (touching ranges joined), structs at most the clocks that are new.
         """
-        structs = [entry for entry in walked.structs if not _covered(self.structs, (entry,))]
+        structs = self.lacks(walked.structs)
         deletes = [entry for entry in walked.deletes if not _covered(self.deletes, (entry,))]
         clients = {client for client, _, _ in structs}.union(client for client, _, _ in deletes)
         struct_count = min(walked.struct_count, sum(end - start for _, start, end in structs))
-        return Walked(structs, deletes, struct_count, len(clients), len(deletes))
+        return Walked(structs, deletes, struct_count, len(clients), len(deletes), self.lacks(walked.blanks))
 
-    def knows_delete_targets(self, walked: Walked, also: Knowledge | None = None) -> bool:
-        """Whether all that the update deletes is held: here, in `also`, or in the update itself.
+    def lacks(self, ranges: Iterable[Range]) -> list[Range]:
+        """Those of the ranges of structs that are not held as a whole."""
+        return [entry for entry in ranges if not _covered(self.structs, (entry,))]
 
-        What is held behind a gap counts. A delete of clocks that nobody has sent yet would erase whatever their
-        client writes there later.
+    def units_ahead(self, walked: Walked, also: Knowledge | None = None) -> int:
+        """How many units the update deletes that are not held: neither here, nor in `also`, nor in the update itself.
+
+        What is held behind a gap counts as held; of a range that is held in part, all behind its first gap counts
+        as ahead. A delete of clocks that nobody has sent yet would erase whatever their client writes there later.
         """
-        unsure = [entry for entry in walked.deletes if not _covered(self.structs, (entry,))]
+        unsure = self.lacks(walked.deletes)
         if not unsure:
-            return True
+            return 0
         own = Knowledge()
         own.add(Walked(walked.structs, [], 0, 0, 0))
         holders = [self, own] if also is None else [self, own, also]
+        units = 0
         for client, ranges in _by_client(unsure).items():
             sources = [holder.structs[client] for holder in holders if client in holder.structs]
             # Joined first: ranges that overlap would each be looked through anew, for hours if somebody wants that.
             targets = IntervalSet()
             targets.add_all(ranges)
-            if any(_reach(sources, start) < end for start, end in targets):
-                return False
-        return True
+            units += sum(max(0, end - _reach(sources, start)) for start, end in targets)
+        return units
 
     def state_vector(self) -> dict[int, int]:
         """By client, the end of what is held without a gap from clock 0; clients without any are left out."""

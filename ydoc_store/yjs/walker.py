@@ -7,13 +7,23 @@ that what is stored means the same to both. Whether the ranges are new to a docu
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from typing import Final
 
 from ydoc_store.errors import InvalidUpdate, TooLarge
 from ydoc_store.yjs.lib0 import UINT_MAX, Malformed, Reader, encode_uint, utf16_length
 from ydoc_store.yjs.nesting import Nesting
+from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.typed import walk_typed
-from ydoc_store.yjs.walked import CLOCK_END_MAX, DEFAULT_LIMITS, RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked
+from ydoc_store.yjs.walked import (
+    CLOCK_END_MAX,
+    DEFAULT_LIMITS,
+    RESERVED_CLIENT_ID_MIN,
+    PackedRanges,
+    Range,
+    UpdateLimits,
+    Walked,
+)
 
 __all__ = [
     "CLOCK_END_MAX",
@@ -47,13 +57,17 @@ _XML_HOOK: Final = 5
 _TYPES_END: Final = 7
 _ANY_OBJECT: Final = 118
 
+# From this size on an update's ranges are kept packed: two bytes may be a range, and a tuple takes 130.
+PACKED_FROM_BYTES: Final = 1024 * 1024
+
 
 def walk(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked:
     """Returns what a Yjs v1 update brings, having checked all of it.
 
-    Raises `TooLarge` over `update_bytes_max` or `entries_max`, `InvalidUpdate` for anything else that is refused:
+    Raises `TooLarge` over `update_bytes_max`, `InvalidUpdate` for anything else that is refused:
     v2 updates and trailing bytes, lengths and integers that do not hold, invalid UTF-8 or JSON, values or types
-    nested too deep, empty structs or blocks, a client twice, ids out of range or in a struct's own future.
+    nested too deep, empty structs or blocks, a client twice, ids out of range or in a struct's own future, parents
+    in the update itself that are no types.
     """
     if len(update) > limits.update_bytes_max:
         raise TooLarge(f"an update of {len(update)} bytes, at most {limits.update_bytes_max}")
@@ -65,7 +79,7 @@ def walk_structs(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked
     try:
         parser = _Parser(update, limits)
         walked = parser.update()
-        if parser.type_count > limits.types_nesting_max:
+        if len(parser.types) > limits.types_nesting_max:
             # Rare enough to read the update twice: only now is it worth noting where each struct lives.
             nesting = Nesting()
             _Parser(update, limits, nesting).update()
@@ -79,18 +93,22 @@ def walk_structs(update: bytes, limits: UpdateLimits = DEFAULT_LIMITS) -> Walked
 class _Parser:
     """One pass over one update."""
 
-    __slots__ = ("entries_left", "limits", "nesting", "reader", "type_count")
+    __slots__ = ("blanks", "limits", "nesting", "parents", "reader", "types")
 
     def __init__(self, update: bytes, limits: UpdateLimits, nesting: Nesting | None = None) -> None:
         self.reader = Reader(update)
         self.limits = limits
         self.nesting = nesting
-        self.entries_left = limits.entries_max
-        self.type_count = 0
+        self.types: list[Range] | PackedRanges = []
+        self.parents: list[Range] | PackedRanges = []
+        self.blanks: list[Range] | PackedRanges = []
 
     def update(self) -> Walked:
         reader = self.reader
-        structs: list[tuple[int, int, int]] = []
+        is_large = reader.end >= PACKED_FROM_BYTES
+        structs: list[Range] | PackedRanges = PackedRanges() if is_large else []
+        if is_large:
+            self.blanks, self.types, self.parents = PackedRanges(), PackedRanges(), PackedRanges()
         clients: set[int] = set()
         struct_count = 0
         for _ in range(reader.uint()):
@@ -100,7 +118,7 @@ class _Parser:
                 raise Malformed(f"a client without structs at offset {reader.at}")
             self.count(count)
             struct_count += self.block(client, count, structs)
-        deletes: list[tuple[int, int, int]] = []
+        deletes: list[Range] | PackedRanges = PackedRanges() if is_large else []
         deleted_clients: set[int] = set()
         delete_count = 0
         for _ in range(reader.uint()):
@@ -112,7 +130,9 @@ class _Parser:
                 self.delete_ranges(client, count, deletes)
         if not reader.done:
             raise Malformed(f"bytes behind its end at offset {reader.at}")
-        return Walked(structs, deletes, struct_count, len(clients | deleted_clients), delete_count)
+        if len(self.parents) and self.limits.judges_parents:
+            self.judge_parents(structs, clients)
+        return Walked(structs, deletes, struct_count, len(clients | deleted_clients), delete_count, self.blanks)
 
     def client(self, seen: set[int]) -> int:
         client = self.reader.uint()
@@ -125,27 +145,34 @@ class _Parser:
     def count(self, count: int) -> None:
         if count > self.reader.end - self.reader.at:
             raise Malformed(f"a count past the end at offset {self.reader.at}")
-        self.entries_left -= count
-        if self.entries_left < 0:
-            raise TooLarge(f"an update of more than {self.limits.entries_max} structs and delete ranges")
 
-    def block(self, client: int, count: int, structs: list[tuple[int, int, int]]) -> int:
+    def block(self, client: int, count: int, structs: list[Range] | PackedRanges) -> int:
         """Reads the structs of one client and appends their joined ranges; returns how many were no Skips."""
         reader = self.reader
         start = clock = self.clock()
         skips = 0
+        blank = -1  # where the run without content began that is being read
         for _ in range(count):
             info = reader.byte()
+            kind = info & 0x1F
             if info in (GC, SKIP):
                 length = reader.uint()
             else:
                 self.place(client, clock, info)
-                length = self.content(info & 0x1F)
+                length = self.content(kind)
             if length == 0:
                 raise Malformed(f"an empty struct at offset {reader.at}")
             end = clock + length
             if end > CLOCK_END_MAX:
                 raise Malformed(f"a clock too large at offset {reader.at}")
+            if kind == TYPE:
+                self.types.append((client, clock, end))
+            if kind <= DELETED:
+                if blank < 0:
+                    blank = clock
+            elif blank >= 0:
+                self.blanks.append((client, blank, clock))
+                blank = -1
             if info == SKIP:
                 skips += 1
                 if start < clock:
@@ -154,6 +181,8 @@ class _Parser:
             clock = end
         if start < clock:
             structs.append((client, start, clock))
+        if blank >= 0:
+            self.blanks.append((client, blank, clock))
         return count - skips
 
     def place(self, client: int, clock: int, info: int) -> None:
@@ -170,7 +199,9 @@ class _Parser:
             if named == 1:
                 self.reader.string()
             elif named == 0:
-                link = (*self.id(client, clock), 1)
+                parent, parent_clock = self.id(client, clock)
+                self.parents.append((parent, parent_clock, parent_clock + 1))
+                link = parent, parent_clock, 1
             else:
                 raise Malformed(f"an unknown kind of parent at offset {self.reader.at}")
             if info & _HAS_PARENT_KEY:
@@ -223,7 +254,6 @@ class _Parser:
         return 1
 
     def shared_type(self) -> None:
-        self.type_count += 1
         kind = self.reader.uint()
         if kind == _XML_ELEMENT:
             self.reader.string()
@@ -233,6 +263,14 @@ class _Parser:
         elif kind >= _TYPES_END:
             raise Malformed(f"an unknown kind of type at offset {self.reader.at}")
 
+    def judge_parents(self, structs: Collection[Range], clients: Set[int]) -> None:
+        """yrs refuses a whole document for ever when an item's parent is neither a type nor deleted."""
+        unsure = [found for found in _known(self.types).lacks(self.parents) if found[0] in clients]
+        if unsure:
+            elsewhere = set(_known(structs).lacks(unsure))
+            if not elsewhere.issuperset(_known(self.blanks).lacks(unsure)):
+                raise Malformed("a parent that is no type")
+
     def subdocument(self) -> None:
         reader = self.reader
         reader.string()
@@ -240,7 +278,7 @@ class _Parser:
             raise Malformed(f"a subdocument without options at offset {reader.at}")  # Yjs throws on null
         reader.skip_any(self.limits.nesting_max)
 
-    def delete_ranges(self, client: int, count: int, deletes: list[tuple[int, int, int]]) -> None:
+    def delete_ranges(self, client: int, count: int, deletes: list[Range] | PackedRanges) -> None:
         """Reads the delete ranges of one client and appends them, touching ones joined."""
         reader = self.reader
         start = end = -1
@@ -259,6 +297,12 @@ class _Parser:
             start = clock
             end = clock + length
         deletes.append((client, start, end))
+
+
+def _known(ranges: Collection[Range]) -> Knowledge:
+    knowledge = Knowledge()
+    knowledge.add(Walked(ranges, [], 0, 0, 0))
+    return knowledge
 
 
 def marker_update(marker: int) -> bytes:

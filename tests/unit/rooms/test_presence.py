@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ydoc_store.rooms.presence import GONE_REMEMBERED_S, Presence
+from ydoc_store.rooms.presence import FOREIGN_CLOCK_MAX, FOREIGN_CLOCK_STEP_MAX, GONE_REMEMBERED_S, Presence
 from ydoc_store.yjs.awareness import AwarenessEntry
 
 
@@ -80,3 +80,18 @@ def test_another_node_speaks_for_any_number() -> None:
     presence.hear(("node", "n"), [entry(number, 1) for number in range(8)], 0, is_node=True)
     assert len(presence) == 8
     assert len(presence.current_of([("node", "n")])) == 8
+
+
+def test_nobody_moves_anothers_clock_to_where_its_owner_would_be_refused() -> None:
+    """I13: a client goes on from the clock that it is told of itself, and would close its own connection for ever."""
+    presence = Presence(10)
+    presence.hear("ben", [entry(1, 5)], 0)
+    for clock in (2**31 - 1, FOREIGN_CLOCK_MAX, 5 + FOREIGN_CLOCK_STEP_MAX + 1):
+        assert not presence.hear("rude", [entry(1, clock, None)], 0).fresh
+        assert not presence.hear("rude", [entry(1, clock)], 0).fresh
+        assert not presence.hear("rude", [entry(2, max(clock, FOREIGN_CLOCK_MAX))], 0).fresh
+    assert presence.hear("rude", [entry(1, 9, None)], 0).fresh
+    assert not presence.hear("rude", [entry(1, 2**31 - 1)], 0).fresh, "nor of one that is gone"
+    assert presence.hear("ben", [entry(1, 10)], 0).fresh
+    assert presence.hear("ben", [entry(1, FOREIGN_CLOCK_MAX + 7)], 0).fresh, "its own is its own"
+    assert presence.hear(("node", "n"), [entry(1, FOREIGN_CLOCK_MAX + 8)], 0, is_node=True).fresh

@@ -21,6 +21,7 @@ from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import LIVE_BYTES_MAX, Room
 from ydoc_store.storage.append_batch import Accepted, Created
 from ydoc_store.storage.appender import DocumentQueue, QueuedUpdate
+from ydoc_store.yjs.awareness import AwarenessEntry
 from ydoc_store.yjs.messages import Update, decode_message, encode_sync_step1, encode_sync_step2, encode_update
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, marker_update
 
@@ -113,6 +114,9 @@ class Keeper:
 
     def discarded(self, _room: Room) -> None:
         self.asked.append("discarded")
+
+    def audited(self, _room: Room, _member: Member, what: str, seq: int | None) -> None:
+        self.asked.append(f"audited: {what} at {seq}")
 
 
 class Scene:
@@ -380,3 +384,39 @@ def test_a_commit_of_large_updates_is_not_joined_in_the_event_loop_and_reaches_e
         assert isinstance(message, Update)
         reader.apply_update(message.update)
     assert str(reader.get("text", type=Text)) == "ab" + "c" * 200 + "de"
+
+
+def test_a_run_without_content_for_a_client_that_is_live_elsewhere_is_accepted_and_audited(scene: Scene) -> None:
+    """An editor that loads from a browser's storage sends these honestly; one that lies erases what is typed there."""
+    scene.exist()
+    scene.room.presence.hear(scene.ben, [AwarenessEntry(1, 1, "{}")], 0.0)
+    for update in scene.updates[:3]:
+        scene.room.submit(scene.ben, update)
+    scene.commit(3)
+    known, to_come, deleted = b"\x00\x00\x02", b"\x03\x00\x05", b"\x08\x81\x01\x07\x05"
+    expected = []
+    for head, (member, run, is_audited) in enumerate(
+        [(scene.ann, to_come, True), (scene.ben, deleted, False), (scene.ann, b"\x0d\x00\x01", True)], 4
+    ):
+        scene.room.submit(member, b"\x01\x01\x01" + run + b"\x00")
+        scene.commit(head)
+        expected += [f"audited: blank run at {head}"] * is_audited
+        assert [asked for asked in scene.keeper.asked if asked.startswith("audited")] == expected
+    scene.room.submit(scene.ann, b"\x01\x01\x01" + known + b"\x00")
+    assert not scene.room.queue.waiting, "what is known is nothing new"
+    scene.room.submit(scene.ann, b"\x01\x01\x09\x00\x00\x01\x00")
+    scene.commit(7)
+    assert [asked for asked in scene.keeper.asked if asked.startswith("audited")] == expected, "nobody is 9"
+
+
+def test_a_delete_of_what_never_came_is_for_importers_alone_and_capped(scene: Scene) -> None:
+    scene.exist()
+    ahead = b"\x00\x01\x01\x01\x05\x0a"
+    with pytest.raises(AheadOfLog):
+        scene.room.submit(scene.ann, ahead)
+    scene.ann.deletes_ahead_left = 15
+    scene.room.submit(scene.ann, ahead)
+    assert (scene.ann.deletes_ahead_left, scene.keeper.asked[-1]) == (5, "audited: delete ahead at None")
+    with pytest.raises(AheadOfLog):
+        scene.room.submit(scene.ann, b"\x00\x01\x01\x01\x14\x06")
+    assert scene.ann.deletes_ahead_left == 5

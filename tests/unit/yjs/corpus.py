@@ -131,6 +131,11 @@ REFUSED: Final = (
     _refused("an overlong varInt", one_item("08 01 7d 8100"), "overlong"),
     _refused("a varInt of 2**53", one_item("08 01 7d 808080808080808001"), "integer too large"),
     _refused("an array of 2**50 values", one_item("08 01 75 8080808080808002 7f"), "unknown kind of value"),
+    _refused(
+        "a parent that is text, which yrs refuses for ever", "01 02 01 00 04 010174 0161 04 00 0100 0161 00", "no type"
+    ),
+    _refused("a parent inside a text", "01 02 01 00 04 010174 03616263 27 00 0101 016b 00 00", "no type"),
+    _refused("another's value as parent", "02 01 02 00 04 00 0100 0161 01 01 00 08 010174 01 7d05 00", "no type"),
     Refused("Any nested 65 deep", nested_any(65), "nested deeper"),
     Refused("Any nested until yrs dies", nested_any(26_000), "nested deeper"),
     Refused("types nested 257 deep", nested_types(257), "types nested deeper"),
@@ -172,6 +177,10 @@ ACCEPTED: Final = (
     Accepted("Any nested 64 deep", nested_any(64), [(1, 0, 1)], []),
     Accepted("types nested 256 deep", nested_types(256), [(1, 0, 257)], []),
     _accepted("a subdocument", one_item("09 0161 76 01 026763 79"), [(1, 0, 1)]),
+    _accepted("a child of a deleted type", "01 02 01 00 01 010174 01 04 00 0100 0161 00", [(1, 0, 2)]),
+    _accepted("a child of what went as garbage", "01 02 01 00 00 01 04 00 0100 0161 00", [(1, 0, 2)]),
+    _accepted("a child whose parent comes behind it", "02 01 02 00 04 00 0100 0161 01 01 00 07 010174 00 00",
+              [(2, 0, 1), (1, 0, 1)]),
     _accepted("GC runs", "01 02 01 05 00 03 00 04 00", [(1, 5, 12)]),
     _accepted("a gap", "01 03 01 00 00 02 0a 03 00 01 00", [(1, 0, 2), (1, 5, 6)]),
     _accepted("nothing but a gap", "01 01 01 00 0a 03 00", []),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from ydoc_store.commands.transfer import exported
 from ydoc_store.errors import InvalidUpdate
-from ydoc_store.yjs.document import Content, decode_check, to_json
+from ydoc_store.storage.loader import LogRow, StoredDocument
+from ydoc_store.yjs.document import DECODED_LEVELS_MAX, SHOWN_LEVELS_MAX, Content, decode_check, to_json
 from ydoc_store.yjs.fold import fold
-from ydoc_store.yjs.structs import Struct, write_update
-from ydoc_store.yjs.walker import DELETED, STRING, TYPE
+from ydoc_store.yjs.join import join
+from ydoc_store.yjs.lib0 import encode_uint, frame
+from ydoc_store.yjs.structs import Struct, read_update, write_update
+from ydoc_store.yjs.walked import UNLIMITED
+from ydoc_store.yjs.walker import DELETED, STRING, TYPE, walk_structs
 
 
 def document() -> Doc[Any]:
@@ -85,3 +91,34 @@ def test_bytes_that_are_no_update_are_refused(bad: bytes) -> None:
         decode_check(bad)
     with pytest.raises(InvalidUpdate):
         to_json(bad)
+
+
+def nested_one_by_one(levels: int) -> list[bytes]:
+    """Arrays, each in the one before, in an update each: no single one nests."""
+    inner = [b"\x01\x01\x01" + encode_uint(level) + b"\x07\x00\x01" for level in range(1, levels + 1)]
+    nested = [update + encode_uint(level) + b"\x00\x00" for level, update in enumerate(inner)]
+    return [bytes.fromhex("01 01 01 00 07 01 0174 00 00"), *nested]
+
+
+def test_types_that_add_up_too_deep_over_many_updates_never_reach_native_code() -> None:
+    """I13: 100,000 levels end a process when their outermost type is deleted, in yrs and in Yjs."""
+    delete = b"\x00\x01\x01\x01\x00\x01"
+    deep = join([*nested_one_by_one(100_000), delete])
+    assert walk_structs(deep, UNLIMITED)
+    with pytest.raises(InvalidUpdate, match="nest 100,000 deep"):
+        decode_check(deep)
+    assert read_update(fold(deep)).deletes == {1: [(0, 1)]}
+
+
+def test_a_document_too_deep_to_be_shown_still_decodes() -> None:
+    value = (
+        b"\x01\x01\x02\x00\x08\x00\x01" + encode_uint(SHOWN_LEVELS_MAX - 1) + b"\x01" + b"\x75\x01" * 64 + b"\x7f\x00"
+    )
+    deepest_shown = join([*nested_one_by_one(SHOWN_LEVELS_MAX - 1), value])
+    shown = exported(StoredDocument(1, 0, 0, 1, 1, 1, None, [LogRow(1, 1, frame(deepest_shown))]), "json")
+    assert json.loads(shown) == to_json(deepest_shown)
+    assert shown.count(b"[") == SHOWN_LEVELS_MAX + 1 + 64
+    deep = join(nested_one_by_one(DECODED_LEVELS_MAX))
+    assert not decode_check(deep).has_pending
+    with pytest.raises(InvalidUpdate, match="nest 5,000 deep"):
+        to_json(deep)

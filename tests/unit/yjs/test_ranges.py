@@ -85,12 +85,12 @@ def test_delete_targets_are_known_from_the_log_from_what_is_in_flight_and_from_t
     knowledge.add(walked([(1, 0, 4), (1, 8, 9)]))
     in_flight.add(walked([(1, 4, 6)]))
     delete = walked(deletes=[(1, 2, 8)])
-    assert not knowledge.knows_delete_targets(delete)
-    assert not knowledge.knows_delete_targets(delete, in_flight)
-    assert knowledge.knows_delete_targets(walked([(1, 6, 8)], [(1, 2, 9)]), in_flight)
-    assert not knowledge.knows_delete_targets(walked([(1, 6, 8)], [(1, 2, 10)]), in_flight)
-    assert not knowledge.knows_delete_targets(walked([(1, 6, 8)], [(2, 0, 1)]), in_flight)
-    assert knowledge.knows_delete_targets(walked(deletes=[(1, 8, 9)]))
+    assert knowledge.units_ahead(delete)
+    assert knowledge.units_ahead(delete, in_flight)
+    assert not knowledge.units_ahead(walked([(1, 6, 8)], [(1, 2, 9)]), in_flight)
+    assert knowledge.units_ahead(walked([(1, 6, 8)], [(1, 2, 10)]), in_flight)
+    assert knowledge.units_ahead(walked([(1, 6, 8)], [(2, 0, 1)]), in_flight)
+    assert not knowledge.units_ahead(walked(deletes=[(1, 8, 9)]))
 
 
 def test_many_intervals_at_once_are_the_same_set_as_one_by_one() -> None:
@@ -117,8 +117,8 @@ def test_a_small_update_of_many_overlapping_deletes_is_judged_at_once() -> None:
     known.add(walked([(1, 2 * at, 2 * at + 1) for at in range(units)]))
     coming = [(1, 2 * at + 1, 2 * at + 2) for at in range(units)]
     began_s = time.process_time()
-    assert known.knows_delete_targets(walked(coming, [(1, 0, 2 * units - at % 2) for at in range(deletes)]))
-    assert not known.knows_delete_targets(walked(coming, [(1, at % 2, 2 * units + 1) for at in range(deletes)]))
+    assert not known.units_ahead(walked(coming, [(1, 0, 2 * units - at % 2) for at in range(deletes)]))
+    assert known.units_ahead(walked(coming, [(1, at % 2, 2 * units + 1) for at in range(deletes)]))
     # Some milliseconds; one by one it takes half a minute, in which nobody else is served.
     assert time.process_time() - began_s < 3
 
@@ -136,7 +136,7 @@ def test_a_thousandth_fragment_costs_what_the_first_one_did() -> None:
 def test_ten_bytes_cannot_erase_what_a_client_will_write() -> None:
     knowledge = Knowledge()
     knowledge.add(walked([(1, 0, 10)]))
-    assert not knowledge.knows_delete_targets(walk(bytes.fromhex("00 01 01 01 00 ffffffff07")))
+    assert knowledge.units_ahead(walk(bytes.fromhex("00 01 01 01 00 ffffffff07")))
 
 
 def test_news_is_what_is_not_known_and_counts_only_that() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import re
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 from tests.unit.yjs.corpus import ACCEPTED, REFUSED, Accepted, Refused, nested_any
 from ydoc_store.errors import InvalidUpdate, TooLarge
-from ydoc_store.yjs.lib0 import frames
+from ydoc_store.yjs.lib0 import encode_uint, frames
+from ydoc_store.yjs.ranges import Knowledge
+from ydoc_store.yjs.walked import PackedRanges
 from ydoc_store.yjs.walker import (
     DEFAULT_LIMITS,
     RESERVED_CLIENT_ID_MIN,
@@ -60,11 +63,38 @@ def test_an_update_over_its_size_is_too_large() -> None:
         walk(update, UpdateLimits(update_bytes_max=len(update) - 1))
 
 
-def test_an_update_of_too_many_entries_is_too_large() -> None:
-    update = bytes.fromhex("01 02 01 05 00 01 00 01 01 01 01 05 01")
-    assert walk(update, UpdateLimits(entries_max=3))
-    with pytest.raises(TooLarge, match="more than 2"):
-        walk(update, UpdateLimits(entries_max=2))
+def test_a_large_update_is_bounded_by_its_bytes_alone_and_its_ranges_are_packed() -> None:
+    """What is repeated must get in: a document with more deletes than any count would never be opened again."""
+    count = 1_100_000
+    ranges = b"".join(encode_uint(4 * number) + b"\x01" for number in range(count))
+    walked = walk(b"\x00\x02\x05" + encode_uint(count) + ranges + b"\x06\x01\x07\x02")
+    assert isinstance(walked.deletes, PackedRanges)
+    assert walked.delete_count == len(walked.deletes) == count + 1
+    assert next(iter(walked.deletes)) == (5, 0, 1)
+    assert (5, 4 * (count - 1), 4 * (count - 1) + 1) in walked.deletes
+    assert list(walked.deletes)[-1] == (6, 7, 9)
+    assert sum(len(part.deletes) for part in walked.parts(20_000)) == count + 1
+    knowledge = Knowledge()
+    knowledge.add(walked)
+    assert knowledge.covers(walked)
+    assert not knowledge.news(walked).deletes
+
+
+def test_runs_without_content_are_told_apart() -> None:
+    walked = walk(bytes.fromhex("01 06 01 00 00 02 00 03 84 0100 01 61 81 0105 04 0a 02 00 01 00"))
+    assert walked.structs == [(1, 0, 10), (1, 12, 13)]
+    assert walked.blanks == [(1, 0, 5), (1, 6, 10), (1, 12, 13)]
+    assert walk(ACCEPTED[2].update).blanks == ()
+
+
+def test_packed_ranges_say_what_a_list_says() -> None:
+    listed = [(1, 0, 2), (1, 5, 6), (2**53 - 1, 0, 2**31 - 1), (1, 9, 10)]
+    packed = PackedRanges()
+    for found in listed:
+        packed.append(found)
+    assert list(packed) == listed
+    assert list(pickle.loads(pickle.dumps(packed))) == listed
+    assert (1, 5, 7) not in packed
 
 
 def test_what_is_over_a_count_is_walked_and_named() -> None:
@@ -104,7 +134,7 @@ def test_types_that_hang_on_each_other_in_a_circle_end_the_walk() -> None:
 def test_a_marker_is_one_reserved_struct_and_nothing_else() -> None:
     marker = RESERVED_CLIENT_ID_MIN + 7
     walked = walk(marker_update(marker))
-    assert walked == Walked([(marker, 0, 1)], [], 1, 1, 0)
+    assert walked == Walked([(marker, 0, 1)], [], 1, 1, 0, [(marker, 0, 1)])
     assert walked.reserved_clients() == {marker}
     for outside in (RESERVED_CLIENT_ID_MIN - 1, 2**53):
         with pytest.raises(ValueError, match="no reserved client id"):
