@@ -14,7 +14,7 @@ const ROOTS = {
   text: Y.Text, array: Y.Array, map: Y.Map, xml: Y.XmlFragment, 'naïve root': Y.Text, paragraph: Y.XmlElement, run: Y.XmlText
 }
 
-const randomOf = seed => {
+export const randomOf = seed => {
   let state = seed >>> 0
   const next = () => {
     state = (state + 0x6d2b79f5) >>> 0

@@ -4,6 +4,7 @@
 // {op: "compare", left, right, gc, …}   -> {difference}: null, or where two lists of updates, applied, differ
 // {op: "describe", updates}             -> what a document shows, has and waits for after them
 // {op: "encode", updates}               -> {update}: Y.encodeStateAsUpdate of a document after them
+// {op: "prosemirror", seed, …}          -> {updates}: what y-prosemirror sent while some people wrote
 // {op: "phase", seed, snapshot, …}      -> {updates}: what editors send who work on while a server compacts
 // {op: "chain", seed, steps, all, …}    -> {difference}: null, or where a chain of folds differs (chains.mjs)
 // {op: "batch", questions}              -> {answers}: many at once
@@ -13,6 +14,7 @@ import readline from 'node:readline'
 import process from 'node:process'
 import * as Y from 'yjs'
 import { Editing, history } from './histories.mjs'
+import { prosemirrorHistory } from './prosemirror.mjs'
 import { chainDifference } from './chains.mjs'
 import { compare, describe, documentOf } from './describing.mjs'
 
@@ -31,6 +33,7 @@ const answers = {
   }),
   describe: ({ updates }) => describe(documentOf(updates.map(bytes))),
   encode: ({ updates }) => ({ update: base64(Y.encodeStateAsUpdate(documentOf(updates.map(bytes)))) }),
+  prosemirror: ({ seed, steps, people }) => ({ updates: prosemirrorHistory(seed, steps, people).map(base64) }),
   phase: ({ seed, exotic, snapshot, steps }) => {
     if (snapshot === null) editings.set(seed, new Editing(seed, exotic))
     return { updates: editings.get(seed).phase(snapshot === null ? null : bytes(snapshot), steps).map(base64) }

@@ -27,8 +27,9 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
     """Returns if `folded` may take the place of `merged`, and raises FoldMismatch otherwise.
 
     Demanded: the same ids, gaps included; for every unit the same origin, right origin, parent and key; the same
-    content, save that what the delete set covers may be a deleted run; GC runs only for deleted, applied children
-    of a deleted type, to which nothing that is left refers; no map's entries joined; equal delete sets. With
+    content, save that what the delete set covers, or what is applied in a deleted type, may be a deleted run; GC
+    runs only for deleted, applied children of a deleted type, to which nothing that is left refers; no map's entries
+    joined; equal delete sets. With
     `keep_deleted` all content must be there. Linear; holds the interpreter. A `merged` that cannot be read raises
     InvalidUpdate.
     """
@@ -42,17 +43,20 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
     if before.structs.keys() != after.structs.keys():
         raise FoldMismatch("the clients differ")
     turned: dict[int, list[Struct]] = {}
+    implied: list[tuple[int, Struct]] = []
     joined: list[tuple[int, Struct]] = []
     for client, block in before.structs.items():
         walk = _Walk(client, before.deletes.get(client, []), keep_deleted)
         walk.side_by_side(block, after.structs[client])
         if walk.turned:
             turned[client] = walk.turned
+        implied += ((client, struct) for struct in walk.implied)
         joined += ((client, struct) for struct in walk.joined)
     _check_parents(before, after)
     has_keys = any(struct.parent_key is not None for block in before.structs.values() for struct in block)
-    if turned or (joined and has_keys):
+    if turned or implied or (joined and has_keys):
         replay = Replay(before)
+        _check_implied(implied, before, replay)
         _check_turned(turned, after, replay)
         _check_joined(joined, replay)
 
@@ -60,7 +64,8 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
 class _Walk:
     """One client's structs in the merge and in the folded update, side by side.
 
-    Collects the items that became GC, as the merge has them, and the first of those that were joined alive.
+    Collects the items that became GC, as the merge has them, those that lost content that the delete set does not
+    cover, and the first of those that were joined alive.
     """
 
     def __init__(self, client: int, ranges: Ranges, keep_deleted: bool) -> None:  # private
@@ -68,6 +73,7 @@ class _Walk:
         self.ranges = ranges
         self.keep_deleted = keep_deleted
         self.turned: list[Struct] = []
+        self.implied: list[Struct] = []
         self.joined: list[Struct] = []
         self._range_at = 0
         self._before = _Content()
@@ -113,15 +119,17 @@ class _Walk:
         elif new.kind != DELETED or self.keep_deleted:
             raise self._mismatch(start, f"content of kind {old.kind} became {new.kind}")
         elif not self._deleted(start, end):
-            raise self._mismatch(start, "content dropped that is not deleted")
+            self.implied.append(old)
 
     def _compare_run(self, old: Struct, new: Struct, start: int, end: int) -> None:
         if old.kind == new.kind:
             return
         if new.kind != GC or old.kind in _RUNS or self.keep_deleted:
             raise self._mismatch(start, f"kind {old.kind} became {new.kind}")
-        if (start, end) != (old.clock, old.end) or not self._deleted(start, end):
-            raise self._mismatch(start, "an item that is not all deleted became GC")
+        if (start, end) != (old.clock, old.end):
+            raise self._mismatch(start, "part of an item became GC")
+        if not self._deleted(start, end):
+            self.implied.append(old)
         self.turned.append(old)
 
     def _deleted(self, start: int, end: int) -> bool:
@@ -186,6 +194,36 @@ def _any_values(payload: bytes) -> list[bytes]:
         reader.skip_any()
         values.append(payload[start : reader.at])
     return values
+
+
+def _check_implied(implied: list[tuple[int, Struct]], before: StructUpdate, replay: Replay) -> None:
+    """Checks the items that lost content without being in the delete set: a document deletes them as it applies them.
+
+    It does so to whatever stands in a deleted type, however deep, and to what follows a GC run.
+    """
+    if not implied:
+        return
+    index = _Index(before)
+    deleted_types: set[Id] = set()
+    for client, struct in replay.order:
+        if struct.kind == TYPE and (
+            _is_in_deleted(client, struct, deleted_types, index, replay)
+            or any(start <= struct.clock < end for start, end in before.deletes.get(client, ()))
+        ):
+            deleted_types.add((client, struct.clock))
+    for client, struct in implied:
+        if struct.end > replay.applied(client) or not _is_in_deleted(client, struct, deleted_types, index, replay):
+            raise FoldMismatch(f"client {client}, clock {struct.clock}: content dropped that is not deleted")
+
+
+def _is_in_deleted(client: int, struct: Struct, deleted_types: set[Id], index: _Index, replay: Replay) -> bool:
+    """Whether an applied item stands in a deleted type, whose own content may be gone already, or beside GC."""
+    home = replay.home((client, struct.clock))
+    if home is None:
+        return True
+    if isinstance(home.parent, str):
+        return False
+    return home.parent in deleted_types or index.kind(home.parent) in (DELETED, GC)
 
 
 def _check_turned(turned: dict[int, list[Struct]], after: StructUpdate, replay: Replay) -> None:
