@@ -5,6 +5,8 @@
 // {op: "describe", updates}             -> what a document shows, has and waits for after them
 // {op: "encode", updates}               -> {update}: Y.encodeStateAsUpdate of a document after them
 // {op: "prosemirror", seed, …}          -> {updates}: what y-prosemirror sent while some people wrote
+// {op: "draft"}                         -> {updates, version}: an editor with gc: false, and its version of a first draft
+// {op: "restore", updates, version}     -> {text}: what that version shows in a document after the updates
 // {op: "phase", seed, snapshot, …}      -> {updates}: what editors send who work on while a server compacts
 // {op: "chain", seed, steps, all, …}    -> {difference}: null, or where a chain of folds differs (chains.mjs)
 // {op: "batch", questions}              -> {answers}: many at once
@@ -34,6 +36,21 @@ const answers = {
   describe: ({ updates }) => describe(documentOf(updates.map(bytes))),
   encode: ({ updates }) => ({ update: base64(Y.encodeStateAsUpdate(documentOf(updates.map(bytes)))) }),
   prosemirror: ({ seed, steps, people }) => ({ updates: prosemirrorHistory(seed, steps, people).map(base64) }),
+  draft: () => {
+    const doc = new Y.Doc({ gc: false })
+    const updates = []
+    doc.on('update', update => updates.push(base64(update)))
+    const text = doc.getText('text')
+    for (const letter of 'first draft') text.insert(text.length, letter)
+    const version = base64(Y.encodeSnapshot(Y.snapshot(doc)))
+    text.delete(0, 6)
+    text.insert(0, 'second ')
+    return { updates, version }
+  },
+  restore: ({ updates, version }) => {
+    const restored = Y.createDocFromSnapshot(documentOf(updates.map(bytes), false), Y.decodeSnapshot(bytes(version)))
+    return { text: restored.getText('text').toString() }
+  },
   phase: ({ seed, exotic, snapshot, steps }) => {
     if (snapshot === null) editings.set(seed, new Editing(seed, exotic))
     return { updates: editings.get(seed).phase(snapshot === null ? null : bytes(snapshot), steps).map(base64) }

@@ -163,7 +163,7 @@ def run_many(first: int, count: int) -> int:
             for finished in as_completed(running):
                 folds += finished.result()
                 done += len(running[finished])
-                if done % (20 * _CHUNK) == 0 or done == count:
+                if done % (5 * _CHUNK) == 0 or done == count:
                     print(f"{done} sessions, {folds} folds, {time.monotonic() - started:.0f} s", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
