@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import secrets
 from pathlib import Path
@@ -34,18 +35,44 @@ def test_nobody_can_tell_a_compacted_log_from_the_log_in_100_000_sessions() -> N
     assert run_many(0, 100_000) > 100_000
 
 
-@pytest.mark.skipif(not TRACES.is_dir(), reason="the real histories are not part of the repository")
+@pytest.mark.parametrize(("people", "steps"), [(1, 100), (3, 100), (6, 100)])
+def test_rich_text_full_of_deleted_nodes_folds_to_less_than_yjs_itself_writes(people: int, steps: int) -> None:
+    """y-prosemirror's own updates: paragraphs split, joined, marked, quoted, moved, deleted, also under each other."""
+    assert_small(prosemirror(people * 1_000 + steps, people, steps), 1.0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("people", [1, 2, 4, 8])
+def test_rich_text_of_ten_seeds_folds_to_less_than_yjs_itself_writes(people: int) -> None:
+    for seed in range(10):
+        print(f"{people} people, seed {seed}: {assert_small(prosemirror(seed, people, 400), 1.0):.3f}")
+
+
+def prosemirror(seed: int, people: int, steps: int) -> list[bytes]:
+    answer = shared_judge().ask(op="prosemirror", seed=seed, steps=steps, people=people)
+    return [base64.b64decode(update) for update in answer["updates"]]
+
+
+def assert_small(updates: list[bytes], share_max: float) -> float:
+    """The fold of these updates is exact, and takes at most this share of what Yjs writes for the same document."""
+    judge = shared_judge()
+    merged = merge_exactly(updates)
+    folded = fold(merged)
+    check_fold(merged, folded)
+    assert fold(folded) == folded
+    assert judge.difference([merged], [folded]) is None
+    share = len(folded) / min(len(judge.encode([merged])), len(judge.encode(updates)))
+    assert share <= share_max
+    return share
+
+
+@pytest.mark.skipif(not TRACES.is_dir(), reason="absent: ../shared/traces, beside the repository")
 @pytest.mark.parametrize(
     ("name", "share_max"),
     [("automerge-paper", 0.91), ("friendsforever", 0.98), ("json-crdt-patch", 0.93), ("sveltecomponent", 0.79)],
 )
 def test_a_real_history_folds_to_less_than_yjs_itself_writes(name: str, share_max: float) -> None:
-    judge = shared_judge()
     updates = list(frames(gzip.decompress((TRACES / f"{name}.yupdates.gz").read_bytes())))
-    merged = merge_exactly(updates)
-    folded = fold(merged)
-    check_fold(merged, folded)
-    assert fold(folded) == folded
-    assert to_json(folded) == {"text": (TRACES / f"{name}.txt").read_bytes().decode()}
-    assert judge.difference([merged], [folded]) is None
-    assert len(folded) <= share_max * len(judge.encode([merged]))
+    assert_small(updates, share_max)
+    assert to_json(fold(merge_exactly(updates))) == {"text": (TRACES / f"{name}.txt").read_bytes().decode()}
