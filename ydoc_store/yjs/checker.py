@@ -9,6 +9,7 @@ nothing is the caller's to try.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
 from ydoc_store.errors import InvalidUpdate
 from ydoc_store.yjs.lib0 import Reader
@@ -17,6 +18,7 @@ from ydoc_store.yjs.structs import Id, Ranges, Struct, StructUpdate, read_update
 from ydoc_store.yjs.walker import ANY, DELETED, GC, SKIP, STRING, TYPE
 
 _RUNS = (GC, SKIP)
+_END_OF_CLOCKS = 2**63
 
 
 class FoldMismatch(ValueError):
@@ -29,7 +31,7 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
     Demanded: the same ids, gaps included; for every unit the same origin, right origin, parent and key; the same
     content, save that what the delete set covers, or what is applied in a deleted type, may be a deleted run; GC
     runs only for deleted, applied children of a deleted type, to which nothing that is left refers; no map's entries
-    joined; equal delete sets. With
+    joined; the same deletes, and more of them only for what is applied in a type that they cover. With
     `keep_deleted` all content must be there. Linear; holds the interpreter. A `merged` that cannot be read raises
     InvalidUpdate.
     """
@@ -38,7 +40,8 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
         after = read_update(folded)
     except InvalidUpdate as error:
         raise FoldMismatch(f"the folded update cannot be read: {error}") from error
-    if before.deletes != after.deletes:
+    added = _added_deletes(before.deletes, after.deletes)
+    if added and keep_deleted:
         raise FoldMismatch("the delete sets differ")
     if before.structs.keys() != after.structs.keys():
         raise FoldMismatch("the clients differ")
@@ -54,9 +57,9 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
         joined += ((client, struct) for struct in walk.joined)
     _check_parents(before, after)
     has_keys = any(struct.parent_key is not None for block in before.structs.values() for struct in block)
-    if turned or implied or (joined and has_keys):
+    if turned or implied or added or (joined and has_keys):
         replay = Replay(before)
-        _check_implied(implied, before, replay)
+        _check_implied(implied, added, before, replay)
         _check_turned(turned, after, replay)
         _check_joined(joined, replay)
 
@@ -196,34 +199,83 @@ def _any_values(payload: bytes) -> list[bytes]:
     return values
 
 
-def _check_implied(implied: list[tuple[int, Struct]], before: StructUpdate, replay: Replay) -> None:
-    """Checks the items that lost content without being in the delete set: a document deletes them as it applies them.
+def _added_deletes(before: dict[int, Ranges], after: dict[int, Ranges]) -> list[tuple[int, int, int]]:
+    """The ranges (client, start, end) that `after` deletes and `before` does not. It must not lack any of `before`."""
+    added: list[tuple[int, int, int]] = []
+    for client in before.keys() | after.keys():
+        events = [(clock, step) for start, end in before.get(client, ()) for clock, step in ((start, 1), (end, -1))]
+        events += [(clock, step) for start, end in after.get(client, ()) for clock, step in ((start, 2), (end, -2))]
+        level = since = 0  # bit 0: before, bit 1: after
+        for clock, step in sorted(events):
+            if clock > since and level == 1:
+                raise FoldMismatch(f"the delete sets differ: client {client}, clock {since}")
+            if clock > since and level == 2:
+                added.append((client, since, clock))
+            level += step
+            since = clock
+    return added
 
-    It does so to whatever stands in a deleted type, however deep, and to what follows a GC run.
+
+def _check_implied(
+    implied: list[tuple[int, Struct]], added: list[tuple[int, int, int]], before: StructUpdate, replay: Replay
+) -> None:
+    """Checks what the delete set did not cover and is treated as deleted: a document deletes it as it applies it.
+
+    It does so to whatever stands in a deleted type, however deep, and to what follows a GC run. Only the former may
+    be added to the delete set, since only that is deleted for those who have more than this update, too.
     """
-    if not implied:
+    if not implied and not added:
         return
-    index = _Index(before)
-    deleted_types: set[Id] = set()
-    for client, struct in replay.order:
-        if struct.kind == TYPE and (
-            _is_in_deleted(client, struct, deleted_types, index, replay)
-            or any(start <= struct.clock < end for start, end in before.deletes.get(client, ()))
-        ):
-            deleted_types.add((client, struct.clock))
+    doomed = _Doomed(before, replay)
     for client, struct in implied:
-        if struct.end > replay.applied(client) or not _is_in_deleted(client, struct, deleted_types, index, replay):
+        if struct.end > replay.applied(client) or not doomed.has((client, struct.clock)):
             raise FoldMismatch(f"client {client}, clock {struct.clock}: content dropped that is not deleted")
+    for client, start, end in added:
+        where = f"the delete sets differ: client {client}, clock {start}"
+        if end > replay.applied(client):
+            raise FoldMismatch(where)
+        for struct in doomed.index.overlapping(client, start, end):
+            if not doomed.has_everywhere((client, struct.clock)):
+                raise FoldMismatch(where)
 
 
-def _is_in_deleted(client: int, struct: Struct, deleted_types: set[Id], index: _Index, replay: Replay) -> bool:
-    """Whether an applied item stands in a deleted type, whose own content may be gone already, or beside GC."""
-    home = replay.home((client, struct.clock))
-    if home is None:
-        return True
-    if isinstance(home.parent, str):
-        return False
-    return home.parent in deleted_types or index.kind(home.parent) in (DELETED, GC)
+class _Doomed:
+    """The units that a document deletes as it applies the merge, beside what the delete set covers."""
+
+    def __init__(self, before: StructUpdate, replay: Replay) -> None:
+        self.index = _Index(before)
+        self._deletes = before.deletes
+        self._replay = replay
+        self._types: set[Id] = set()
+        self._types_everywhere: set[Id] = set()
+        for client, struct in replay.order:  # a type comes before what stands in it
+            if struct.kind == TYPE:
+                unit = client, struct.clock
+                if self.has(unit):
+                    self._types.add(unit)
+                if self.has_everywhere(unit):
+                    self._types_everywhere.add(unit)
+
+    def has(self, unit: Id) -> bool:
+        """Whether an applied unit stands in a deleted type, whose own content may be gone already, or beside GC."""
+        home = self._replay.home(unit)
+        if home is None:
+            return True
+        if isinstance(home.parent, str):
+            return False
+        return home.parent in self._types or self._covers(home.parent) or self.index.kind(home.parent) in (DELETED, GC)
+
+    def has_everywhere(self, unit: Id) -> bool:
+        """Whether it stands in a type that the delete set covers, or in one that stands in such a type."""
+        home = self._replay.home(unit)
+        if home is None or isinstance(home.parent, str):
+            return False
+        return home.parent in self._types_everywhere or self._covers(home.parent)
+
+    def _covers(self, unit: Id) -> bool:
+        ranges = self._deletes.get(unit[0], [])
+        at = bisect_right(ranges, (unit[1], _END_OF_CLOCKS)) - 1
+        return at >= 0 and unit[1] < ranges[at][1]
 
 
 def _check_turned(turned: dict[int, list[Struct]], after: StructUpdate, replay: Replay) -> None:
@@ -274,18 +326,30 @@ def _check_joined(joined: list[tuple[int, Struct]], replay: Replay) -> None:
 
 
 class _Index:
-    """The kind of the struct that holds a unit."""
+    """The structs that hold a unit."""
 
     def __init__(self, update: StructUpdate) -> None:
         self._structs = update.structs
         self._starts: dict[int, list[int]] = {}
 
     def kind(self, unit: Id) -> int | None:
-        structs = self._structs.get(unit[0])
-        if structs is None:
+        at = self._at(unit)
+        if at < 0:
             return None
-        starts = self._starts.setdefault(unit[0], [])
-        if not starts:
-            starts += (struct.clock for struct in structs)
-        at = bisect_right(starts, unit[1]) - 1
-        return structs[at].kind if at >= 0 and unit[1] < structs[at].end else None
+        struct = self._structs[unit[0]][at]
+        return struct.kind if unit[1] < struct.end else None
+
+    def overlapping(self, client: int, start: int, end: int) -> Iterator[Struct]:
+        """The structs that hold a clock from `start` to `end`."""
+        structs = self._structs.get(client, [])
+        for at in range(max(0, self._at((client, start))), len(structs)):
+            if structs[at].clock >= end:
+                break
+            yield structs[at]
+
+    def _at(self, unit: Id) -> int:
+        """The index of the struct that holds `unit`, or ends before it; -1 where none begins so early."""
+        starts = self._starts.get(unit[0])
+        if starts is None:
+            starts = self._starts[unit[0]] = [struct.clock for struct in self._structs.get(unit[0], ())]
+        return bisect_right(starts, unit[1]) - 1

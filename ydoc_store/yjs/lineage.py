@@ -118,19 +118,23 @@ class Fate:
     only for what a document applies; what waits for a missing predecessor has no fate yet.
     """
 
-    __slots__ = ("_deletes", "_doomed", "_lineage", "_settled", "gone")
+    __slots__ = ("_deleted", "_deletes", "_doomed", "_lineage", "_settled", "gone")
 
     def __init__(self, update: StructUpdate, lineage: Lineage) -> None:
         self._lineage = lineage
         self._deletes = update.deletes
         self._settled: dict[int, int] = {}
         self._doomed: set[Id] | None = None
+        self._deleted: set[Id] = set()
         self.gone: frozenset[Id] = frozenset()
         doomed = _deleted_types(update, lineage)
         if doomed or _leans_on_gc(update):
             self._settled = settled_clocks(update.structs)
             self._doomed = doomed
-            self._doom_nested(update, doomed)
+            self._deleted = {
+                (client, clock) for client, clock in doomed if covers(update.deletes.get(client, []), clock, clock + 1)
+            }
+            self._doom_nested(update)
             self.gone = self._types_to_drop(update, doomed)
 
     def is_doomed(self, client: int, struct: Struct) -> bool:
@@ -140,8 +144,18 @@ class Fate:
         place = self._lineage.place(struct)
         return place is None or place.parent in self._doomed
 
-    def _doom_nested(self, update: StructUpdate, doomed: set[Id]) -> None:
+    def is_deleted_everywhere(self, struct: Struct) -> bool:
+        """Whether a doomed item is deleted in every document that has it and the delete set.
+
+        So it is in a type that the delete set covers. Beside a GC run only those delete it that have the run: where
+        somebody sent one for what others hold as content, a delete would take more from them than this update does.
+        """
+        place = self._lineage.place(struct)
+        return place is not None and place.parent in self._deleted
+
+    def _doom_nested(self, update: StructUpdate) -> None:
         """Adds the types that stand in deleted ones, at any depth."""
+        doomed = self._doomed or set()
         nested: dict[Id, list[Id]] = {}
         for client, struct in _items(update):
             if struct.kind == TYPE and struct.end <= self._settled[client]:
@@ -150,12 +164,12 @@ class Fate:
                     doomed.add((client, struct.clock))
                 elif isinstance(place.parent, tuple):
                     nested.setdefault(place.parent, []).append((client, struct.clock))
-        spreading = list(doomed)
-        while spreading:
-            for child in nested.pop(spreading.pop(), ()):
-                if child not in doomed:
-                    doomed.add(child)
-                spreading.append(child)
+        for types in (doomed, self._deleted):
+            spreading = list(types)
+            while spreading:
+                nearer = [child for child in nested.get(spreading.pop(), ()) if child not in types]
+                types.update(nearer)
+                spreading += nearer
 
     def _types_to_drop(self, update: StructUpdate, doomed: set[Id]) -> frozenset[Id]:
         """The types whose children may become GC runs: deleted, and referred to only by what goes with them.

@@ -8,7 +8,7 @@ from ydoc_store.errors import InvalidUpdate
 from ydoc_store.yjs.checker import check_fold
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.lib0 import encode_string
-from ydoc_store.yjs.structs import Id, Ranges, Struct, read_update, write_update
+from ydoc_store.yjs.structs import Id, Ranges, Struct, covers, read_update, write_update
 from ydoc_store.yjs.walker import ANY, BINARY, DELETED, FORMAT, GC, SKIP, STRING, TYPE
 
 ME = 7
@@ -36,7 +36,8 @@ def folded(
     result = fold(update, keep_deleted=keep_deleted)
     check_fold(update, result, keep_deleted=keep_deleted)
     assert fold(result, keep_deleted=keep_deleted) == result
-    assert read_update(result).deletes == (deletes or {})
+    for client, ranges in (deletes or {}).items():
+        assert all(covers(read_update(result).deletes[client], start, end) for start, end in ranges)
     return {
         client: [(s.clock, s.end, s.kind, s.payload.decode() if s.kind == STRING else "") for s in block]
         for client, block in read_update(result).structs.items()
@@ -147,6 +148,16 @@ def test_children_of_a_deleted_type_become_gc_runs() -> None:
 
 def test_a_child_goes_with_its_deleted_type_though_nobody_sent_a_delete_for_it() -> None:
     assert folded(nested(), {ME: [(0, 1)]}) == {ME: [(0, 1, DELETED, ""), (1, 5, GC, "")], YOU: [(0, 2, GC, "")]}
+
+
+def test_what_goes_with_a_deleted_type_is_named_by_the_delete_set_from_then_on() -> None:
+    result = read_update(fold(write_update(nested(), {ME: [(0, 1)]})))
+    assert result.deletes == {YOU: [(0, 2)], ME: [(0, 5)]}
+
+
+def test_what_goes_beside_a_gc_run_is_not_deleted_for_those_who_have_its_neighbours() -> None:
+    structs = {ME: [Struct(0, 3, GC)], YOU: [Struct(0, 2, STRING, (ME, 0), (ME, 1), payload=b"XY")]}
+    assert read_update(fold(write_update(structs, {}))).deletes == {}
 
 
 def test_a_child_of_a_live_type_stays() -> None:
