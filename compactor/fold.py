@@ -57,6 +57,7 @@ def fold_document(snapshot: bytes | None, tail: Sequence[bytes], keep_deleted: b
     known.add(walked)
     check_whole(known, snapshot, tail)
     folded, doubt = fold_or_doubt(merged, walked.struct_count, keep_deleted)
+    known.add(walk(folded, UNLIMITED))  # what stood in deleted types, which no delete of the merge names
     way: Way = "merge" if doubt is not None else "join" if keep_deleted else "fold"
     return Folded(folded, way, known.encode_state_vector(), known.encode_delete_set(), doubt)
 

@@ -206,6 +206,8 @@ class Settings(BaseSettings):
     """In base64 7,600 characters: NOTIFY carries 7,999, and the rest holds document, seq and node."""
 
     # The compactor
+    keep_deleted: bool = False
+    """Off: deleted text is most of an old document. Set it for new documents where editors run with `gc: false`."""
     compact_tail_rows: Count = 500
     """The most rows that a cold reader reads beside the snapshot; merging 1,000 takes some 12 ms."""
     compact_tail_bytes: Bytes = 64 * KIB

@@ -1,6 +1,6 @@
-"""`ydoc-store documents list|show|compactions`: what is stored, as an operator looks at it.
+"""`ydoc-store documents list|show|set|compactions`: what is stored, as an operator looks at it.
 
-Reads only; what a document is made of is told by storage, and what waits in it by its content.
+But for `set` it reads only; what a document is made of is told by storage, and what waits in it by its content.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.compactions import list_compactions
 from ydoc_store.storage.documents import Document, find_document, list_documents
+from ydoc_store.storage.keeping import set_keep_deleted
 from ydoc_store.storage.loader import StoredDocument, load
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.document import decode_check
@@ -41,7 +42,7 @@ RUN_COLUMNS = (
 
 @click.group("documents")
 def documents_command() -> None:
-    """List documents, or look at one."""
+    """List documents, look at one, or say whether it keeps what is deleted."""
 
 
 @documents_command.command("list")
@@ -93,6 +94,28 @@ async def show_command(database: Database, settings: Settings, /, *, name: str, 
 async def _has_pending(database: Database, name: str) -> bool:
     stored = await load(database, DEFAULT_TENANT, name)
     return isinstance(stored, StoredDocument) and decode_check(whole_update(stored)).has_pending
+
+
+@documents_command.command("set")
+@click.argument("name", type=DocumentName())
+@click.option(
+    "keeps",
+    "--keep-deleted/--collect-deleted",
+    required=True,
+    help="Keep deleted content for editors that run with `gc: false`, or drop it at the next compaction.",
+)
+@json_option
+@with_database
+async def set_command(database: Database, _settings: Settings, /, *, name: str, keeps: bool, as_json: bool) -> int:
+    """Whether compactions keep what is deleted in a document, from the next one on."""
+    await found(name, set_keep_deleted(database, DEFAULT_TENANT, name, keeps))
+    if as_json:
+        emit_json({"name": name, "keep_deleted": keeps})
+    elif keeps:
+        click.echo(f"{name}: deleted content is kept from now on; what a compaction has dropped does not come back")
+    else:
+        click.echo(f"{name}: deleted content goes at the next compaction, and with it the versions that need it")
+    return DONE
 
 
 @documents_command.command("compactions")

@@ -48,6 +48,7 @@ class RelayService:
             timeout_s=settings.append_timeout_s,
             hint_prefix=self.node,
             inline_bytes_max=settings.notify_inline_bytes_max * 4 // 3,
+            keep_deleted=settings.keep_deleted,
         )
         self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
         self.relay = Relay(self.rooms, settings, metrics)

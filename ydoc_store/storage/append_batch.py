@@ -116,8 +116,8 @@ ROLL_BACK_CREATED = "ROLLBACK"
 # In (tenant, name) order, so that two nodes that create the same documents wait for each other and never both.
 # No index is named for the conflict: with one named, the other unique index raises where the two nodes race.
 CREATE_DOCUMENTS = """
-INSERT INTO ydoc.documents (tenant, name, marker)
-SELECT n.tenant, n.name, n.marker
+INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
+SELECT n.tenant, n.name, n.marker, $4
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
 ORDER BY n.tenant, n.name
 ON CONFLICT DO NOTHING
@@ -174,6 +174,7 @@ async def append_batch(
     timeout_s: float,
     hints: Hints | None,
     waited_for_standby: Callable[[], bool],
+    keep_deleted: bool = False,
 ) -> list[Result]:
     """Commit the batches together; one result a batch, in their order, each accepted or refused alone.
 
@@ -183,7 +184,7 @@ async def append_batch(
     """
     try:
         async with asyncio.timeout(timeout_s):
-            results = await _append(connection, batches, hints)
+            results = await _append(connection, batches, hints, keep_deleted)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise _outcome_of(error) from error
     if not waited_for_standby():
@@ -221,7 +222,10 @@ def _outcome_of(error: Exception) -> ServerFault:
 
 
 async def _append(
-    connection: asyncpg.Connection[asyncpg.Record], batches: list[DocumentBatch], hints: Hints | None
+    connection: asyncpg.Connection[asyncpg.Record],
+    batches: list[DocumentBatch],
+    hints: Hints | None,
+    keep_deleted: bool,
 ) -> list[Result]:
     new = [batch for batch in batches if batch.queue.document_id is None]
     if not new:
@@ -229,7 +233,7 @@ async def _append(
     # Not asyncpg's own transaction block: on its way out of a time-out that would wait for the answer to a ROLLBACK.
     await connection.execute(BEGIN_CREATING)
     try:
-        created = await _create(connection, new)
+        created = await _create(connection, new, keep_deleted)
         results = await _advance(connection, batches, created, hints)
         await connection.execute(COMMIT_CREATED)
     except (asyncpg.PostgresError, ValueError):
@@ -239,12 +243,12 @@ async def _append(
 
 
 async def _create(
-    connection: asyncpg.Connection[asyncpg.Record], new: list[DocumentBatch]
+    connection: asyncpg.Connection[asyncpg.Record], new: list[DocumentBatch], keep_deleted: bool
 ) -> dict[DocumentQueue, Created]:
     tenants = [batch.queue.tenant for batch in new]
     names = [batch.queue.name for batch in new]
     markers = [random.randrange(RESERVED_CLIENT_ID_MIN, 2**53) for _ in new]
-    await connection.execute(CREATE_DOCUMENTS, tenants, names, markers)
+    await connection.execute(CREATE_DOCUMENTS, tenants, names, markers, keep_deleted)
     rows = await connection.fetch(FIND_DOCUMENTS, tenants, names)
     return {new[row[0] - 1].queue: Created(row[1], row[2], row[3]) for row in rows}
 

@@ -139,8 +139,11 @@ class Appender:
         timeout_s: float = 5.0,
         hint_prefix: str = "",
         inline_bytes_max: int = 6_000,
+        keep_deleted: bool = False,
     ):
         self.database = database
+        # What the documents that an append creates begin with.
+        self.keep_deleted = keep_deleted
         self.limits = limits or BatchLimits()
         self.timeout_s = timeout_s
         self.hint_prefix = hint_prefix

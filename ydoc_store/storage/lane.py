@@ -221,6 +221,7 @@ class Lane:
                 timeout_s=deadline_s - started_s,
                 hints=hints,
                 waited_for_standby=lambda: not self._without_standby,
+                keep_deleted=appender.keep_deleted,
             )
         except StorageBusy as busy:
             if hints is not None and isinstance(busy.__cause__, asyncpg.ProgramLimitExceededError):

@@ -11,9 +11,10 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from ydoc_store.errors import InvalidUpdate
+from ydoc_store.yjs.doomed import Doomed, Index
 from ydoc_store.yjs.lib0 import Reader
 from ydoc_store.yjs.replay import Replay
-from ydoc_store.yjs.structs import Id, Ranges, Struct, StructUpdate, read_update
+from ydoc_store.yjs.structs import Ranges, Struct, StructUpdate, read_update
 from ydoc_store.yjs.walker import ANY, DELETED, GC, SKIP, STRING, TYPE
 
 _RUNS = (GC, SKIP)
@@ -27,8 +28,9 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
     """Returns if `folded` may take the place of `merged`, and raises FoldMismatch otherwise.
 
     Demanded: the same ids, gaps included; for every unit the same origin, right origin, parent and key; the same
-    content, save that what the delete set covers may be a deleted run; GC runs only for deleted, applied children
-    of a deleted type, to which nothing that is left refers; no map's entries joined; equal delete sets. With
+    content, save that what the delete set covers, or what is applied in a deleted type, may be a deleted run; GC
+    runs only for deleted, applied children of a deleted type, to which nothing that is left refers; no map's entries
+    joined; the same deletes, and more of them only for what is applied in a type that they cover. With
     `keep_deleted` all content must be there. Linear; holds the interpreter. A `merged` that cannot be read raises
     InvalidUpdate.
     """
@@ -37,22 +39,26 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
         after = read_update(folded)
     except InvalidUpdate as error:
         raise FoldMismatch(f"the folded update cannot be read: {error}") from error
-    if before.deletes != after.deletes:
+    added = _added_deletes(before.deletes, after.deletes)
+    if added and keep_deleted:
         raise FoldMismatch("the delete sets differ")
     if before.structs.keys() != after.structs.keys():
         raise FoldMismatch("the clients differ")
     turned: dict[int, list[Struct]] = {}
+    implied: list[tuple[int, Struct]] = []
     joined: list[tuple[int, Struct]] = []
     for client, block in before.structs.items():
         walk = _Walk(client, before.deletes.get(client, []), keep_deleted)
         walk.side_by_side(block, after.structs[client])
         if walk.turned:
             turned[client] = walk.turned
+        implied += ((client, struct) for struct in walk.implied)
         joined += ((client, struct) for struct in walk.joined)
     _check_parents(before, after)
     has_keys = any(struct.parent_key is not None for block in before.structs.values() for struct in block)
-    if turned or (joined and has_keys):
+    if turned or implied or added or (joined and has_keys):
         replay = Replay(before)
+        _check_implied(implied, added, before, replay)
         _check_turned(turned, after, replay)
         _check_joined(joined, replay)
 
@@ -60,7 +66,8 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
 class _Walk:
     """One client's structs in the merge and in the folded update, side by side.
 
-    Collects the items that became GC, as the merge has them, and the first of those that were joined alive.
+    Collects the items that became GC, as the merge has them, those that lost content that the delete set does not
+    cover, and the first of those that were joined alive.
     """
 
     def __init__(self, client: int, ranges: Ranges, keep_deleted: bool) -> None:  # private
@@ -68,6 +75,7 @@ class _Walk:
         self.ranges = ranges
         self.keep_deleted = keep_deleted
         self.turned: list[Struct] = []
+        self.implied: list[Struct] = []
         self.joined: list[Struct] = []
         self._range_at = 0
         self._before = _Content()
@@ -113,15 +121,17 @@ class _Walk:
         elif new.kind != DELETED or self.keep_deleted:
             raise self._mismatch(start, f"content of kind {old.kind} became {new.kind}")
         elif not self._deleted(start, end):
-            raise self._mismatch(start, "content dropped that is not deleted")
+            self.implied.append(old)
 
     def _compare_run(self, old: Struct, new: Struct, start: int, end: int) -> None:
         if old.kind == new.kind:
             return
         if new.kind != GC or old.kind in _RUNS or self.keep_deleted:
             raise self._mismatch(start, f"kind {old.kind} became {new.kind}")
-        if (start, end) != (old.clock, old.end) or not self._deleted(start, end):
-            raise self._mismatch(start, "an item that is not all deleted became GC")
+        if (start, end) != (old.clock, old.end):
+            raise self._mismatch(start, "part of an item became GC")
+        if not self._deleted(start, end):
+            self.implied.append(old)
         self.turned.append(old)
 
     def _deleted(self, start: int, end: int) -> bool:
@@ -188,9 +198,49 @@ def _any_values(payload: bytes) -> list[bytes]:
     return values
 
 
+def _added_deletes(before: dict[int, Ranges], after: dict[int, Ranges]) -> list[tuple[int, int, int]]:
+    """The ranges (client, start, end) that `after` deletes and `before` does not. It must not lack any of `before`."""
+    added: list[tuple[int, int, int]] = []
+    for client in before.keys() | after.keys():
+        events = [(clock, step) for start, end in before.get(client, ()) for clock, step in ((start, 1), (end, -1))]
+        events += [(clock, step) for start, end in after.get(client, ()) for clock, step in ((start, 2), (end, -2))]
+        level = since = 0  # bit 0: before, bit 1: after
+        for clock, step in sorted(events):
+            if clock > since and level == 1:
+                raise FoldMismatch(f"the delete sets differ: client {client}, clock {since}")
+            if clock > since and level == 2:
+                added.append((client, since, clock))
+            level += step
+            since = clock
+    return added
+
+
+def _check_implied(
+    implied: list[tuple[int, Struct]], added: list[tuple[int, int, int]], before: StructUpdate, replay: Replay
+) -> None:
+    """Checks what the delete set did not cover and is treated as deleted: a document deletes it as it applies it.
+
+    It does so to whatever stands in a deleted type, however deep, and to what follows a GC run. Only the former may
+    be added to the delete set, since only that is deleted for those who have more than this update, too.
+    """
+    if not implied and not added:
+        return
+    doomed = Doomed(before, replay)
+    for client, struct in implied:
+        if struct.end > replay.applied(client) or not doomed.has((client, struct.clock)):
+            raise FoldMismatch(f"client {client}, clock {struct.clock}: content dropped that is not deleted")
+    for client, start, end in added:
+        where = f"the delete sets differ: client {client}, clock {start}"
+        if end > replay.applied(client):
+            raise FoldMismatch(where)
+        for struct in doomed.index.overlapping(client, start, end):
+            if not doomed.has_everywhere((client, struct.clock)):
+                raise FoldMismatch(where)
+
+
 def _check_turned(turned: dict[int, list[Struct]], after: StructUpdate, replay: Replay) -> None:
     """Checks the items that became GC: nothing can notice, not even what arrives later."""
-    index = _Index(after)
+    index = Index(after)
     for client, structs in turned.items():
         for struct in structs:
             where = f"client {client}, clock {struct.clock}: an item became GC"
@@ -221,7 +271,7 @@ def _check_parents(before: StructUpdate, after: StructUpdate) -> None:
     named = {struct.parent for block in after.structs.values() for struct in block if isinstance(struct.parent, tuple)}
     if not named:
         return
-    was, became = _Index(before), _Index(after)
+    was, became = Index(before), Index(after)
     for parent in named:
         if was.kind(parent) == TYPE and became.kind(parent) != TYPE:
             raise FoldMismatch(f"the type {parent} lost its content, but not all of its children")
@@ -233,21 +283,3 @@ def _check_joined(joined: list[tuple[int, Struct]], replay: Replay) -> None:
         home = replay.home((client, struct.clock))
         if home is not None and home.key is not None:
             raise FoldMismatch(f"client {client}, clock {struct.clock}: entries of a map were joined")
-
-
-class _Index:
-    """The kind of the struct that holds a unit."""
-
-    def __init__(self, update: StructUpdate) -> None:
-        self._structs = update.structs
-        self._starts: dict[int, list[int]] = {}
-
-    def kind(self, unit: Id) -> int | None:
-        structs = self._structs.get(unit[0])
-        if structs is None:
-            return None
-        starts = self._starts.setdefault(unit[0], [])
-        if not starts:
-            starts += (struct.clock for struct in structs)
-        at = bisect_right(starts, unit[1]) - 1
-        return structs[at].kind if at >= 0 and unit[1] < structs[at].end else None

@@ -1,6 +1,6 @@
 """The fold: a merged update without its deleted content, its neighbouring structs joined.
 
-It rewrites struct records in clock order. Every id, every origin and the delete set stay what they were, so the
+It rewrites struct records in clock order. Every id, every origin and every delete stay what they were, so the
 result means the same whatever has arrived and whatever still will: gaps, pending structs and cut emoji need no
 exception, and no native code sees the bytes. checker.py proves each result and shares no code with this module;
 which deleted types may go is lineage.py's to say.
@@ -8,10 +8,10 @@ which deleted types may go is lineage.py's to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
-from ydoc_store.yjs.lineage import Lineage, types_to_drop
-from ydoc_store.yjs.structs import Id, Ranges, Struct, Units, piece, read_update, write_update
+from ydoc_store.yjs.lineage import Fate, Lineage
+from ydoc_store.yjs.structs import Ranges, Struct, Units, join_ranges, piece, read_update, write_update
 from ydoc_store.yjs.walker import ANY, DELETED, GC, SKIP, STRING, TYPE
 
 _RUNS = (GC, SKIP)
@@ -21,47 +21,62 @@ _JOINABLE_ITEMS = (DELETED, STRING, ANY)
 def fold(update: bytes, *, keep_deleted: bool = False) -> bytes:
     """`update` with deleted content dropped and neighbours joined; applying either gives the same document.
 
-    Deleted content becomes a deleted run; below a deleted type of which nothing is left alive, a GC run. A string
-    is cut at the delete set's bounds, except between the halves of a surrogate pair, which stay together. With
-    `keep_deleted` (editors that run with `gc: false`) neighbours are joined and no content is dropped. A second
-    fold changes nothing. Linear in the update's size; holds the interpreter; raises InvalidUpdate.
+    Deleted content becomes a deleted run; below a deleted type that nothing else refers to, a GC run. Deleted is what
+    the delete set covers, and what stands in a deleted type, whoever wrote it there unaware; the result's delete set
+    names that too. A string is cut at the delete set's bounds, except between the halves of a surrogate pair, which
+    stay together. With `keep_deleted` (editors that run with `gc: false`) neighbours are joined and no content is
+    dropped. A second fold changes nothing. Linear in the update's size; holds the interpreter; raises InvalidUpdate.
     """
     decoded = read_update(update)
     lineage = Lineage(decoded.structs)
-    gone: Set[Id] = frozenset() if keep_deleted else types_to_drop(decoded, lineage)
+    fate = None if keep_deleted else Fate(decoded, lineage)
     folded: dict[int, list[Struct]] = {}
+    deletes = decoded.deletes
+    implied: dict[int, Ranges] = {}
     for client, block in decoded.structs.items():
         joiner = _Joiner(client, lineage)
-        if keep_deleted:
+        if fate is None:
             for struct in block:
                 joiner.add(struct)
         else:
-            _drop_deleted(client, block, decoded.deletes.get(client, []), gone, joiner)
+            ranges = _drop_deleted(client, block, deletes.get(client, []), fate, joiner)
+            if ranges:
+                implied[client] = ranges
         folded[client] = joiner.finish()
-    return write_update(folded, decoded.deletes)
+    if implied:
+        both = {client: deletes.get(client, []) + implied.get(client, []) for client in deletes.keys() | implied.keys()}
+        deletes = {client: join_ranges(both[client]) for client in sorted(both, reverse=True)}
+    return write_update(folded, deletes)
 
 
-def _drop_deleted(client: int, block: list[Struct], ranges: Ranges, gone: Set[Id], joiner: _Joiner) -> None:
-    """Hands the structs of a client to `joiner`, cut and emptied where `ranges` delete them."""
+def _drop_deleted(client: int, block: list[Struct], ranges: Ranges, fate: Fate, joiner: _Joiner) -> Ranges:
+    """Hands the structs of a client to `joiner`, cut and emptied where `ranges` or their `fate` delete them.
+
+    Returns the deletes that `ranges` lack.
+    """
     add = joiner.add
+    implied: Ranges = []
     at = 0
     for struct in block:
         while at < len(ranges) and ranges[at][1] <= struct.clock:
             at += 1
-        if at == len(ranges) or struct.end <= ranges[at][0] or struct.kind in _RUNS:
-            add(struct)
-        elif ranges[at][0] <= struct.clock and struct.end <= ranges[at][1]:
-            if gone and joiner.lineage.parent_type(struct) in gone:
-                add(Struct(struct.clock, struct.end, GC))
-            elif struct.kind == TYPE and (client, struct.clock) not in gone:
+        is_doomed = struct.kind not in _RUNS and fate.is_doomed(client, struct)
+        is_covered = at < len(ranges) and ranges[at][0] <= struct.clock and struct.end <= ranges[at][1]
+        if is_doomed and not is_covered and fate.is_deleted_everywhere(struct):
+            implied.append((struct.clock, struct.end))
+        if is_doomed and joiner.lineage.parent_type(struct) in fate.gone:
+            add(Struct(struct.clock, struct.end, GC))
+        elif is_doomed or is_covered:
+            if struct.kind in _RUNS or (struct.kind == TYPE and (client, struct.clock) not in fate.gone):
                 add(struct)
             else:
                 add(_emptied(client, struct, struct.clock, struct.end))
-        elif struct.kind == DELETED:
+        elif at == len(ranges) or struct.end <= ranges[at][0] or struct.kind in _RUNS or struct.kind == DELETED:
             add(struct)
         else:
             for part in _cut(client, struct, ranges, at):
                 add(part)
+    return implied
 
 
 def _emptied(client: int, struct: Struct, start: int, end: int) -> Struct:

@@ -1,4 +1,4 @@
-"""Where the structs of an update live, and which deleted types nothing needs any more.
+"""Where the structs of an update live, what is deleted because of that, and which types nothing needs any more.
 
 Most structs do not name their parent: they stand where their origin stands. Parents are therefore found along the
 origins, backwards and once for each struct. A deleted type may be dropped, and its children turned into GC runs,
@@ -110,31 +110,101 @@ def _blocker(struct: Struct, applied: dict[int, int]) -> Id | None:
     return None
 
 
-def types_to_drop(update: StructUpdate, lineage: Lineage) -> frozenset[Id]:
-    """The types whose children may become GC runs: deleted, and referred to only by what goes with them.
+class Fate:
+    """What of an update no document will ever show, whatever else arrives: the delete set, thought to its end.
 
-    A type stays while anything that refers to it, or to one of its children, is not itself a deleted child of it,
-    waits for a missing predecessor, or is a type that stays. So nothing that is left ever refers to a unit that
-    the fold turned into GC: Yjs would turn it into GC as well. A type whose content went in an earlier fold
-    counts as deleted.
+    Children of a deleted type are deleted with it, in Yjs and in yrs, also those that came later or from somebody
+    who had not seen the deletion; nobody needs to send a delete for them. So is what stands beside a GC run. Both hold
+    only for what a document applies; what waits for a missing predecessor has no fate yet.
     """
-    deleted = _deleted_types(update, lineage)
-    if not deleted:
-        return frozenset()
-    settled = settled_clocks(update.structs)
-    stays: set[Id] = set()
-    for client, struct in _items(update):
-        parent = lineage.parent_type(struct)
-        goes = struct.end <= settled[client] and covers(update.deletes.get(client, []), struct.clock, struct.end)
-        if parent is not None and not goes:
-            stays.add(parent)
-        for link in (struct.origin, struct.right_origin):
-            linked = lineage.holder(link) if link is not None else None
-            linked_parent = lineage.parent_type(linked) if linked is not None else None
-            if linked_parent is not None and (linked_parent != parent or not goes):
-                stays.add(linked_parent)
-    _spread(stays, lineage)
-    return frozenset(deleted - stays)
+
+    __slots__ = ("_deleted", "_deletes", "_doomed", "_lineage", "_settled", "gone")
+
+    def __init__(self, update: StructUpdate, lineage: Lineage) -> None:
+        self._lineage = lineage
+        self._deletes = update.deletes
+        self._settled: dict[int, int] = {}
+        self._doomed: set[Id] | None = None
+        self._deleted: set[Id] = set()
+        self.gone: frozenset[Id] = frozenset()
+        doomed = _deleted_types(update, lineage)
+        if doomed or _leans_on_gc(update):
+            self._settled = settled_clocks(update.structs)
+            self._doomed = doomed
+            self._deleted = {
+                (client, clock) for client, clock in doomed if covers(update.deletes.get(client, []), clock, clock + 1)
+            }
+            self._doom_nested(update)
+            self.gone = self._types_to_drop(update, doomed)
+
+    def is_doomed(self, client: int, struct: Struct) -> bool:
+        """Whether `struct`, an item of `client`, is deleted as a whole because of where it stands."""
+        if self._doomed is None or struct.end > self._settled[client]:
+            return False
+        place = self._lineage.place(struct)
+        return place is None or place.parent in self._doomed
+
+    def is_deleted_everywhere(self, struct: Struct) -> bool:
+        """Whether a doomed item is deleted in every document that has it and the delete set.
+
+        So it is in a type that the delete set covers. Beside a GC run only those delete it that have the run: where
+        somebody sent one for what others hold as content, a delete would take more from them than this update does.
+        """
+        place = self._lineage.place(struct)
+        return place is not None and place.parent in self._deleted
+
+    def _doom_nested(self, update: StructUpdate) -> None:
+        """Adds the types that stand in deleted ones, at any depth."""
+        doomed = self._doomed or set()
+        nested: dict[Id, list[Id]] = {}
+        for client, struct in _items(update):
+            if struct.kind == TYPE and struct.end <= self._settled[client]:
+                place = self._lineage.place(struct)
+                if place is None:
+                    doomed.add((client, struct.clock))
+                elif isinstance(place.parent, tuple):
+                    nested.setdefault(place.parent, []).append((client, struct.clock))
+        for types in (doomed, self._deleted):
+            spreading = list(types)
+            while spreading:
+                nearer = [child for child in nested.get(spreading.pop(), ()) if child not in types]
+                types.update(nearer)
+                spreading += nearer
+
+    def _types_to_drop(self, update: StructUpdate, doomed: set[Id]) -> frozenset[Id]:
+        """The types whose children may become GC runs: deleted, and referred to only by what goes with them.
+
+        A type stays while anything that refers to it, or to one of its children, is not itself a deleted child of
+        it, waits for a missing predecessor, or is a type that stays. So nothing that is left ever refers to a unit
+        that the fold turned into GC: Yjs would turn it into GC as well. A type whose content went in an earlier
+        fold counts as deleted.
+        """
+        if not doomed:
+            return frozenset()
+        lineage = self._lineage
+        stays: set[Id] = set()
+        for client, struct in _items(update):
+            parent = lineage.parent_type(struct)
+            goes = self.is_doomed(client, struct)
+            if parent is not None and not goes:
+                stays.add(parent)
+            for link in (struct.origin, struct.right_origin):
+                linked = lineage.holder(link) if link is not None else None
+                linked_parent = lineage.parent_type(linked) if linked is not None else None
+                if linked_parent is not None and (linked_parent != parent or not goes):
+                    stays.add(linked_parent)
+        _spread(stays, lineage)
+        return frozenset(doomed - stays)
+
+
+def _leans_on_gc(update: StructUpdate) -> bool:
+    """Whether anything may stand beside a GC run: the marker of an epoch is one, with nothing beside it."""
+    with_gc = {client for client, block in update.structs.items() if any(struct.kind == GC for struct in block)}
+    return bool(with_gc) and any(
+        link is not None and link[0] in with_gc
+        for _, struct in _items(update)
+        for link in (struct.origin, struct.right_origin)
+    )
 
 
 def _deleted_types(update: StructUpdate, lineage: Lineage) -> set[Id]:

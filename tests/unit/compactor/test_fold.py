@@ -11,7 +11,8 @@ from compactor.fold import MergeLost, check_whole, fold_document
 from tests.log_rows import Writer, text_of
 from ydoc_store.yjs.merge import merge
 from ydoc_store.yjs.ranges import Knowledge
-from ydoc_store.yjs.walker import walk
+from ydoc_store.yjs.structs import Struct, write_update
+from ydoc_store.yjs.walker import STRING, TYPE, walk
 
 EMPTY_STATE = b"\x00"
 
@@ -55,6 +56,21 @@ def test_structs_whose_predecessors_have_not_come_stay_and_are_no_part_of_the_st
     assert known.state_vector() == {5: 1}
     assert Knowledge.decode(folded.state_vector, folded.delete_set).state_vector() == {5: 1}
     assert text_of([folded.snapshot, second]) == "abc"
+
+
+def test_what_stands_in_a_deleted_type_goes_and_is_in_the_delete_set() -> None:
+    structs = {
+        5: [Struct(0, 1, TYPE, parent="m", parent_key="k", payload=b"\x02")],
+        6: [Struct(0, 5, STRING, parent=(5, 0), payload=b"aware")],
+    }
+    unaware = write_update({6: structs[6]}, {})
+    folded = fold_document(None, [write_update({5: structs[5]}, {5: [(0, 1)]}), unaware], keep_deleted=False)
+    assert (folded.way, folded.doubt) == ("fold", None)
+    assert b"aware" not in folded.snapshot
+    known = Knowledge()
+    known.add(walk(folded.snapshot))
+    assert known.encode_delete_set() == folded.delete_set
+    assert known.covers(walk(write_update({}, {5: [(0, 1)], 6: [(0, 5)]})))
 
 
 def test_the_vector_and_the_delete_set_are_those_of_the_snapshot() -> None:

@@ -182,6 +182,40 @@ def test_what_waits_for_a_predecessor_never_becomes_gc() -> None:
     refused({ME: TYPE_AND_CHILD, YOU: waiting}, after, {ME: [(0, 2)], YOU: [(5, 6)]}, "waits for a predecessor")
 
 
+GRANDCHILD = [
+    *TYPE_AND_CHILD[:1],
+    Struct(1, 2, TYPE, parent=(ME, 0), parent_key="in", payload=b"\x02"),
+    Struct(2, 3, STRING, parent=(ME, 1), payload=b"x"),
+]
+EMPTIED_GRANDCHILD = [*GRANDCHILD[:2], changed(GRANDCHILD[2], kind=DELETED, payload=b"")]
+
+
+def test_content_may_go_with_a_deleted_type_though_no_delete_names_it() -> None:
+    check_fold(write_update({ME: GRANDCHILD}, {ME: [(0, 1)]}), write_update({ME: EMPTIED_GRANDCHILD}, {ME: [(0, 1)]}))
+
+
+@pytest.mark.parametrize("deletes", [{}, {YOU: [(0, 1)]}, {ME: [(3, 4)]}])
+def test_content_in_a_live_type_stays(deletes: dict[int, Ranges]) -> None:
+    refused({ME: GRANDCHILD}, {ME: EMPTIED_GRANDCHILD}, deletes, "dropped that is not deleted")
+
+
+def test_content_that_waits_stays_though_its_type_is_deleted() -> None:
+    waiting = Struct(5, 6, STRING, parent=(ME, 0), payload=b"y")
+    emptied = changed(waiting, kind=DELETED, payload=b"")
+    before = {ME: TYPE_AND_CHILD, YOU: [waiting]}
+    refused(before, {ME: TYPE_AND_CHILD, YOU: [emptied]}, {ME: [(0, 1)]}, "dropped that is not deleted")
+
+
+def test_content_beside_live_text_stays_though_a_gc_run_is_near() -> None:
+    before = {ME: [Struct(0, 1, GC), Struct(1, 2, STRING, parent="t", payload=b"x")]}
+    after = {ME: [Struct(0, 1, GC), Struct(1, 2, DELETED, parent="t")]}
+    refused(before, after, {}, "dropped that is not deleted")
+    check_fold(
+        write_update({ME: [Struct(0, 1, GC), Struct(1, 2, STRING, (ME, 0), payload=b"x")]}, {}),
+        write_update({ME: [Struct(0, 1, GC), Struct(1, 2, DELETED, (ME, 0))]}, {}),
+    )
+
+
 def test_joined_entries_of_a_map_are_caught() -> None:
     before = {
         ME: [

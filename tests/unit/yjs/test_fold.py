@@ -8,7 +8,7 @@ from ydoc_store.errors import InvalidUpdate
 from ydoc_store.yjs.checker import check_fold
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.lib0 import encode_string
-from ydoc_store.yjs.structs import Id, Ranges, Struct, read_update, write_update
+from ydoc_store.yjs.structs import Id, Ranges, Struct, covers, read_update, write_update
 from ydoc_store.yjs.walker import ANY, BINARY, DELETED, FORMAT, GC, SKIP, STRING, TYPE
 
 ME = 7
@@ -36,7 +36,8 @@ def folded(
     result = fold(update, keep_deleted=keep_deleted)
     check_fold(update, result, keep_deleted=keep_deleted)
     assert fold(result, keep_deleted=keep_deleted) == result
-    assert read_update(result).deletes == (deletes or {})
+    for client, ranges in (deletes or {}).items():
+        assert all(covers(read_update(result).deletes[client], start, end) for start, end in ranges)
     return {
         client: [(s.clock, s.end, s.kind, s.payload.decode() if s.kind == STRING else "") for s in block]
         for client, block in read_update(result).structs.items()
@@ -145,11 +146,22 @@ def test_children_of_a_deleted_type_become_gc_runs() -> None:
     }
 
 
-def test_a_type_with_a_child_that_is_not_deleted_stays_with_all_its_holders() -> None:
-    assert folded(nested(), {ME: [(0, 5)]}) == {
-        ME: [(0, 1, TYPE, ""), (1, 2, TYPE, ""), (2, 5, DELETED, "")],
-        YOU: [(0, 2, STRING, "XY")],
-    }
+def test_a_child_goes_with_its_deleted_type_though_nobody_sent_a_delete_for_it() -> None:
+    assert folded(nested(), {ME: [(0, 1)]}) == {ME: [(0, 1, DELETED, ""), (1, 5, GC, "")], YOU: [(0, 2, GC, "")]}
+
+
+def test_what_goes_with_a_deleted_type_is_named_by_the_delete_set_from_then_on() -> None:
+    result = read_update(fold(write_update(nested(), {ME: [(0, 1)]})))
+    assert result.deletes == {YOU: [(0, 2)], ME: [(0, 5)]}
+
+
+def test_what_goes_beside_a_gc_run_is_not_deleted_for_those_who_have_its_neighbours() -> None:
+    structs = {ME: [Struct(0, 3, GC)], YOU: [Struct(0, 2, STRING, (ME, 0), (ME, 1), payload=b"XY")]}
+    assert read_update(fold(write_update(structs, {}))).deletes == {}
+
+
+def test_a_child_of_a_live_type_stays() -> None:
+    assert folded(nested(), {ME: [(2, 5)]})[YOU] == [(0, 2, STRING, "XY")]
 
 
 def test_children_that_wait_for_a_predecessor_keep_their_type() -> None:
@@ -171,16 +183,15 @@ def test_a_stranger_that_leans_on_a_child_keeps_its_type() -> None:
     assert result[ME] == [(0, 1, TYPE, ""), (1, 2, TYPE, ""), (2, 5, DELETED, "")]
 
 
-def test_a_late_child_of_a_type_that_went_goes_too_once_it_is_deleted() -> None:
+def test_a_late_child_of_a_type_that_went_goes_too() -> None:
     structs = {
         ME: [Struct(0, 1, DELETED, parent="root", parent_key="k")],
         YOU: [Struct(0, 1, STRING, parent=(ME, 0), payload=b"x")],
     }
-    assert folded(structs, {ME: [(0, 1)]})[YOU] == [(0, 1, STRING, "x")]
-    assert folded(structs, {ME: [(0, 1)], YOU: [(0, 1)]})[YOU] == [(0, 1, GC, "")]
+    assert folded(structs, {ME: [(0, 1)]})[YOU] == [(0, 1, GC, "")]
 
 
-def test_a_late_child_of_an_emptied_type_keeps_what_holds_that_type() -> None:
+def test_a_late_child_of_an_emptied_type_goes_with_what_holds_that_type() -> None:
     structs = {
         ME: [
             Struct(0, 1, TYPE, parent="root", parent_key="k", payload=MAP),
@@ -188,7 +199,31 @@ def test_a_late_child_of_an_emptied_type_keeps_what_holds_that_type() -> None:
         ],
         YOU: [Struct(0, 1, STRING, parent=(ME, 1), payload=b"x")],
     }
-    assert folded(structs, {ME: [(0, 2)]})[ME] == [(0, 1, TYPE, ""), (1, 2, DELETED, "")]
+    assert folded(structs, {ME: [(0, 2)]}) == {ME: [(0, 1, DELETED, ""), (1, 2, GC, "")], YOU: [(0, 1, GC, "")]}
+
+
+def test_a_type_in_a_deleted_type_stays_while_a_child_of_it_waits() -> None:
+    structs = nested()
+    structs[YOU] = [Struct(4, 6, STRING, (ME, 3), (ME, 4), payload=b"XY")]
+    assert folded(structs, {ME: [(0, 1)]}) == {
+        ME: [(0, 1, TYPE, ""), (1, 2, TYPE, ""), (2, 5, DELETED, "")],
+        YOU: [(4, 6, STRING, "XY")],
+    }
+
+
+def test_late_text_beside_a_gc_run_loses_its_content() -> None:
+    structs = {
+        ME: [Struct(0, 3, GC)],
+        YOU: [Struct(0, 2, STRING, (ME, 0), (ME, 1), payload=b"XY"), Struct(2, 3, STRING, (YOU, 0), payload=b"Z")],
+    }
+    assert folded(structs)[YOU] == [(0, 2, DELETED, ""), (2, 3, DELETED, "")]
+    structs[YOU] = [Struct(1, 2, STRING, (ME, 0), payload=b"Z")]
+    assert folded(structs)[YOU] == [(1, 2, STRING, "Z")], "it waits, and nothing is known about it"
+
+
+def test_the_marker_of_an_epoch_takes_nothing_with_it() -> None:
+    marker = 2**53 - 5
+    assert folded({marker: [Struct(0, 1, GC)], ME: [text(0, "abc")]})[ME] == [(0, 3, STRING, "abc")]
 
 
 def test_structs_that_need_each_other_in_a_circle_are_left_alone() -> None:
