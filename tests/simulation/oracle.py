@@ -1,0 +1,195 @@
+"""What must hold, judged at the moment at which it could break: at every edit, commit, frame in and frame out.
+
+The oracle keeps sets of single units, (client id, clock), and none of the product's range arithmetic; only the
+walker tells it what an update brings. A broken promise is noted with its number and time and fails the run, since
+an exception raised here would be taken for trouble of the product's. What must hold at the end is in `ending`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.postgres import Document
+from ydoc_store.yjs.messages import SyncStep1, SyncStep2, Update, decode_message
+from ydoc_store.yjs.ranges import decode_state_vector
+from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
+
+if TYPE_CHECKING:
+    from tests.simulation.network import Socket
+
+ACK = b"\x7f\x01"
+NACK = b"\x7f\x00"
+
+Unit = tuple[int, int]
+
+
+def units(ranges: Sequence[tuple[int, int, int]]) -> Iterator[Unit]:
+    for client, start, end in ranges:
+        for clock in range(start, end):
+            yield client, clock
+
+
+class Log:
+    """What of one document is committed."""
+
+    def __init__(self) -> None:
+        # Each unit with the number of the commit that brought it.
+        self.stored: dict[Unit, int] = {}
+        self.deleted: set[Unit] = set()
+        # The end of each client's units without a gap.
+        self.clocks: dict[int, int] = {}
+
+    def holds(self, update: bytes) -> bool:
+        walked = walk(update)
+        return all(unit in self.stored for unit in units(walked.structs)) and self.deleted.issuperset(
+            units(walked.deletes)
+        )
+
+
+class Oracle:
+    """Notes what breaks a promise. It is the database's `Witness` too."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self.broken: list[str] = []
+        self.logs: dict[int, Log] = {}
+        # Who wrote a unit under which marker; None before the writer's first sync.
+        self.attempted: dict[Unit, int | None] = {}
+        self.attempted_deletes: set[Unit] = set()
+        self.proofs: list[Proof] = []
+        self.acks = self.commits = self.frames = 0
+        self._now_s = now_s
+
+    def breaks(self, promise: str, words: str) -> None:
+        self.broken.append(f"{promise} at {self._now_s():.3f} s: {words}")
+
+    def edited(self, update: bytes, marker: int | None) -> None:
+        """An editor has just made this."""
+        walked = walk(update)
+        for unit in units(walked.structs):
+            self.attempted.setdefault(unit, marker)
+        self.attempted_deletes.update(units(walked.deletes))
+
+    # Commits
+
+    def created(self, document: Document) -> None:
+        log = self.logs[document.id] = Log()
+        # The marker is a GC struct, and delete sets hold those.
+        marker = (document.marker, 0)
+        log.stored[marker] = 0
+        log.deleted.add(marker)
+        log.clocks[document.marker] = 1
+        self.attempted[marker] = document.marker
+        self.attempted_deletes.add(marker)
+
+    def committed(self, document: Document, updates: Sequence[bytes]) -> None:
+        self.commits += 1
+        log = self.logs[document.id]
+        if document.deleted or document.replaced:
+            self.breaks("I12", f"document {document.id} was appended to after its end")
+        if document.head != len(document.history):
+            self.breaks("I3", f"the head of document {document.id} is {document.head} of {len(document.history)}")
+        for update in updates:
+            walked = walk(update)
+            for client, start, _ in walked.structs:
+                missing = (client, log.clocks.get(client, 0))
+                if missing[1] < start and self._came_first(missing, (client, start)):
+                    self.breaks("I4", f"client {client}: {start} is stored without {missing[1]}, which came before it")
+            for unit in units(walked.structs):
+                if self.attempted.get(unit, -1) not in (None, document.marker):
+                    self.breaks("I10", f"{unit} of another history, or of nobody, is in document {document.id}")
+                log.stored.setdefault(unit, self.commits)
+            for client, _, _ in walked.structs:
+                while (client, log.clocks.get(client, 0)) in log.stored:
+                    log.clocks[client] = log.clocks.get(client, 0) + 1
+            for unit in units(walked.deletes):
+                if unit not in log.stored or unit not in self.attempted_deletes:
+                    self.breaks("I4", f"the delete of {unit} is stored, which never was")
+                log.deleted.add(unit)
+
+    def _came_first(self, unit: Unit, other: Unit) -> bool:
+        """Whether every connection that brought `other` had brought `unit` before it.
+
+        An editor that types while its first sync is on its way sends that ahead of what it had typed before.
+        """
+        brought = [proof.came for proof in self.proofs if other in proof.came]
+        return bool(brought) and all(unit in came and came[unit] <= came[other] for came in brought)
+
+    # Frames
+
+    def proof_for(self, socket: Socket) -> Proof:
+        self.proofs.append(Proof(self, socket))
+        return self.proofs[-1]
+
+    def log_of(self, socket: Socket) -> Log | None:
+        session = socket.session
+        document_id = None if session is None else session.member.room.document_id
+        return None if document_id is None else self.logs.get(document_id)
+
+    def written(self, socket: Socket, frame: bytes) -> None:
+        """The node shows this to somebody."""
+        self.frames += 1
+        if frame == ACK:
+            self.acks += 1
+            socket.proof.acked()
+            return
+        message = decode_message(frame)
+        log = self.log_of(socket)
+        if isinstance(message, Update | SyncStep2):
+            walked = walk(message.update)
+            if not walked.is_empty and (log is None or not log.holds(message.update)):
+                self.breaks("I2", f"{socket.id} is shown what is not committed: {walked.structs} {walked.deletes}")
+        elif isinstance(message, SyncStep1):
+            for client, clock in decode_state_vector(message.state_vector, clients_max=10_000).items():
+                if clock > (0 if log is None else log.clocks.get(client, 0)):
+                    self.breaks("I1", f"{socket.id} is told that {client} is stored up to {clock}")
+
+    def applied(self, who: object, update: bytes, state: dict[int, int], document_id: int | None) -> None:
+        """An editor has taken an update in; `state` is its state vector now. Nothing waits for what it was not sent."""
+        log = self.logs.get(document_id or 0)
+        for client, _, end in walk(update).structs:
+            missing, last = (client, state.get(client, 0)), (client, end - 1)
+            if (
+                missing[1] < end
+                and log is not None
+                and log.stored.get(missing, self.commits) < log.stored.get(last, -1)
+            ):
+                self.breaks("I5", f"{who} was sent {last} and not {missing}, which was committed before")
+
+
+class Proof:
+    """Of one connection: no more acks than updates of its own that are committed, deletes included (I1)."""
+
+    def __init__(self, oracle: Oracle, socket: Any) -> None:
+        self._oracle = oracle
+        self._socket = socket
+        # When each unit came first.
+        self.came: dict[Unit, int] = {}
+        self._unproven: list[bytes] = []
+        self._proven = 0
+        self._acks = 0
+
+    def handed_over(self, frame: bytes) -> None:
+        message = decode_message(frame)
+        if isinstance(message, Update | SyncStep2):
+            self._unproven.append(message.update)
+            for unit in units(walk(message.update).structs):
+                self.came.setdefault(unit, len(self.came))
+
+    def acked(self) -> None:
+        self._acks += 1
+        if self._acks > self._proven:
+            log = self._oracle.log_of(self._socket)
+            still = [] if log is None else [update for update in self._unproven if not log.holds(update)]
+            if log is None:
+                # Of a document that does not exist: an update that holds nothing.
+                still = [update for update in self._unproven if not walk(update).is_empty]
+            self._proven += len(self._unproven) - len(still)
+            self._unproven = still
+        if self._acks > self._proven:
+            self._oracle.breaks("I1", f"{self._socket.id} got {self._acks} acks, {self._proven} of it are committed")
+
+
+def marker_in(state: dict[int, int]) -> int | None:
+    """The epoch's marker in an editor's state vector."""
+    return next((client for client in state if client >= RESERVED_CLIENT_ID_MIN), None)
