@@ -251,8 +251,10 @@ class SimulatedConnection:
             raise asyncpg.ConnectionDoesNotExistError(LOST)
         if session.is_aborted and sql != append_batch.ROLL_BACK_CREATED:
             raise asyncpg.InFailedSQLTransactionError("current transaction is aborted")
-        rows = await self._statements[sql](*arguments)
-        if fate is Fate.REFUSED and sql != append_batch.ROLL_BACK_CREATED:
+        refused = fate is Fate.REFUSED and sql != append_batch.ROLL_BACK_CREATED
+        # A BEGIN that fails begins nothing; of anything else the locks were taken before it failed.
+        rows = [] if refused and sql == append_batch.BEGIN_CREATING else await self._statements[sql](*arguments)
+        if refused:
             raise asyncpg.DeadlockDetectedError("simulated: deadlock detected")
         if sql == append_batch.COMMIT_CREATED or not session.in_transaction:
             if session.effects:

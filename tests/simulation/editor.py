@@ -71,7 +71,9 @@ class Editor:
 
     @property
     def state(self) -> dict[int, int]:
-        return decode_state_vector(self.doc.get_state(), clients_max=10_000)
+        vector = decode_state_vector(self.doc.get_state(), clients_max=10_000)
+        # yrs also names whoever it has nothing of.
+        return {client: clock for client, clock in vector.items() if clock}
 
     # Editing
 
