@@ -1,7 +1,9 @@
 """An editor: a pycrdt document, presence, and y-websocket's way of connecting, syncing and coming back.
 
 What it does of itself is to answer, to reconnect and to renew its presence. When it types, leaves or crashes is
-thrown by the world. Every edit is told to the oracle before it is sent.
+thrown by the world. Every edit is told to the oracle before it is sent. In one thing it is more patient than a stock
+client: with content that the server may not have, it sends no update ahead of its Step2. The log would hold that
+update without its predecessors, which is allowed, and yrs, unlike Yjs, shows such content.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Editor:
         self.acks = 0
         self._waiting: list[bytes] = []
         self._is_applying = False
+        self._may_send = False
         self.reload()
         world.loop.call_later(AWARENESS_CHECK_S, self._tick, context=self.context)
 
@@ -86,7 +89,8 @@ class Editor:
         marker = marker_in(self.state)
         for update in updates:
             self.world.oracle.edited(update, marker)
-            self._say(encode_update(update))
+            if self._may_send:
+                self._say(encode_update(update))
 
     def type(self) -> None:
         length = self.dice.randrange(1, 4)
@@ -120,6 +124,7 @@ class Editor:
                 self._come_back()
                 return
             self.socket = self.world.open_socket(node, self)
+            self._may_send = not self.state
             self.say_step1()
             self.awareness.connected()
 
@@ -169,12 +174,12 @@ class Editor:
         message = decode_message(frame)
         if isinstance(message, SyncStep1):
             self._say(encode_sync_step2(self.doc.get_update(message.state_vector)))
+            self._may_send = True
         elif isinstance(message, Update | SyncStep2):
             self._is_applying = True
             self.doc.apply_update(message.update)
             self._is_applying = False
-            assert self.socket is not None
-            self.world.oracle.applied(self, message.update, self.state, self.socket.document_id)
+            self.world.oracle.applied(self, message.update, self.state)
             self.is_synced = self.is_synced or isinstance(message, SyncStep2)
         elif isinstance(message, Awareness):
             entries = decode_awareness(message.payload, entries_max=10_000, bytes_max=2**24, json_depth_max=64)

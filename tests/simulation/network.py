@@ -77,7 +77,6 @@ class Socket:
         self.editor = editor
         self.name = editor.name
         self.session: YWebsocketSession | None = None
-        self.document_id: int | None = None
         self.is_closing = False
         self.proof = oracle.proof_for(self)
         self._oracle = oracle
@@ -142,8 +141,6 @@ class Socket:
 
     def write(self, encoded: bytes) -> None:
         if not self.is_closing:
-            assert self.session is not None
-            self.document_id = self.session.member.room.document_id
             self._oracle.written(self, encoded)
             self.to_editor.send(encoded)
             if self._weather.happens(self._weather.rates.slow_member):

@@ -34,17 +34,14 @@ class Log:
     """What of one document is committed."""
 
     def __init__(self) -> None:
-        # Each unit with the number of the commit that brought it.
-        self.stored: dict[Unit, int] = {}
+        self.stored: set[Unit] = set()
         self.deleted: set[Unit] = set()
-        # The end of each client's units without a gap.
+        # The next clock of each client; there are no gaps, or the oracle has complained.
         self.clocks: dict[int, int] = {}
 
     def holds(self, update: bytes) -> bool:
         walked = walk(update)
-        return all(unit in self.stored for unit in units(walked.structs)) and self.deleted.issuperset(
-            units(walked.deletes)
-        )
+        return self.stored.issuperset(units(walked.structs)) and self.deleted.issuperset(units(walked.deletes))
 
 
 class Oracle:
@@ -56,7 +53,6 @@ class Oracle:
         # Who wrote a unit under which marker; None before the writer's first sync.
         self.attempted: dict[Unit, int | None] = {}
         self.attempted_deletes: set[Unit] = set()
-        self.proofs: list[Proof] = []
         self.acks = self.commits = self.frames = 0
         self._now_s = now_s
 
@@ -76,7 +72,7 @@ class Oracle:
         log = self.logs[document.id] = Log()
         # The marker is a GC struct, and delete sets hold those.
         marker = (document.marker, 0)
-        log.stored[marker] = 0
+        log.stored.add(marker)
         log.deleted.add(marker)
         log.clocks[document.marker] = 1
         self.attempted[marker] = document.marker
@@ -91,35 +87,23 @@ class Oracle:
             self.breaks("I3", f"the head of document {document.id} is {document.head} of {len(document.history)}")
         for update in updates:
             walked = walk(update)
-            for client, start, _ in walked.structs:
-                missing = (client, log.clocks.get(client, 0))
-                if missing[1] < start and self._came_first(missing, (client, start)):
-                    self.breaks("I4", f"client {client}: {start} is stored without {missing[1]}, which came before it")
+            for client, start, end in walked.structs:
+                if start > log.clocks.get(client, 0):
+                    self.breaks("I4", f"client {client}: {start} is stored without {log.clocks.get(client, 0)}")
+                log.clocks[client] = max(end, log.clocks.get(client, 0))
             for unit in units(walked.structs):
                 if self.attempted.get(unit, -1) not in (None, document.marker):
                     self.breaks("I10", f"{unit} of another history, or of nobody, is in document {document.id}")
-                log.stored.setdefault(unit, self.commits)
-            for client, _, _ in walked.structs:
-                while (client, log.clocks.get(client, 0)) in log.stored:
-                    log.clocks[client] = log.clocks.get(client, 0) + 1
+                log.stored.add(unit)
             for unit in units(walked.deletes):
                 if unit not in log.stored or unit not in self.attempted_deletes:
                     self.breaks("I4", f"the delete of {unit} is stored, which never was")
                 log.deleted.add(unit)
 
-    def _came_first(self, unit: Unit, other: Unit) -> bool:
-        """Whether every connection that brought `other` had brought `unit` before it.
-
-        An editor that types while its first sync is on its way sends that ahead of what it had typed before.
-        """
-        brought = [proof.came for proof in self.proofs if other in proof.came]
-        return bool(brought) and all(unit in came and came[unit] <= came[other] for came in brought)
-
     # Frames
 
     def proof_for(self, socket: Socket) -> Proof:
-        self.proofs.append(Proof(self, socket))
-        return self.proofs[-1]
+        return Proof(self, socket)
 
     def log_of(self, socket: Socket) -> Log | None:
         session = socket.session
@@ -144,17 +128,11 @@ class Oracle:
                 if clock > (0 if log is None else log.clocks.get(client, 0)):
                     self.breaks("I1", f"{socket.id} is told that {client} is stored up to {clock}")
 
-    def applied(self, who: object, update: bytes, state: dict[int, int], document_id: int | None) -> None:
+    def applied(self, who: object, update: bytes, state: dict[int, int]) -> None:
         """An editor has taken an update in; `state` is its state vector now. Nothing waits for what it was not sent."""
-        log = self.logs.get(document_id or 0)
         for client, _, end in walk(update).structs:
-            missing, last = (client, state.get(client, 0)), (client, end - 1)
-            if (
-                missing[1] < end
-                and log is not None
-                and log.stored.get(missing, self.commits) < log.stored.get(last, -1)
-            ):
-                self.breaks("I5", f"{who} was sent {last} and not {missing}, which was committed before")
+            if state.get(client, 0) < end:
+                self.breaks("I5", f"{who} has {client} up to {state.get(client, 0)} and was sent {end}")
 
 
 class Proof:
@@ -163,8 +141,6 @@ class Proof:
     def __init__(self, oracle: Oracle, socket: Any) -> None:
         self._oracle = oracle
         self._socket = socket
-        # When each unit came first.
-        self.came: dict[Unit, int] = {}
         self._unproven: list[bytes] = []
         self._proven = 0
         self._acks = 0
@@ -173,8 +149,6 @@ class Proof:
         message = decode_message(frame)
         if isinstance(message, Update | SyncStep2):
             self._unproven.append(message.update)
-            for unit in units(walk(message.update).structs):
-                self.came.setdefault(unit, len(self.came))
 
     def acked(self) -> None:
         self._acks += 1
