@@ -32,7 +32,7 @@ def run_all(seeds: range) -> list[Ran]:
     return ran
 
 
-@pytest.mark.parametrize("seeds", SEEDS, ids=str)
+@pytest.mark.parametrize("seeds", SEEDS, ids=lambda seeds: f"from-{seeds.start}")
 def test_no_interleaving_breaks_a_promise(seeds: range) -> None:
     """I1 I2 I3 I4 I5 I10 I12 I15 I22: the same seeds in every run of the tests."""
     ran = run_all(seeds)
