@@ -107,6 +107,7 @@ class SimulatedConnection:
         self._postgres = database.postgres
         self._weather = database.weather
         self._session = Session(database.lock_timeout_s)
+        self._session.timeline = self._postgres.timeline
         self._closed = False
         self._is_busy = False
         self._answer: asyncio.Future[list[Record]] | None = None
@@ -249,6 +250,7 @@ class SimulatedConnection:
         session = self._session
         if self._closed and (session.in_transaction or fate is Fate.LOST_BEFORE):
             raise asyncpg.ConnectionDoesNotExistError(LOST)
+        self._refuse_if_failed_over()
         if session.is_aborted and sql != append_batch.ROLL_BACK_CREATED:
             raise asyncpg.InFailedSQLTransactionError("current transaction is aborted")
         refused = fate is Fate.REFUSED and sql != append_batch.ROLL_BACK_CREATED
@@ -260,8 +262,13 @@ class SimulatedConnection:
             if session.effects:
                 # The flush; a stalled server may finish it when nobody waits any more.
                 await asyncio.sleep(self._weather.stall_s() if fate is Fate.STALLED else self._weather.delay_s())
+            self._refuse_if_failed_over()
             self._postgres.commit(session)
         return rows
+
+    def _refuse_if_failed_over(self) -> None:
+        if self._session.timeline != self._postgres.timeline:
+            raise asyncpg.ConnectionDoesNotExistError(LOST)
 
     def _fail(self, error: asyncpg.PostgresError, answer: asyncio.Future[list[Record]]) -> None:
         session = self._session

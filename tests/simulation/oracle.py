@@ -31,7 +31,7 @@ def units(ranges: Sequence[tuple[int, int, int]]) -> Iterator[Unit]:
 
 
 class Log:
-    """What of one document is committed."""
+    """What of one document was committed; `clocks` is what is stored of it now, after a failover too."""
 
     def __init__(self) -> None:
         self.stored: set[Unit] = set()
@@ -100,6 +100,14 @@ class Oracle:
                     self.breaks("I4", f"the delete of {unit} is stored, which never was")
                 log.deleted.add(unit)
 
+    def went_back(self, document: Document) -> None:
+        """A failover lost what its standby lacked; editors bring back what they have."""
+        clocks = {document.marker: 1}
+        for update in document.history:
+            for client, _, end in walk(update).structs:
+                clocks[client] = max(end, clocks.get(client, 0))
+        self.logs[document.id].clocks = clocks
+
     # Frames
 
     def proof_for(self, socket: Socket) -> Proof:
@@ -125,7 +133,7 @@ class Oracle:
                 self.breaks("I2", f"{socket.id} is shown what is not committed: {walked.structs} {walked.deletes}")
         elif isinstance(message, SyncStep1):
             for client, clock in decode_state_vector(message.state_vector, clients_max=10_000).items():
-                if clock > (0 if log is None else log.clocks.get(client, 0)):
+                if log is None or (client, clock - 1) not in log.stored:
                     self.breaks("I1", f"{socket.id} is told that {client} is stored up to {clock}")
 
     def applied(self, who: object, update: bytes, state: dict[int, int]) -> None:

@@ -64,6 +64,7 @@ class Witness(Protocol):
 
     def created(self, document: Document) -> None: ...
     def committed(self, document: Document, updates: Sequence[bytes]) -> None: ...
+    def went_back(self, document: Document) -> None: ...
 
 
 class Session:
@@ -71,6 +72,8 @@ class Session:
 
     def __init__(self, lock_timeout_s: float) -> None:
         self.lock_timeout_s = lock_timeout_s
+        # None for one that outlives failovers: it is no connection.
+        self.timeline: int | None = None
         self.in_transaction = False
         self.is_aborted = False
         self.effects: list[Callable[[], None]] = []
@@ -87,6 +90,8 @@ class Postgres:
     def __init__(self, witness: Witness | None = None) -> None:
         self.documents: dict[int, Document] = {}
         self.sessions: dict[Session, None] = {}
+        # Rises with a failover: sessions of before are of a server that is no more.
+        self.timeline = 1
         self._witness = witness
         self._current: dict[tuple[str, str], Document] = {}
         self._holders: dict[object, Session] = {}
@@ -248,6 +253,17 @@ class Postgres:
 
     def is_held(self, document: Document) -> bool:
         return document.id in self._holders
+
+    def go_back(self, document: Document, rows: int) -> None:
+        """The newest rows are gone, as after a failover to a standby that lagged. No session outlives it."""
+        kept = len(document.rows) - min(rows, len(document.rows))
+        document.rows, lost = document.rows[:kept], document.rows[kept:]
+        document.head -= sum(row.count for row in lost)
+        document.accepted_rows -= len(lost)
+        document.accepted_bytes -= sum(len(update) for row in lost for update in frames(row.frames))
+        del document.history[document.head :]
+        if lost and self._witness is not None:
+            self._witness.went_back(document)
 
     def compact(self, document: Document, rows_max: int) -> None:
         """The oldest rows become a snapshot, as the compactor makes it."""

@@ -135,6 +135,7 @@ class Actions:
             self.cut_database: 1,
             self.lose_database: 1,
             self.hold_head: 1,
+            self.fail_over: 0.7,
             self.compact: 4,
             self.delete: 0.3,
             self.recreate: 0.6,
@@ -217,6 +218,15 @@ class Actions:
             weather.is_away = False
 
         self.world.loop.call_later(3 * self.dice.random(), back)
+
+    def fail_over(self) -> None:
+        documents = [document for document in self.world.postgres.documents.values() if not document.replaced]
+        self.world.postgres.timeline += 1
+        for node in self.world.nodes:
+            node.database.cut()
+        for document in documents:
+            if not self.world.postgres.is_held(document):
+                self.world.postgres.go_back(document, self.dice.randrange(4))
 
     def _document(self) -> Document | None:
         documents = self.world.current_documents()
