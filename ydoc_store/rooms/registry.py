@@ -21,6 +21,7 @@ from ydoc_store.errors import (
     InvalidUpdate,
     RoomDiscarded,
     ServerFailed,
+    StorageUnavailable,
     TooLarge,
     YdocError,
 )
@@ -94,6 +95,7 @@ class Rooms:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
         appender.events.connection_lost = self.discard_all
+        appender.events.connected_again = self._connected_again
 
     # Opening and closing
 
@@ -121,6 +123,8 @@ class Rooms:
     async def _load(self, key: Key) -> Room:
         async with self._loads:
             while True:
+                # A room rests on its lane's connection: without one nobody would tell it of a failover (I11).
+                await self.appender.connect_again(*key)
                 generation = self._generation
                 room = await self._room_of(key, await load(self.database, *key))
                 if generation == self._generation:
@@ -193,6 +197,12 @@ class Rooms:
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         for room in list(self.rooms.values()):
             room.discard(RoomDiscarded("the database's connection was lost: sync again"))
+
+    def _connected_again(self) -> None:
+        # What was loaded while the lane had no connection, or is being loaded, may be another server's.
+        self._generation += 1
+        if self.rooms:
+            self.discard_all(StorageUnavailable("they were loaded while the append connection was lost"))
 
     # What rooms ask for
 
