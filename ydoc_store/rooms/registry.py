@@ -21,6 +21,7 @@ from ydoc_store.errors import (
     InvalidUpdate,
     RoomDiscarded,
     ServerFailed,
+    StorageUnavailable,
     TooLarge,
     YdocError,
 )
@@ -100,6 +101,7 @@ class Rooms:
         self._audit_line_at_s = 0.0
         self._audits_left_out = 0
         appender.events.connection_lost = self.discard_all
+        appender.events.connected_again = self._connected_again
 
     # Opening and closing
 
@@ -127,6 +129,8 @@ class Rooms:
     async def _load(self, key: Key) -> Room:
         async with self._loads.turn():
             while True:
+                # A room rests on its lane's connection: without one nobody would tell it of a failover (I11).
+                await self.appender.connect_again(*key)
                 generation = self._generation
                 room = await self._room_of(key, await load(self.database, *key))
                 if generation == self._generation:
@@ -201,6 +205,12 @@ class Rooms:
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
         for room in list(self.rooms.values()):
             room.discard(RoomDiscarded(f"{told}: sync again"))
+
+    def _connected_again(self) -> None:
+        # What was loaded while the lane had no connection, or is being loaded, may be another server's.
+        self._generation += 1
+        if self.rooms:
+            self.discard_all(StorageUnavailable("they were loaded while the append connection was lost"))
 
     # What rooms ask for
 

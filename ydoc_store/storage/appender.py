@@ -120,11 +120,13 @@ class AppenderEvents:
     """Test signals and metrics; each is called on the event loop and must not block.
 
     `connection_lost` follows the outcomes of everything that was queued on that connection, and comes for an idle
-    lane too: what a room remembers may no longer be what the next connection's server holds.
+    lane too: what a room remembers may no longer be what the next connection's server holds. `connected_again` comes
+    when the next connection stands: whatever was loaded in between was loaded while nobody would have told of a loss.
     """
 
     committed: Callable[[int, float], None] = lambda _updates, _seconds: None
     connection_lost: Callable[[YdocError], None] = lambda _error: None
+    connected_again: Callable[[], None] = lambda: None
 
 
 class Appender:
@@ -163,8 +165,17 @@ class Appender:
 
     def queue(self, tenant: str, name: str, outcome: Outcome) -> DocumentQueue:
         """The queue of one document. Names choose the lane, since the id of a new document is not known yet."""
-        lane = self._lanes[zlib.crc32(f"{tenant}\0{name}".encode()) % len(self._lanes)]
-        return DocumentQueue(tenant, name, outcome, lane)
+        return DocumentQueue(tenant, name, outcome, self._lane_of(tenant, name))
+
+    def _lane_of(self, tenant: str, name: str) -> Lane:
+        return self._lanes[zlib.crc32(f"{tenant}\0{name}".encode()) % len(self._lanes)]
+
+    async def connect_again(self, tenant: str, name: str) -> None:
+        """Before a document is loaded: make the connection of its lane anew where that was lost, if it can be made.
+
+        A lane without a connection would not notice a failover behind the load.
+        """
+        await self._lane_of(tenant, name).connect_again()
 
     async def drain(self, timeout_s: float) -> None:
         """Commit what waits, for at most `timeout_s`; what is left after that is refused with Draining."""

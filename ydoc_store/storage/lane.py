@@ -9,8 +9,10 @@ once, so that memory stays bounded while the database is away. Nothing here know
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -72,6 +74,8 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._is_committing = False
         self._without_standby = False
+        self._was_lost = False
+        self._connecting = asyncio.Lock()
         # Who did not fit into the last batch whole.
         self._cut_short: list[DocumentQueue] = []
 
@@ -89,6 +93,7 @@ class Lane:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._was_lost = False
         self._refuse_waiting(Draining("this server is stopping"))
         self._drop_connection()
 
@@ -111,7 +116,22 @@ class Lane:
         connection.add_log_listener(self._heard)
         connection.add_termination_listener(self._ended)
         self.connection = connection
+        if self._was_lost:
+            self._was_lost = False
+            self._tell(self.appender.events.connected_again)
         return connection
+
+    async def connect_again(self) -> None:
+        """Make a lost connection anew, for whoever is about to load what this lane appends to.
+
+        What goes wrong is for the next append to tell: reading needs no lane.
+        """
+        if self._was_lost:
+            with contextlib.suppress(ServerFault):
+                await self._connect_by(time.monotonic() + self.appender.timeout_s)
+            if self._task is None or self._task.done():
+                # Stopped meanwhile: nobody else would end what was made.
+                self._drop_connection()
 
     def _heard(self, _connection: object, message: Any) -> None:
         # A commit that warns that it did not wait for its standby is committed here only: a failover loses it.
@@ -133,10 +153,14 @@ class Lane:
         self._drop_connection()
         self._refuse(batches, error)
         self._refuse_waiting(StorageUnavailable(f"not tried: {error}"))
+        self._was_lost = True
+        self._tell(partial(self.appender.events.connection_lost, error))
+
+    def _tell(self, event: Callable[[], None]) -> None:
         try:
-            self.appender.events.connection_lost(error)
+            event()
         except Exception:
-            log.exception("the loss of the append connection could not be told")
+            log.exception("what became of the append connection could not be told")
 
     # A batch
 
@@ -231,13 +255,13 @@ class Lane:
             else:
                 await self._append_in_parts(connection, batches, busy, deadline_s)
             return
-        self._tell(batches, results)
+        self._tell_results(batches, results)
         appender.events.committed(sum(len(batch.updates) for batch in batches), time.monotonic() - started_s)
 
     async def _connect_by(self, deadline_s: float) -> asyncpg.Connection[asyncpg.Record]:
         try:
-            async with asyncio.timeout(deadline_s - time.monotonic()):
-                return await self.connect()
+            async with asyncio.timeout(deadline_s - time.monotonic()), self._connecting:
+                return self.connection or await self.connect()
         except TimeoutError as error:
             raise StorageUnavailable("the database cannot be reached in time") from error
 
@@ -297,7 +321,7 @@ class Lane:
 
     # Who is told
 
-    def _tell(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
+    def _tell_results(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
         for batch, result in zip(batches, results, strict=True):
             if not isinstance(result, Accepted):
                 self._refuse([batch], result)

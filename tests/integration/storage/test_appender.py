@@ -370,6 +370,42 @@ async def test_an_ended_connection_is_told_of_before_anything_is_accepted_on_the
     nothing_is_left(appender, owner)
 
 
+async def test_a_lost_connection_is_made_again_before_a_load_and_that_is_told(
+    appender: Appender, connection: Connection
+) -> None:
+    """I11: without a connection nobody would hear of a failover behind what is loaded."""
+    await known(appender, "a")
+    told: list[str] = []
+    appender.events.connection_lost = lambda _error: told.append("lost")
+    appender.events.connected_again = lambda: told.append("again")
+    await appender.connect_again("t", "a")
+    assert told == []
+    await connection.execute("SELECT pg_terminate_backend($1)", pid_of(appender))
+    await until(lambda: told == ["lost"])
+    await asyncio.gather(*(appender.connect_again("t", "a") for _ in range(5)))
+    assert told == ["lost", "again"]
+    await connection.execute("SELECT pg_terminate_backend($1)", pid_of(appender))
+    await until(lambda: told == ["lost", "again", "lost"])
+
+
+async def test_a_load_without_a_lane_is_not_held_up_for_long_and_a_stopped_lane_stays_without(
+    proxy: Proxy,
+) -> None:
+    async with appending(proxy.url, timeout_s=0.3) as appender:
+        lost: list[YdocError] = []
+        appender.events.connection_lost = lost.append
+        proxy.stall()
+        owner = Owner(appender, "a")
+        owner.put(b"u")
+        await owner.heard_of(1)
+        assert lost
+        await appender.connect_again("t", "a")
+        assert lane_of(appender).connection is None
+        await appender.drain(0)
+        await appender.connect_again("t", "a")
+        assert lane_of(appender).connection is None
+
+
 async def test_appends_go_on_after_postgres_was_killed_and_started_again(
     start_cluster: Callable[..., Cluster],
 ) -> None:

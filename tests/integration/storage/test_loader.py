@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -36,7 +38,7 @@ async def compacted_id(connection: Connection, document_id: int) -> int:
     return document_id
 
 
-async def insert_snapshot(connection: Connection, document_id: int, through_seq: int) -> None:
+async def insert_snapshot(connection: Any, document_id: int, through_seq: int) -> None:
     await connection.execute(
         "INSERT INTO ydoc.snapshots"
         " (document_id, through_seq, bytes, state_vector, delete_set, merged_rows, merged_bytes, way)"
@@ -117,6 +119,50 @@ async def test_a_cursor_behind_the_snapshot_is_given_it_and_any_other_the_tail(
 async def test_a_cursor_may_point_inside_a_row(database: Database, document_id: int, cursor: int) -> None:
     stored = await read_after(database, document_id, cursor)
     assert stored.tail[0].seq == (3 if cursor < 3 else 6)
+
+
+class _Meddled:
+    """A pool of one connection; behind each of its statements somebody else commits."""
+
+    def __init__(self, connection: Connection, meddle: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._meddle = meddle
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[_Meddled]:
+        yield self
+
+    async def fetchrow(self, statement: str, *arguments: object) -> object:
+        row = await self._connection.fetchrow(statement, *arguments)
+        await self._meddle()
+        return row
+
+    async def fetch(self, statement: str, *arguments: object) -> object:
+        rows = await self._connection.fetch(statement, *arguments)
+        await self._meddle()
+        return rows
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_load_is_one_moment_whatever_is_committed_behind_each_of_its_statements(
+    database: Database, connection: Connection, document_id: int, by_name: bool
+) -> None:
+    """I6: snapshot, tail and head belong together, also where a compaction commits in the midst of the load."""
+
+    async def compact() -> None:
+        async with database.transaction() as other:
+            if await other.fetchval("SELECT count(*) FROM ydoc.snapshots") == 0:
+                await other.execute("DELETE FROM ydoc.updates WHERE seq <= 6")
+                await insert_snapshot(other, document_id, 6)
+
+    meddled: Any = _Meddled(connection, compact)
+    try:
+        stored = await (load(meddled, "t", "doc") if by_name else read_after(meddled, document_id, 0))
+    except CorruptDocument as error:
+        pytest.fail(f"a load saw two moments: {error}")
+    assert isinstance(stored, StoredDocument)
+    assert stored.snapshot is None
+    assert stored.tail == rows((0, 3), (3, 6), (6, 9), (9, 10))
 
 
 # A log that does not hold together
