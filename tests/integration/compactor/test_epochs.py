@@ -31,7 +31,7 @@ from ydoc_store.storage.verification import verify_document
 from ydoc_store.yjs.lib0 import frames
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-STEPS = ["after-read", "after-fold", "after-insert", "after-delete", "before-commit"]
+STEPS = ["after-read", "after-insert", "before-commit"]
 NOTHING = {"updates": 0, "snapshots": 0, "segments": 0, "compactions": 0}
 
 
