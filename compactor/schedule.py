@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
+from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -82,12 +84,13 @@ class Compactor:
         self._sweeper = Sweeper(database, self._worker, terms_of(settings), bounds, self._tell_outcome)
         self._retention = Retention(database, history_days=settings.history_days, bases_min=settings.history_bases_min)
         self._scheduler: AsyncIOScheduler | None = None
+        self._following_clock: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Sweep from now on, the first time after one interval. Returns at once."""
         scheduler = AsyncIOScheduler(timezone="UTC")
-        scheduler.add_job(
+        job = scheduler.add_job(
             self._tick,
             # Without a jitter, compactors started by one deployment would keep looking at the same moments.
             IntervalTrigger(seconds=self._interval_s, jitter=self._jitter_s or None, timezone="UTC"),
@@ -97,9 +100,14 @@ class Compactor:
         )
         scheduler.start()
         self._scheduler = scheduler
+        self._following_clock = asyncio.create_task(self._follow_clock(job), name="compactor's clock")
 
     async def stop(self) -> None:
         """No sweep begins any more; the one under way is rolled back, its child ended. Safe to call twice."""
+        following, self._following_clock = self._following_clock, None
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.shutdown(wait=False)
@@ -126,6 +134,18 @@ class Compactor:
         if self._on_event is not None:
             self._on_event(report)
         return report
+
+    async def _follow_clock(self, job: Job) -> None:
+        """The next sweep is never more than an interval away, though APScheduler goes by the wall clock.
+
+        One that is set back by an hour would otherwise put it, and every compaction, an hour off.
+        """
+        while True:
+            await asyncio.sleep(self._interval_s)
+            now = datetime.now(UTC)
+            if job.next_run_time - now > timedelta(seconds=self._interval_s + self._jitter_s):
+                log.warning("the wall clock went back", sweep_was_due=job.next_run_time.isoformat())
+                job.modify(next_run_time=now)
 
     async def _tick(self) -> None:
         self._sweeping = asyncio.create_task(self._sweep_or_wait())

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,8 +60,8 @@ def start_cluster() -> Iterator[Callable[..., Cluster]]:
     """
     with ExitStack() as stack:
 
-        def start(*, durable: bool = False, settings: dict[str, str] | None = None) -> Cluster:
-            return stack.enter_context(running_cluster(durable=durable, settings=settings))
+        def start(**options: Any) -> Cluster:
+            return stack.enter_context(running_cluster(**options))
 
         yield start
 

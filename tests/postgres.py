@@ -80,7 +80,14 @@ def chosen_binaries() -> Binaries:
 class Cluster:
     """One throw-away cluster: `start`, `kill`, `start` again, and `remove` at the end."""
 
-    def __init__(self, binaries: Binaries, *, durable: bool = False, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        binaries: Binaries,
+        *,
+        durable: bool = False,
+        settings: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         # Not below TMPDIR: a Unix socket's path may have 107 bytes (103 on macOS).
         self.folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir="/tmp"))
         self.account: Account = choose_account(self.folder / "data")
@@ -88,6 +95,7 @@ class Cluster:
             os.chown(self.folder, self.account.uid, self.account.gid)
         self.binaries = reachable(binaries, self.account, self.folder)
         self.settings = SETTINGS | ({} if durable else NOT_DURABLE) | (settings or {})
+        self.environment = {"LC_ALL": "C"} | (environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._guardian = subprocess.Popen(
             ["/bin/sh", "-c", GUARDIAN, str(self.folder)], stdin=subprocess.PIPE, cwd="/", start_new_session=True
@@ -102,6 +110,11 @@ class Cluster:
         assert self._process is not None, "not started"
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the postmaster ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def start(self) -> None:
         """Returns when connections are accepted."""
         command = [self.binaries.program("postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder)]
@@ -114,7 +127,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env={"LC_ALL": "C"},
+                env=self.environment,
                 start_new_session=True,
                 **self.account.spawn_as(),
             )
@@ -204,9 +217,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(*, durable: bool = False, settings: dict[str, str] | None = None) -> Iterator[Cluster]:
+def running_cluster(
+    *, durable: bool = False, settings: dict[str, str] | None = None, environment: dict[str, str] | None = None
+) -> Iterator[Cluster]:
     """A started cluster, removed at the end."""
-    cluster = Cluster(chosen_binaries(), durable=durable, settings=settings)
+    cluster = Cluster(chosen_binaries(), durable=durable, settings=settings, environment=environment)
     try:
         cluster.start()
         yield cluster

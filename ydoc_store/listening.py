@@ -1,4 +1,5 @@
-"""Taking the port: before anything else is started, so that a taken one is told at once and with its owner.
+"""Taking the port: before anything else is started, so that a taken one is told at once and with its owner; and
+the files that connections on it may take.
 
 Who owns a port is asked of the system, as far as it tells this account; a wrong guess is worse than none. What is
 served on the sockets is not known here.
@@ -6,6 +7,7 @@ served on the sockets is not known here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import resource
@@ -14,11 +16,21 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ydoc_store.auth.open_mode import check_bind
 from ydoc_store.errors import SettingInvalid
+from ydoc_store.logs import logger
+
+# Files beside the connections: the database's, the compactor's child, handshakes under way, the system's own.
+FILES_KEPT = 512
+# asyncio tries again after one second; two without a word mean that it was let in.
+ACCEPTING_AGAIN_S = 2.5
 
 _LISTENING = "0A"
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+log = logger(__name__)
 
 
 def bind(host: str, port: int, *, open_to_network: bool) -> list[socket.socket]:
@@ -115,16 +127,49 @@ def _owner_by_lsof(port: int) -> str | None:
     return f"{fields['c']} (process {fields['p']})" if "c" in fields and "p" in fields else None
 
 
-def raise_file_limit(connections_max: int) -> None:
-    """Let this process open a file for each connection, as far as its hard limit allows."""
-    wanted = connections_max + 512
+def raise_file_limit(connections_max: int) -> int:
+    """Let this process open a file for each connection, as far as its hard limit allows.
+
+    Returns how many connections that leaves room for: what goes beyond is told so (1013), and never takes the file
+    with which the database is connected to again.
+    """
+    wanted = connections_max + FILES_KEPT
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
+        return connections_max
     ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     # macOS refuses values above its own maximum, whatever the hard limit says
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
+        soft = ceiling
+    # Where so few files are allowed, a quarter of them is kept.
+    return min(connections_max, max(1, soft - min(FILES_KEPT, soft // 4)))
+
+
+class AcceptWatch:
+    """An exception handler of the event loop that tells of a pause in accepting once, and once of its end.
+
+    Without a free file asyncio leaves the connection in the kernel's queue and tries again every second, each time
+    with a traceback. Members that are connected do not notice.
+    """
+
+    def __init__(self) -> None:
+        self._quiet: asyncio.TimerHandle | None = None
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _NONE_LEFT or "socket" not in context:
+            loop.default_exception_handler(context)
+            return
+        if self._quiet is None:
+            log.error("accepting is paused until a socket is closed", reason=error.strerror)
+        else:
+            self._quiet.cancel()
+        self._quiet = loop.call_later(ACCEPTING_AGAIN_S, self._accepting_again)
+
+    def _accepting_again(self) -> None:
+        self._quiet = None
+        log.info("accepting again")
 
 
 def authority(sockets: list[socket.socket]) -> str:

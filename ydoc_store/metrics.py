@@ -101,6 +101,9 @@ class Metrics(Collector):
         self.append_batch_updates = Distribution(_BATCH)
         # None until the first look at the database: a zero would be a lie
         self.backlog: BacklogTotals | None = None
+        self.vacuum_held_s: float | None = None
+        # How full the server's queue is, as the listener was last told; 1 is full.
+        self.notification_queue_usage = 0.0
         self._dialects = {name: DialectCounts() for name in _SERVED_DIALECTS}
         self._closes: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
@@ -182,6 +185,8 @@ class Metrics(Collector):
             ("ydoc_backlog_age_seconds", "Age of the oldest of those rows", backlog and backlog.age_s),
             ("ydoc_quarantined_documents", "Documents left alone after failures", backlog and backlog.quarantined),
             ("ydoc_documents_near_limit", "Documents near their size limit", backlog and backlog.near_limit),
+            ("ydoc_vacuum_held_seconds", "For how long one transaction has held back vacuum", self.vacuum_held_s),
+            ("ydoc_notification_queue_usage", "Share of Postgres's queue in use", self.notification_queue_usage),
         ):
             family = GaugeMetricFamily(name, documentation)
             if value is not None:

@@ -1,4 +1,4 @@
-"""The look at the database that no edit causes: does it answer, what waits for the compactor, and for how long.
+"""The look at the database that no edit causes: does it answer, what waits for whom, and for how long.
 
 One task, one look each interval, shared by the gauges and the health check. It only watches; nothing here decides
 when to compact. Which tail is due is the compactor's policy, handed in, because this package may not import it.
@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 
 from ydoc_store.errors import YdocError
+from ydoc_store.fanout.postgres import QUEUE_USAGE_MAX
 from ydoc_store.http.health import Check, DatabaseWatch, Verdict
 from ydoc_store.logs import logger
 from ydoc_store.metrics import BacklogTotals, Metrics
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import DocumentBacklog, find_backlogs
 from ydoc_store.storage.health import answer, count_larger_than
+from ydoc_store.storage.horizon import Oldest, find_oldest_transaction
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.quarantine import count_quarantined
 
@@ -54,6 +56,24 @@ class Lag:
         self.waiting_s = max((now_s - since for since in waiting.values()), default=0.0)
 
 
+class VacuumHeld:
+    """For how long the same transaction has been the oldest, from one look to the next. Pure, like `Lag`."""
+
+    def __init__(self) -> None:
+        self._xid: str | None = None
+        self._since_s = 0.0
+        self.held_s = 0.0
+        self.holder = ""
+
+    def look(self, oldest: Oldest | None, now_s: float) -> None:
+        """Take in who was the oldest at the moment `now_s`, in monotonic seconds; None when nothing is held back."""
+        xid = oldest.xid if oldest is not None else None
+        if xid != self._xid:
+            self._xid, self._since_s = xid, now_s
+        self.holder = oldest.holder if oldest is not None else ""
+        self.held_s = now_s - self._since_s if oldest is not None else 0.0
+
+
 class Monitor:
     """Looks once every `metrics_refresh_interval_s` until it is stopped; fills `metrics.backlog`."""
 
@@ -62,6 +82,7 @@ class Monitor:
         self._settings = settings
         self._metrics = metrics
         self._lag = Lag(is_due)
+        self._vacuum = VacuumHeld()
         self._near_limit = 0
         self._looks = 0
         self._task: asyncio.Task[None] | None = None
@@ -94,6 +115,8 @@ class Monitor:
             near_limit=self._near_limit,
         )
         self._lag.look(backlogs, time.monotonic())
+        self._vacuum.look(await find_oldest_transaction(self._database), time.monotonic())
+        self._metrics.vacuum_held_s = self._vacuum.held_s
 
     async def compactor_check(self) -> Check:
         """Ready while due work is done in time and nothing is quarantined."""
@@ -110,6 +133,22 @@ class Monitor:
         if backlog.quarantined:
             return Check("compactor", Verdict.DEGRADED, f"{backlog.quarantined} documents are quarantined")
         return Check("compactor", Verdict.READY, f"{lag.documents} documents are due")
+
+    async def vacuum_check(self) -> Check:
+        """Ready unless one transaction has kept vacuum from freeing anything for too long."""
+        held = self._vacuum
+        if held.held_s < self._settings.vacuum_held_s_max:
+            return Check("vacuum", Verdict.READY, "frees what is deleted")
+        words = f"{held.holder} has held it back for {held.held_s:.0f} s: tables only grow until that ends"
+        return Check("vacuum", Verdict.DEGRADED, words)
+
+    async def fanout_check(self) -> Check:
+        """Ready while there is room for hints between nodes; editors on other nodes wait for the poll otherwise."""
+        usage = self._metrics.notification_queue_usage
+        if usage < QUEUE_USAGE_MAX:
+            return Check("fan-out", Verdict.READY, "hints are sent")
+        words = f"the notification queue is {usage:.0%} full: some session listens in an open transaction"
+        return Check("fan-out", Verdict.DEGRADED, words)
 
     async def _run(self) -> None:
         while True:

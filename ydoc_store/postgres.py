@@ -91,6 +91,7 @@ async def connect(url: str, settings: Settings) -> Database:
         lock_timeout_s=settings.lock_timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
         read_only=settings.read_only,
+        wait_timeout_s=settings.pool_wait_timeout_s,
     )
 
 

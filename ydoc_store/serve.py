@@ -25,7 +25,7 @@ from ydoc_store import __version__, postgres
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
-from ydoc_store.listening import authority, bind, raise_file_limit
+from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.metrics import Metrics
 from ydoc_store.monitor import IsDue, Monitor
@@ -40,6 +40,10 @@ log = logger(__name__)
 LISTEN_ANYWAY_S = 0.5
 # A shell or a wrapper that is told to stop passes it on, and we have heard it from the terminal or the group already.
 SAME_REQUEST_S = 1.0
+# What the kernel holds for us in a reconnect storm, and how often asyncio tries to accept before others have a turn:
+# it takes one number for both, and goes on trying so many times when no file is left.
+BACKLOG = 4096
+ACCEPTED_A_TURN = 128
 
 
 class RunningCompactor(Protocol):
@@ -75,7 +79,8 @@ async def serve(settings: Settings, compactor: CompactorParts, announce: Callabl
     before anyone could connect.
     """
     sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network)
-    raise_file_limit(settings.connections_max)
+    settings = _within_files(settings)
+    asyncio.get_running_loop().set_exception_handler(AcceptWatch())
     with _stopping_on_signals() as stop:
         try:
             await _run(settings, compactor, sockets, stop, announce)
@@ -87,6 +92,14 @@ async def serve(settings: Settings, compactor: CompactorParts, announce: Callabl
             for taken in sockets:
                 taken.close()
     return not stop.is_asked_again
+
+
+def _within_files(settings: Settings) -> Settings:
+    connections_max = raise_file_limit(settings.connections_max)
+    if connections_max == settings.connections_max:
+        return settings
+    log.warning("the file limit allows fewer connections", connections_max=connections_max)
+    return settings.model_copy(update={"connections_max": connections_max})
 
 
 async def _run(
@@ -113,7 +126,12 @@ async def _run(
         monitor = Monitor(database, settings, metrics, compactor.is_due(settings))
         running.push_async_callback(monitor.stop)
         monitor.start()
-        probes += [monitor.database_watch.check, monitor.compactor_check]
+        probes += [
+            monitor.database_watch.check,
+            monitor.compactor_check,
+            monitor.vacuum_check,
+            monitor.fanout_check,
+        ]
         if settings.read_only:
             probes.append(_says_read_only)
         elif not settings.no_compactor:
@@ -177,7 +195,7 @@ async def _web(
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=2,
-            backlog=4096,
+            backlog=ACCEPTED_A_TURN,
         )
     )
     can_serve = asyncio.Event()
@@ -215,6 +233,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
         self.is_started.set()
 
     @contextlib.contextmanager

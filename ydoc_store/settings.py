@@ -120,12 +120,16 @@ class Settings(BaseSettings):
     """A failover takes 10 to 30 s, and restarting a relay meanwhile only adds a reconnect storm to it."""
     compact_lag_s_max: Seconds = 600
     """Ready turns degraded when due work waits longer: 60 missed sweeps are no jitter."""
+    vacuum_held_s_max: Seconds = 3_600
+    """A dump takes minutes to an hour; beyond that, what compactions delete piles up on the disk."""
     metrics_refresh_interval_s: Seconds = 15
     """The backlog's gauges cost one query over the heads; scrapers ask every 15 s or less often."""
 
     # Postgres
     pool_size: Count = 10
     """Loads and reads beside the append lanes; ten processes then stay within Postgres's 100 connections."""
+    pool_wait_timeout_s: Seconds = 1
+    """Loads queue on their own, so nobody waits here in normal life: who does is sent elsewhere within a second."""
     connect_timeout_s: Seconds = 10
     """A database that starts or fails over answers within it; a wrong address is still told soon."""
     statement_timeout_s: Seconds = 30
@@ -216,7 +220,7 @@ class Settings(BaseSettings):
     """Merging 100,000 rows takes about a second; a longer tail is merged in several transactions."""
     compact_run_bytes_max: Bytes = 16 * MIB
     """Typed text takes 60 times its bytes in the worker's memory while it is folded and checked: about 1 GiB."""
-    compact_worker_memory_bytes_max: Bytes = 2 * GIB
+    compact_worker_memory_bytes_max: Annotated[Bytes, Field(ge=64 * MIB)] = 2 * GIB
     """Eight times the largest document; a merge that runs away ends its worker, not the host."""
     compact_timeout_s: Seconds = 120
     """A history of 259,778 updates folds in 2 s; a worker that needs two minutes hangs."""

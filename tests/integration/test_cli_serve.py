@@ -102,7 +102,13 @@ async def test_a_first_run_brings_up_everything_and_says_so(free_port: int, data
         async with httpx.AsyncClient(base_url=service.url) as client:
             ready = await client.get("/health/ready")
             assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-            assert {check["name"] for check in ready.json()["checks"]} == {"phase", "database", "compactor"}
+            assert {check["name"] for check in ready.json()["checks"]} == {
+                "phase",
+                "database",
+                "compactor",
+                "vacuum",
+                "fan-out",
+            }
             assert "/yjs/NAME" in (await client.get("/")).text
             assert "ydoc_rooms 0.0" in (await client.get("/metrics")).text
         # what a person types in another terminal works on the running service's database

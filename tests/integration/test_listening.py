@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+import structlog
 
+from tests.waiting import until
 from ydoc_store import listening
 from ydoc_store.errors import SettingInvalid
 
@@ -22,6 +29,15 @@ def bound(host: str, port: int, *, open_to_network: bool = False) -> Iterator[li
     finally:
         for one in sockets:
             one.close()
+
+
+ASK_UNDER_LIMIT = """
+import resource, sys
+from ydoc_store.listening import raise_file_limit
+files = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 256), files))
+print(raise_file_limit(10_000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
 
 
 def test_a_port_of_the_systems_choice_is_one_port_for_every_address() -> None:
@@ -80,9 +96,43 @@ def test_the_file_limit_is_raised_as_far_as_it_goes() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        listening.raise_file_limit(100)
+        assert listening.raise_file_limit(100) == 100
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 612
-        listening.raise_file_limit(10)
+        assert listening.raise_file_limit(10) == 10
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 612, "a limit is never lowered"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(("files", "connections"), [(256, 192), (1_024, 768), (4_096, 3_584)])
+def test_a_hard_file_limit_leaves_fewer_connections_and_keeps_files_for_the_database(
+    files: int, connections: int
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", ASK_UNDER_LIMIT, str(files)], check=True, capture_output=True, text=True
+    )
+    assert told.stdout.split() == [str(connections), str(files)]
+
+
+async def test_a_pause_in_accepting_is_told_once_and_other_trouble_is_left_to_asyncio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "ACCEPTING_AGAIN_S", 0.05)
+    loop = asyncio.get_running_loop()
+    left: list[dict[str, Any]] = []
+    monkeypatch.setattr(loop, "default_exception_handler", left.append)
+    watch = listening.AcceptWatch()
+    none_left = {"message": "", "socket": None, "exception": OSError(errno.EMFILE, "Too many open files")}
+    with structlog.testing.capture_logs() as told:
+        for _ in range(100):
+            watch(loop, none_left)
+        watch(loop, {"message": "another"})
+        await until(lambda: len(told) == 2)
+        watch(loop, none_left)
+    assert [line["event"] for line in told] == [
+        "accepting is paused until a socket is closed",
+        "accepting again",
+        "accepting is paused until a socket is closed",
+    ]
+    assert left == [{"message": "another"}]
+    await until(lambda: watch._quiet is None)

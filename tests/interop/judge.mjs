@@ -47,7 +47,9 @@ const plain = value => {
 const visible = type => {
   const units = []
   for (let item = type._start; item !== null; item = item.right) {
-    if (!item.deleted) units.push(...unitsOf(item))
+    if (item.deleted) continue
+    // Not spread: a long item has more units than a call takes arguments.
+    for (const unit of unitsOf(item)) units.push(unit)
   }
   const entries = {}
   for (const key of [...type._map.keys()].sort()) {

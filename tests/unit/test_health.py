@@ -9,8 +9,9 @@ import pytest
 from ydoc_store.errors import StorageUnavailable
 from ydoc_store.http import health
 from ydoc_store.http.health import Check, DatabaseWatch, Phase, Report, Verdict, judge
-from ydoc_store.monitor import Lag
+from ydoc_store.monitor import Lag, VacuumHeld
 from ydoc_store.storage.backlog import DocumentBacklog
+from ydoc_store.storage.horizon import Oldest
 
 GRACE_S = 30.0
 
@@ -114,3 +115,26 @@ def test_a_quarantined_document_waits_for_nobody() -> None:
     lag = Lag(due)
     lag.look([backlog(1, quarantined=True)], 0.0)
     assert lag.documents == 0
+
+
+# Who holds back vacuum
+
+
+def test_vacuum_is_held_for_as_long_as_the_same_transaction_is_the_oldest() -> None:
+    held = VacuumHeld()
+    held.look(Oldest("700", "process 1"), 100.0)
+    assert held.held_s == 0.0, "it may have begun just now"
+    held.look(Oldest("700", "process 1"), 160.0)
+    assert (held.held_s, held.holder) == (60.0, "process 1")
+    held.look(Oldest("750", "process 2"), 170.0)
+    assert (held.held_s, held.holder) == (0.0, "process 2")
+    held.look(Oldest("750", "process 2"), 180.0)
+    held.look(None, 190.0)
+    assert held.held_s == 0.0
+
+
+def test_short_transactions_one_after_another_hold_nothing() -> None:
+    held = VacuumHeld()
+    for look in range(100):
+        held.look(Oldest(str(700 + look), "process 1"), look * 15.0)
+        assert held.held_s == 0.0

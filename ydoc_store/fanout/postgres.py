@@ -79,6 +79,11 @@ class PostgresFanout:
         ]
 
     def _judge_hints(self) -> None:
+        usage = self._listener.queue_usage
+        had_room = self._metrics.notification_queue_usage < QUEUE_USAGE_MAX
+        self._metrics.notification_queue_usage = usage
+        if had_room and not self._queue_has_room:
+            log.warning("hints are left out: the notification queue fills", usage=round(usage, 3))
         self._appender.hints_wanted = self.others_listen and self._queue_has_room
 
     def heard(self, channel: str, payload: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy, behind_gaps, cut_pieces, digest_tail
 from ydoc_store.storage.loader import read_after
+from ydoc_store.storage.turns import Turns
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.merge import EMPTY_UPDATE
@@ -75,7 +76,7 @@ class FirstSync:
         self._piece_bytes_max = piece_bytes_max
         self._spawn = spawn
         self._cutting: dict[Room, asyncio.Task[ColdPieces]] = {}
-        self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE_MAX)
+        self._preparing = Turns(PREPARED_AT_ONCE_MAX)
 
     def at_once(self, member: Member, reader: Reader) -> bool:
         """Answer from what the room holds, if that is small; False when it takes a task (`paced`)."""
@@ -133,7 +134,7 @@ class FirstSync:
             if missed is not None:
                 seq = room.head
             else:
-                async with self._preparing:
+                async with self._preparing.turn():
                     stored = await read_after(self._database, room.document_id or 0, seq, room.marker)
                     missed, seq = await self._parts_of(stored, seq), stored.head
             for update in missed:
@@ -147,7 +148,7 @@ class FirstSync:
         if reader.knows_nothing_of(room):
             shared = await self._cold_pieces(room)
             return shared.seq, shared.pieces, shared
-        async with self._preparing:
+        async with self._preparing.turn():
             if room.knowledge.is_within(reader.vector):
                 if not room.gaps_known:
                     await self._look_behind_gaps(room)

@@ -33,6 +33,7 @@ from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
 from ydoc_store.rooms.watch import Watch
 from ydoc_store.storage.loader import Absent, StoredDocument, load
+from ydoc_store.storage.turns import Turns
 from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
@@ -48,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 # A load's bytes wait this long for the reader that caused it to send its Step1.
 LOADED_KEPT_S = 10.0
-# Rooms that load at once: a reconnect storm waits its turn instead of taking every connection of the pool.
+# Rooms that load at once, each with a whole document in memory: a reconnect storm waits its turn.
 LOADS_AT_ONCE_MAX = 6
 # Empty rooms that wait for somebody to come back; beyond that the one empty for longest is closed.
 EMPTY_ROOMS_MAX = 1_000
@@ -88,7 +89,7 @@ class Rooms:
         # In the order in which they were emptied.
         self._empty: dict[Room, None] = {}
         self._loading: dict[Key, asyncio.Task[Room]] = {}
-        self._loads = asyncio.Semaphore(LOADS_AT_ONCE_MAX)
+        self._loads = Turns(LOADS_AT_ONCE_MAX)
         # Counts the connections that were lost: a load that began under another number is not trusted.
         self._generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -119,7 +120,7 @@ class Rooms:
         raise Draining("this server is stopping")
 
     async def _load(self, key: Key) -> Room:
-        async with self._loads:
+        async with self._loads.turn():
             while True:
                 generation = self._generation
                 room = await self._room_of(key, await load(self.database, *key))

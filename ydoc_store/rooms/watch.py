@@ -32,6 +32,7 @@ from ydoc_store.storage.append_batch import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
 from ydoc_store.storage.incarnation import Incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
+from ydoc_store.storage.turns import NoneFree
 from ydoc_store.yjs.lib0 import Malformed, frames
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class Watch:
             room.discard(error)
         except (InvalidUpdate, TooLarge, Malformed) as error:
             room.discard(CorruptDocument(f"the log cannot be read: {error}"))
+        except NoneFree as error:
+            # What the room knows still holds; the next poll finds it behind again.
+            log.warning("a room waits to catch up", reason=str(error))
         except YdocError as error:
             log.warning("a room could not catch up", reason=str(error))
             room.discard(RoomDiscarded("the log could not be read: sync again"))

@@ -63,6 +63,7 @@ class DocumentQueue:
         "tenant",
         "waiting",
         "waiting_bytes",
+        "was_held",
     )
 
     def __init__(self, tenant: str, name: str, outcome: Outcome, lane: Lane):
@@ -76,6 +77,8 @@ class DocumentQueue:
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
         self.in_flight: list[QueuedUpdate] = []
+        # Somebody else's transaction held the head for longer than the lane waits, when last looked at.
+        self.was_held = False
 
     def put(self, update: QueuedUpdate) -> None:
         """Queue behind everything that this document has waiting; the outcome is told later, exactly once."""

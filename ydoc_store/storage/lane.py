@@ -38,7 +38,7 @@ RECONNECT_PAUSE_S = 0.25
 # A head that is held at every one of these looks is held by more than another node's commit.
 LOOK_PAUSES_S = (0.0, 0.05, 0.1)
 # The first wait for a lock takes at most this share of a batch's time; the neighbours are committed in the rest.
-LOCK_SHARE = 0.2
+LOCK_SHARE = 0.15
 # Parts of a batch are not begun when less than this share of its time is left: they would end as unknown.
 LAST_START_SHARE = 0.3
 # The server gives a statement up this long after we did, so that nothing of it commits much later.
@@ -209,6 +209,9 @@ class Lane:
         connection = self.connection or await self._connect_by(deadline_s)
         if connection.is_closed():
             raise StorageUnavailable(ENDED)
+        batches = await self._without_held_again(connection, batches, deadline_s)
+        if not batches:
+            return
         started_s = time.monotonic()
         self._without_standby = False
         try:
@@ -252,6 +255,8 @@ class Lane:
         parts = [batches[: len(batches) // 2], batches[len(batches) // 2 :]]
         if isinstance(busy.__cause__, asyncpg.LockNotAvailableError):
             held = await self._find_held(connection, batches, deadline_s)
+            for batch in held:
+                batch.queue.was_held = True
             self._refuse(held, busy)
             known = [batch for batch in batches if not batch.told and batch.queue.document_id is not None]
             new = [batch for batch in batches if batch.queue.document_id is None]
@@ -263,6 +268,19 @@ class Lane:
                 self._refuse(part, busy)
             elif part:
                 await self._append(part, deadline_s)
+
+    async def _without_held_again(
+        self, connection: asyncpg.Connection[asyncpg.Record], batches: list[DocumentBatch], deadline_s: float
+    ) -> list[DocumentBatch]:
+        """Refuse what was held the last time and still is: its members retry, and each would cost a lock time-out."""
+        suspects = [batch for batch in batches if batch.queue.was_held]
+        if not suspects:
+            return batches
+        held = await self._find_held(connection, suspects, deadline_s)
+        for batch in suspects:
+            batch.queue.was_held = batch in held
+        self._refuse(held, StorageBusy("this document is still held by another transaction"))
+        return [batch for batch in batches if not batch.told]
 
     async def _find_held(
         self, connection: asyncpg.Connection[asyncpg.Record], batches: list[DocumentBatch], deadline_s: float

@@ -128,7 +128,7 @@ async def load(database: Database, tenant: str, name: str) -> StoredDocument | A
     Raises DocumentDeleted where it has a tombstone, CorruptDocument where the log has a hole (it is never opened
     as an empty document), StorageUnavailable or StorageBusy.
     """
-    async with database.acquire() as connection:
+    async with database.acquire_in_turn() as connection:
         with mapping_errors(f"loading {name!r}"):
             row = await connection.fetchrow(LOAD_BY_NAME, tenant, name)
     return Absent(tenant, name) if row is None else _checked(row, 0)
@@ -141,7 +141,7 @@ async def read_after(database: Database, document_id: int, cursor: int, marker: 
     gone, its marker is not `marker`, or the cursor is ahead of its head: the database is not the one that the cursor
     comes from.
     """
-    async with database.acquire() as connection:
+    async with database.acquire_in_turn() as connection:
         with mapping_errors("reading the log"):
             row = await connection.fetchrow(READ_AFTER, document_id, cursor)
     if row is None:

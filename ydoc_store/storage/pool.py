@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import asyncpg
 
 from ydoc_store.errors import ServerFault, SettingInvalid, StorageBusy, StorageUnavailable, YdocError
+from ydoc_store.storage.turns import NoneFree, Turns
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 APPLICATION_NAME = "ydoc-store"
+# Connections that loads never take all together: the poll, the monitor, presence and a compaction find one at once.
+KEPT_FROM_LOADS = 4
 
 # Rolled back by the server, and worth another try later: locks, time-outs, deadlocks, a full disk, no memory.
 _BUSY = (
@@ -102,7 +105,10 @@ class Database:
         url: str,
         pool: asyncpg.Pool[asyncpg.Record],
         session: dict[str, str],
+        *,
+        pool_size: int,
         connect_timeout_s: float,
+        wait_timeout_s: float,
         lock_timeout_s: float,
     ):
         self.url = url
@@ -110,6 +116,10 @@ class Database:
         self._pool = pool
         self._session = session
         self._connect_timeout_s = connect_timeout_s
+        self._wait_timeout_s = wait_timeout_s
+        # Waiting for a free connection and making one take different times: asyncpg's own time-out is over both.
+        self._free = asyncio.Semaphore(pool_size)
+        self._turns = Turns(max(pool_size - KEPT_FROM_LOADS, pool_size // 2, 1))
 
     @classmethod
     async def open(
@@ -120,6 +130,7 @@ class Database:
         statement_timeout_s: float = 30.0,
         lock_timeout_s: float = 2.0,
         connect_timeout_s: float = 10.0,
+        wait_timeout_s: float = 1.0,
         whose: str = "the database",
         read_only: bool = False,
     ) -> Self:
@@ -150,20 +161,48 @@ class Database:
                 )
             except (ValueError, OverflowError) as error:
                 raise SettingInvalid(f"no URL of {whose}: {_wrong_with(url, error)}") from error
-        return cls(url, pool, session, connect_timeout_s, lock_timeout_s)
+        return cls(
+            url,
+            pool,
+            session,
+            pool_size=pool_size,
+            connect_timeout_s=connect_timeout_s,
+            wait_timeout_s=wait_timeout_s,
+            lock_timeout_s=lock_timeout_s,
+        )
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection outside any transaction. Raises StorageUnavailable when none is free in time."""
-        with mapping_errors("using the database"):
-            try:
+        """A connection outside any transaction.
+
+        Raises NoneFree when none is in `wait_timeout_s`, StorageUnavailable when none can be made.
+        """
+        await self._wait_for_free()
+        try:
+            with mapping_errors("using the database"):
                 connection = await self._pool.acquire(timeout=self._connect_timeout_s)
-            except TimeoutError as error:
-                raise StorageUnavailable(f"no connection became free in {self._connect_timeout_s:g} s") from error
-            try:
-                yield connection
-            finally:
-                await self._pool.release(connection)
+                try:
+                    yield connection
+                finally:
+                    await self._pool.release(connection)
+        finally:
+            self._free.release()
+
+    async def _wait_for_free(self) -> None:
+        try:
+            async with asyncio.timeout(self._wait_timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise NoneFree(f"no connection became free in {self._wait_timeout_s:g} s") from None
+
+    @contextlib.asynccontextmanager
+    async def acquire_in_turn(self) -> AsyncIterator[Connection]:
+        """Like `acquire`, for reads that may come by the thousand: they take a share of the pool, one after another.
+
+        Waiting for the turn has no time-out of its own; raises NoneFree as soon as one of them was given none.
+        """
+        async with self._turns.turn(), self.acquire() as connection:
+            yield connection
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import asyncpg
@@ -105,3 +106,15 @@ async def test_a_database_that_goes_away_and_comes_back_costs_intervals_and_noth
             await connection.close()
     finally:
         await database.close()
+
+
+async def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(database: Database, connection: Connection) -> None:
+    """I20: what the scheduler believes is hours away comes within about an interval."""
+    events = Events()
+    async with Compactor(database, settings(), events.put_nowait) as compactor:
+        assert compactor._scheduler is not None
+        (job,) = compactor._scheduler.get_jobs()
+        for number in range(2):
+            job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=2))
+            await append(connection, await create_document(connection, f"doc {number}"), Writer().type_each("abc"))
+            assert (await events.next_compaction()).result == "done"

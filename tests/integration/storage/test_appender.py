@@ -248,12 +248,35 @@ async def test_held_heads_fail_alone_and_cost_their_neighbours_one_lock_time_out
         assert not owner.errors
     for owner in blocked:
         assert [type(error) for error in owner.errors] == [StorageBusy]
-    # The lane's lock time-out is a second; five held heads, one by one, would be six.
+    # The lane's lock time-out is three quarters of a second; five held heads, one by one, would be four.
     assert took_s < 3
     nothing_is_left(appender, *owners)
     blocked[0].put(b"again")
     await blocked[0].heard_of(4)
     assert await log_of(connection, blocked[0].document_id) == [b"first", b"again"]
+
+
+async def test_a_head_that_stays_held_costs_its_lane_one_lock_time_out_and_not_one_each_try(
+    appender: Appender, connection: Connection
+) -> None:
+    blocked, free = await known(appender, "blocked"), await known(appender, "free")
+    async with held(connection, blocked):
+        blocked.put(b"u")
+        await blocked.heard_of(2)
+        started_s = time.monotonic()
+        for retry in range(3, 11):
+            blocked.put(b"u")
+            free.put(b"u")
+            await asyncio.gather(blocked.heard_of(retry), free.heard_of(retry - 1))
+        took_s = time.monotonic() - started_s
+    # Eight lock time-outs would be 6 s; the looks take 0.15 s each.
+    assert took_s < 4
+    assert [type(error) for error in blocked.errors] == [StorageBusy] * 9
+    assert not free.errors
+    blocked.put(b"again")
+    await blocked.heard_of(11)
+    assert await log_of(connection, blocked.document_id) == [b"first", b"again"]
+    nothing_is_left(appender, blocked, free)
 
 
 async def test_a_document_that_somebody_is_creating_holds_up_no_known_one(
@@ -524,7 +547,7 @@ async def test_a_lane_is_set_up_for_the_promise(appender: Appender) -> None:
     }
     assert shown == {
         "synchronous_commit": "on",
-        "lock_timeout": "1s",
+        "lock_timeout": "750ms",
         "statement_timeout": "6s",
         "plan_cache_mode": "force_generic_plan",
         "enable_seqscan": "off",

@@ -14,6 +14,7 @@ from tests.faults.proxy import Proxy
 from tests.postgres import Cluster
 from ydoc_store.errors import ServerFault, SettingInvalid, StorageBusy, StorageUnavailable, TooLarge
 from ydoc_store.storage.pool import Database, mapping_errors
+from ydoc_store.storage.turns import NoneFree
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
 
@@ -189,13 +190,56 @@ async def test_statement_and_lock_time_outs_are_a_busy_database(database_url: st
 
 
 async def test_an_exhausted_pool_is_told_in_time(database_url: str) -> None:
-    database = await Database.open(database_url, pool_size=1, connect_timeout_s=0.2)
+    database = await Database.open(database_url, pool_size=1, wait_timeout_s=0.2)
     async with database.acquire():
         with pytest.raises(StorageUnavailable, match=r"no connection became free in 0\.2 s"):
             async with database.acquire():
                 pass
     async with database.acquire() as pooled:
         assert await pooled.fetchval("SELECT 1") == 1
+    await database.close()
+
+
+async def test_a_thousand_loads_wait_for_each_other_and_keep_nobody_else_from_the_pool(database_url: str) -> None:
+    database = await Database.open(database_url, pool_size=10, wait_timeout_s=5)
+    at_once = most = done = 0
+    begun = asyncio.Event()
+
+    async def load() -> None:
+        nonlocal at_once, most, done
+        async with database.acquire_in_turn() as pooled:
+            begun.set()
+            at_once += 1
+            most = max(most, at_once)
+            await pooled.execute("SELECT pg_sleep(0.001)")
+            at_once -= 1
+            done += 1
+
+    loads = [asyncio.create_task(load()) for _ in range(1_000)]
+    await begun.wait()
+    async with database.acquire() as pooled:
+        assert await pooled.fetchval("SELECT 1") == 1
+        assert done < 1_000, "the loads were still at it"
+    await asyncio.gather(*loads)
+    assert most == 6
+    await database.close()
+
+
+async def test_loads_that_queue_are_all_told_when_the_pool_has_none_to_give(database_url: str) -> None:
+    database = await Database.open(database_url, pool_size=2, wait_timeout_s=0.2)
+
+    async def load() -> None:
+        async with database.acquire_in_turn():
+            pass
+
+    async with database.acquire(), database.acquire():
+        started_s = time.monotonic()
+        told = await asyncio.gather(*(load() for _ in range(100)), return_exceptions=True)
+        took_s = time.monotonic() - started_s
+    assert {type(error) for error in told} == {NoneFree}
+    # One after another they would have taken 20 s.
+    assert took_s < 2
+    await load()
     await database.close()
 
 
