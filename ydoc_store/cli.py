@@ -22,6 +22,7 @@ from ydoc_store.commands.documents import documents_command
 from ydoc_store.commands.ending import run_to_exit_code
 from ydoc_store.commands.epochs import EPOCH_COMMANDS
 from ydoc_store.commands.history import history_command
+from ydoc_store.commands.incarnation import incarnation_command
 from ydoc_store.commands.migrate import migrate_command
 from ydoc_store.commands.repair import repair_command
 from ydoc_store.commands.serve import serve_command
@@ -112,6 +113,7 @@ for _command in (
     backup_command,
     restore_command,
     repair_command(_rebuild),
+    incarnation_command,
     settings_command,
 ):
     commands.add_command(_command)

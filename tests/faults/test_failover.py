@@ -76,10 +76,9 @@ async def test_failover_to_a_lagging_standby_loses_the_window_alone_and_doubles_
             await acked(node, "gone", 2)
             await gone.leave()
             await live.goes_on(20)
-            before_s = await live.goes_on(1)
             await pair.fall_over()
             back_s = await live.goes_on(20)
-            assert (before_s < 30, back_s < 30) == (True, True)
+            assert back_s < 30, f"back after {back_s:.0f} s"
             await live.stop()
             late = await Editor.open_synced(node.url("gone"))
             assert late.text == marked("gone.0"), "the window was one update"

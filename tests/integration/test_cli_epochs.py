@@ -275,3 +275,11 @@ def test_only_a_deleted_document_is_begun_anew(plan: Run) -> None:
     assert text(plan) == ""
     assert plan("repair", "plan", "--epoch", "1", "--to-seq", "5").code == 0
     assert text(plan) == "good work"
+
+
+def test_an_operator_tells_that_the_database_was_restored(run: Run) -> None:
+    """I11: where nothing else could tell."""
+    before = run("incarnation", "show", "--json").rows
+    bumped = run("incarnation", "bump", "--json").rows
+    assert bumped[0]["bump"] != before[0]["bump"]
+    assert run("incarnation", "show", "--json").rows == bumped

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.interop.editors import Editor, Editors
-from tests.interop.operator import Operator
+from tests.interop.runbook import Operator
 from tests.interop.yjs_judge import shared_judge
 from tests.postgres import Cluster
 from tests.service import BUSIEST_COMPACTION, STORE, Service, run, serving

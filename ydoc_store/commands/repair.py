@@ -24,6 +24,7 @@ from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.document import decode_check, to_json
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.markers import without_markers
+from ydoc_store.yjs.merge import fenced
 
 # The verified merge and fold of updates; the second argument keeps deleted content. Raises InvalidUpdate.
 Rebuild = Callable[[Sequence[bytes], bool], Content]
@@ -34,8 +35,8 @@ class Repair:
     """What a repair does, or would do: from which epoch and seq, and how the content differs from that at the head.
 
     History of that epoch can be replayed from `earliest_seq` to `head`. Characters are of the document as JSON has
-    it: `characters_dropped` of those at the head go, `characters_restored` come in their place; None where what is
-    at the head does not decode.
+    it: `characters_dropped` of those at the head go, `characters_restored` come in their place; None where one of the
+    two cannot be shown.
     """
 
     epoch: int
@@ -47,7 +48,7 @@ class Repair:
     size_bytes_at_head: int | None
     way: str | None
     has_pending: bool
-    characters: int
+    characters: int | None
     characters_dropped: int | None
     characters_restored: int | None
 
@@ -95,7 +96,7 @@ def prepare(past: Past, rebuild: Rebuild) -> tuple[Content | None, Repair]:
     update = content.update if content is not None else join([])
     then = _text(update)
     now_bytes, now = _at_head(past)
-    same = 0 if now is None else _common(then, now)
+    same = 0 if then is None or now is None else _common(then, now)
     return content, Repair(
         epoch=past.epoch,
         head=past.head,
@@ -106,9 +107,9 @@ def prepare(past: Past, rebuild: Rebuild) -> tuple[Content | None, Repair]:
         size_bytes_at_head=now_bytes,
         way=None if content is None else content.way,
         has_pending=decode_check(update).has_pending,
-        characters=len(then),
-        characters_dropped=None if now is None else len(now) - same,
-        characters_restored=None if now is None else len(then) - same,
+        characters=None if then is None else len(then),
+        characters_dropped=None if then is None or now is None else len(now) - same,
+        characters_restored=None if then is None or now is None else len(then) - same,
     )
 
 
@@ -122,8 +123,12 @@ def _at_head(past: Past) -> tuple[int | None, str | None]:
         return None, None
 
 
-def _text(update: bytes) -> str:
-    return orjson.dumps(to_json(update)).decode()
+def _text(update: bytes) -> str | None:
+    # For people alone: native code that fails on what it shows must not stand in the way of the repair.
+    try:
+        return orjson.dumps(fenced(to_json, update)).decode()
+    except (InvalidUpdate, orjson.JSONEncodeError):
+        return None
 
 
 def _common(one: str, other: str) -> int:

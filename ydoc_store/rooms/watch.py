@@ -116,13 +116,20 @@ class Watch:
 
     async def run(self) -> None:
         """Ask every interval, for ever; survives a database that is away, and whatever else goes wrong."""
+        is_failing = False
         while True:
             await asyncio.sleep(self._rooms.settings.poll_interval_s)
             try:
                 self._rooms.tick(time.monotonic())
                 await self.poll()
+                if is_failing:
+                    is_failing = False
+                    log.info("poll works again")
             except ServerFault as error:
-                log.warning("poll failed", reason=str(error))
+                # Told once an outage, whose end is told as well.
+                if not is_failing:
+                    is_failing = True
+                    log.warning("poll failed", reason=str(error))
             except Exception:
                 log.exception("poll failed")
 

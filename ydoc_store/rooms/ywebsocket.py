@@ -188,9 +188,11 @@ class YWebsocketSession:
         """This member carries another marker than the room, and 4409 has its editor throw its copy away. It may be the
         room that is behind, where another node has replaced the document a moment ago: the database is asked first."""
         room = self.member.room
+        marker = room.marker
         try:
             await self._rooms.watch.read_missing(room)
-            self._refuse(error)
+            heard = RoomDiscarded("this document was made a moment ago: sync again")
+            self._refuse(error if room.marker == marker else heard)
         except EpochChanged as replaced:
             self._refuse(RoomDiscarded("this document was replaced a moment ago: sync again"))
             room.discard(replaced)

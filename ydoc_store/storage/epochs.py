@@ -65,10 +65,11 @@ WHERE d.tenant = $1 AND d.name = $2
 ORDER BY d.epoch
 """
 
-PURGEABLE = """
-SELECT d.id
+# In the order in which appends lock heads: a room that was discarded may have one under way to an epoch before.
+LOCK_EPOCHS = """
+SELECT d.id, d.deleted_at, d.replaced_at, d.purged_at
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2 AND d.purged_at IS NULL AND (d.deleted_at IS NOT NULL OR d.replaced_at IS NOT NULL)
+WHERE d.tenant = $1 AND d.name = $2
 ORDER BY d.id
 FOR NO KEY UPDATE
 """
@@ -83,8 +84,11 @@ PURGE_UPDATES = "DELETE FROM ydoc.updates WHERE document_id = $1"
 PURGE_SEGMENTS = "DELETE FROM ydoc.segments WHERE document_id = $1"
 PURGE_COMPACTIONS = "DELETE FROM ydoc.compactions WHERE document_id = $1"
 
-# "Look at this document, it is not what it was": no commit has a count of 0. See fanout/hints.
-TELL_CHANGED = "SELECT pg_notify($1, ';|' || $2::bigint || ':0:0')"
+# "Look at this document, it is not what it was": no commit has a count of 0. See fanout/hints. A notification queue
+# that is full would abort the transaction, and the poll finds it anyway.
+TELL_CHANGED = """
+SELECT pg_notify($1, ';|' || $2::bigint || ':0:0') WHERE pg_notification_queue_usage() < 0.5
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +219,16 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
     """
     with mapping_errors(f"purging {name!r}"):
         async with database.transaction() as connection:
-            current = await _lock_current(connection, tenant, name)
+            rows = await connection.fetch(LOCK_EPOCHS, tenant, name)
+            if not rows:
+                raise NoSuchDocument(f"no document is named {name!r}")
+            current = next((row for row in rows if row["replaced_at"] is None), None)
+            if current is None:
+                raise StorageBusy(f"{name!r} was replaced this moment: try again")
             if not replaced_only and current["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is purged")
-            ids = [row["id"] for row in await connection.fetch(PURGEABLE, tenant, name)]
-            if replaced_only:
-                ids = [document_id for document_id in ids if document_id != current["id"]]
+            wanted = [row for row in rows if row is not current or not replaced_only]
+            ids = [row["id"] for row in wanted if row["purged_at"] is None]
             updates = snapshots = segments = 0
             for document_id in ids:
                 # Without it a compaction under way could put its snapshot behind our DELETE.

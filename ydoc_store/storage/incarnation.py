@@ -55,6 +55,13 @@ async def read_incarnation(connection: Connection) -> Incarnation:
     return Incarnation(*row)
 
 
+async def show_incarnation(database: Database) -> Incarnation:
+    """As it is now. Raises StorageUnavailable or StorageBusy."""
+    async with database.acquire() as connection:
+        with mapping_errors("asking which database this is"):
+            return await read_incarnation(connection)
+
+
 async def bump_incarnation(database: Database) -> Incarnation:
     """Tell every node that this is no longer the database that it knew: rooms are loaded anew, clients sync again."""
     async with database.transaction() as connection:

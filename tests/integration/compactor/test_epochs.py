@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -13,7 +14,9 @@ from compactor.compaction import Compacted, Skipped, Terms, compact
 from compactor.fold import fold_document
 from compactor.worker import Worker
 from tests.integration.compactor.test_compaction import counts
+from tests.interop.yjs_judge import shared_judge
 from tests.log_rows import Writer, append, create_document, text_of
+from ydoc_store.commands.repair import prepare
 from ydoc_store.errors import StorageBusy
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.epochs import (
@@ -31,7 +34,7 @@ from ydoc_store.storage.verification import verify_document
 from ydoc_store.yjs.lib0 import frames
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-STEPS = ["after-read", "after-fold", "after-insert", "after-delete", "before-commit"]
+STEPS = ["after-read", "after-insert", "before-commit"]
 NOTHING = {"updates": 0, "snapshots": 0, "segments": 0, "compactions": 0}
 
 
@@ -48,8 +51,7 @@ async def shown(database: Database) -> str:
 
 async def repair(database: Database, seq: int) -> None:
     past = await read_past(database, "t", "doc", seq)
-    folded = fold_document(None, past.updates, past.keep_deleted)
-    await replace_content(database, "t", "doc", Content(folded.snapshot, folded.way), epoch=past.current_epoch)
+    await replace_content(database, "t", "doc", rebuilt(past.updates, past.keep_deleted), epoch=past.current_epoch)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -122,3 +124,36 @@ async def test_a_purge_never_leaves_behind_what_a_compaction_was_about_to_write(
     assert await counts(connection, document_id) == NOTHING
     assert await compact(database, worker, document_id, terms, forced=True) == Skipped("the tail is empty")
     assert await counts(connection, document_id) == NOTHING
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_repair_of_any_history_to_any_seq_is_what_yjs_had_there(
+    database: Database, connection: Connection, worker: Worker, terms: Terms, seed: int
+) -> None:
+    """I9, I10: all shared types, whatever was merged before, and a repair of what a repair made."""
+    updates = shared_judge().history(seed).updates
+    chance = random.Random(seed)
+    document_id = await create_document(connection)
+    cut = chance.randrange(1, len(updates))
+    await append(connection, document_id, updates[:cut], a_row=chance.randrange(1, 5))
+    await compact(database, worker, document_id, terms, forced=True)
+    await append(connection, document_id, updates[cut:], a_row=chance.randrange(1, 5))
+    for seq in (chance.randrange(1, len(updates)), len(updates)):
+        past = await read_past(database, "t", "doc", seq, epoch=1)
+        content, repair = prepare(past, rebuilt)
+        assert content is not None
+        assert shared_judge().difference(updates[:seq], [content.update]) is None
+        assert (repair.earliest_seq, repair.updates > 0) == (0, True)
+        await replace_content(database, "t", "doc", content, epoch=past.current_epoch)
+        stored = await load(database, "t", "doc")
+        assert isinstance(stored, StoredDocument)
+        assert [list(frames(row.frames)) for row in stored.tail] == [[content.update]]
+        verified = await verify_document(database, stored.id)
+        assert verified is not None
+        assert verified.findings == []
+    assert [epoch.epoch for epoch in await list_epochs(database, "t", "doc")] == [1, 2, 3]
+
+
+def rebuilt(updates: Sequence[bytes], keep_deleted: bool) -> Content:
+    folded = fold_document(None, updates, keep_deleted)
+    return Content(folded.snapshot, folded.way)

@@ -223,6 +223,23 @@ async def test_whoever_comes_from_the_new_epoch_is_not_sent_away_by_a_node_that_
     await again.leave()
 
 
+async def test_nor_is_whoever_knows_the_marker_of_a_document_that_a_node_has_not_heard_of(nodes: Pair) -> None:
+    """I10: as when IndexedDB brings it behind the first sync, or another tab of the same browser."""
+    here, there = nodes
+    deaf(there)
+    ben = await Editor.open_synced(there.url("notes"))
+    ann = await Editor.open_synced(here.url("notes"))
+    await ann.type("new")
+    await ann.until(lambda: ann.marker)
+    await ben.say(encode_update(ann.doc.get_update()))
+    assert (await ben.closed())[0] == 1012
+    again = await Editor.open_synced(there.url("notes"), ann.doc)
+    await again.type("!")
+    assert again.text == "new!"
+    await again.leave()
+    await ann.leave()
+
+
 async def test_an_old_tab_on_a_node_that_is_behind_cannot_write_into_the_new_epoch(nodes: Pair) -> None:
     """I10: its room still believes in the old epoch, and the head row does not."""
     here, there = nodes
