@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ydoc_store.errors import CorruptDocument, YdocError
+from ydoc_store.failpoints import Failpoints
 from ydoc_store.fanout.hints import LogHint
 from ydoc_store.fanout.postgres import PostgresFanout
 from ydoc_store.relay.relay import Relay
@@ -47,6 +48,7 @@ class RelayService:
             timeout_s=settings.append_timeout_s,
             hint_prefix=self.node,
             inline_bytes_max=settings.notify_inline_bytes_max * 4 // 3,
+            failpoints=Failpoints.parse(settings.failpoints),
         )
         self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
         self.relay = Relay(self.rooms, settings, metrics)

@@ -20,6 +20,7 @@ from ydoc_store.errors import YdocError
 from ydoc_store.storage.lane import Lane
 
 if TYPE_CHECKING:
+    from ydoc_store.failpoints import Failpoints
     from ydoc_store.storage.append_batch import Accepted
     from ydoc_store.storage.pool import Database
 
@@ -133,12 +134,14 @@ class Appender:
         timeout_s: float = 5.0,
         hint_prefix: str = "",
         inline_bytes_max: int = 6_000,
+        failpoints: Failpoints | None = None,
     ):
         self.database = database
         self.limits = limits or BatchLimits()
         self.timeout_s = timeout_s
         self.hint_prefix = hint_prefix
         self.inline_bytes_max = inline_bytes_max
+        self.failpoints = failpoints
         # The fan-out switches hints off while nobody else listens, or while the notification queue is filling.
         self.hints_wanted = True
         self.events = AppenderEvents()
