@@ -47,7 +47,8 @@ const plain = value => {
 const visible = type => {
   const units = []
   for (let item = type._start; item !== null; item = item.right) {
-    if (!item.deleted) units.push(...unitsOf(item))
+    // Not all in one call: an item of 100,000 letters has too many arguments for one.
+    if (!item.deleted) for (const unit of unitsOf(item)) units.push(unit)
   }
   const entries = {}
   for (const key of [...type._map.keys()].sort()) {
