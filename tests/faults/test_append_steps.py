@@ -11,9 +11,9 @@ import pytest
 from compactor.compaction import Compacted, Terms, compact
 from compactor.worker import Worker
 from tests.faults.journal import Journal, marked
-from tests.faults.oracle import Scene, verify
+from tests.faults.load import Load
+from tests.faults.oracle import Client, Scene, verify
 from tests.faults.processes import watch
-from tests.interop.editors import Editor as StockEditor
 from tests.interop.editors import Editors
 from tests.nodes import Editor, running_node
 from tests.service import serving
@@ -51,38 +51,26 @@ async def test_a_relay_killed_at_any_step_of_an_append_has_shown_nothing_that_is
     tmp_path: Path, durable_url: str, journal: Journal, editors: Editors, step: str
 ) -> None:
     """I1, I2, I3."""
-    action = "kill:2" if step in CREATING else "kill:60"
-    failing = {"YDOC_FAILPOINTS": f"{step}={action}"}
+    failing = {"YDOC_FAILPOINTS": f"{step}={'kill:2' if step in CREATING else 'kill:60'}"}
     async with serving(tmp_path, database_url=durable_url, environment=AT_ONCE | failing) as service:
-        gone = await busy_pages(editors, service.url, journal)
+        gone = Load(editors, journal, every_ms=1)
+        for number, page in enumerate(PAGES):
+            await gone.enter(page, service.url)
+            if number == 0:
+                await gone.shows(page, 100)
         assert await service.ended() == -9
         # Whoever was there is gone too: nobody brings back what is missing.
-        for editor in gone:
-            await editor.leave()
-        known = journal.known()
-        assert any(page.acked for page in known.values())
+        await gone.leave()
+        assert any(page.acked for page in journal.known().values())
         service.environment.pop("YDOC_FAILPOINTS")
         await service.restart()
         watched = await watch(service)
-        late: dict[str, list[Editor | StockEditor]] = {}
-        for page in known:
+        late: dict[str, list[Client]] = {}
+        for page in journal.known():
             stock = await editors.open_synced(service.url, page)
-            ours = await Editor.open_synced(f"{service.url}/{page}")
-            late[page] = [stock, ours]
             await stock.note_seen(journal.path)
+            ours = await Editor.open_synced(f"{service.url}/{page}")
             journal.attempted(page, "late.0")
             await ours.type(marked("late.0"))
+            late[page] = [stock, ours]
         await verify(Scene(durable_url, journal.known(), late, services=[watched]))
-
-
-async def busy_pages(editors: Editors, url: str, journal: Journal) -> list[StockEditor]:
-    """A writer and a reader on each page; the other pages are made while the first is being typed in."""
-    everyone: list[StockEditor] = []
-    for number, page in enumerate(PAGES):
-        writer, reader = await editors.open(url, page), await editors.open(url, page)
-        everyone += [writer, reader]
-        await reader.note_seen(journal.path)
-        await writer.keep_marking(journal.path, f"w{number}", 1)
-        if number == 0:
-            await reader.ask("untilLength", length=100)
-    return everyone
