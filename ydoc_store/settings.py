@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ydoc_store.errors import SettingInvalid
+from ydoc_store.failpoints import checked_failpoints
 
 PREFIX = "YDOC_"
 EXEMPT_PREFIX = "YDOC_TEST_"
@@ -236,7 +237,7 @@ class Settings(BaseSettings):
     """Snapshots that stay whatever the clock says, the current one too; from 2 on quiet documents keep history."""
 
     # Tests
-    failpoints: str = ""
+    failpoints: Annotated[str, AfterValidator(checked_failpoints)] = ""
     """For tests only: names of steps at which the process stops or dies, separated by commas."""
 
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)

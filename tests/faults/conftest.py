@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.journal import Journal
 from tests.interop.editors import Editors, editing
-from tests.postgres import Cluster
+from tests.postgres import Cluster, running_cluster
 
 
 @pytest.fixture
@@ -24,9 +24,25 @@ async def editors() -> AsyncIterator[Editors]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def durable_cluster() -> Iterator[Cluster]:
+    """A Postgres that syncs to disk, which no test kills: what died is what used it."""
+    with running_cluster(durable=True) as started:
+        started.create_template()
+        yield started
+
+
 @pytest.fixture
-def durable(start_cluster: Callable[..., Cluster]) -> Cluster:
-    """A Postgres of this test's own that syncs to disk, with one migrated database: `durable.url("migrated")`."""
-    cluster = start_cluster(durable=True)
-    cluster.create_template()
-    return cluster
+def durable_url(durable_cluster: Cluster) -> Iterator[str]:
+    """A database of this test's own on it."""
+    name = durable_cluster.create_database()
+    yield durable_cluster.url(name)
+    durable_cluster.drop_database(name)
+
+
+@pytest.fixture
+def mortal_cluster() -> Iterator[Cluster]:
+    """A Postgres of this test's own, to be killed: it syncs to disk. Its database is `url("migrated")`."""
+    with running_cluster(durable=True) as started:
+        started.create_template()
+        yield started

@@ -72,10 +72,17 @@ class Journal:
     def _write(self, kind: Kind, document: str, marker: str) -> None:
         os.write(self._file, json.dumps([kind, document, marker, time.time()]).encode() + b"\n")
 
-    def entries(self) -> list[Entry]:
-        """Every whole line so far. The last may be half written by somebody who is at it."""
-        text = self.path.read_text()
-        return [Entry(*json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+    @property
+    def end(self) -> int:
+        """Where it ends now, in bytes."""
+        return self.path.stat().st_size
+
+    def entries(self, begin: int = 0) -> list[Entry]:
+        """Every whole line so far, or those behind an earlier `end`. Somebody may be at the last one."""
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            text = file.read()
+        return [Entry(*json.loads(line)) for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
     def known(self) -> dict[str, Known]:
         return known_from(self.entries())

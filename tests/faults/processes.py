@@ -30,7 +30,8 @@ SELECT pid FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'ydoc-store' AND query LIKE $1
 ORDER BY pid
 """
-APPENDING = "%INSERT INTO ydoc.updates%"
+# Postgres shows the first kilobyte of a statement.
+APPENDING = "%WITH locked AS MATERIALIZED%"
 LISTENING = "%pg_notification_queue_usage%"
 
 

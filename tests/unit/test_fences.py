@@ -42,10 +42,10 @@ COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "
 MODULES_FOR_ALL_MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
-    "settings": {"errors"},
+    "settings": {"errors", "failpoints"},
     "logs": set(),
     "metrics": set(),
-    "failpoints": {"errors"},
+    "failpoints": set(),
 }
 
 TOP_LEVEL_FOLDERS = {".ci", "migrations", "ydoc_store", "compactor", "tests"}

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ydoc_store.errors import CorruptDocument, YdocError
+from ydoc_store.failpoints import Failpoints
 from ydoc_store.fanout.hints import LogHint
 from ydoc_store.fanout.postgres import PostgresFanout
 from ydoc_store.relay.relay import Relay
@@ -49,6 +50,7 @@ class RelayService:
             hint_prefix=self.node,
             inline_bytes_max=settings.notify_inline_bytes_max * 4 // 3,
             keep_deleted=settings.keep_deleted,
+            failpoints=Failpoints.parse(settings.failpoints),
         )
         self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
         self.relay = Relay(self.rooms, settings, metrics)

@@ -214,6 +214,8 @@ class Room:
         if not self.queue.waiting:
             self._in_flight = None
         sole = next(iter(senders)) if len(senders) == 1 else None
+        if self.appender.failpoints is not None:
+            self.appender.failpoints.reach_at_once("append.after-ack")
         self.arrived(result.head - len(updates) + 1, result.head, [queued.update for queued in updates], sole)
         if self.head >= result.head:
             self._deliver_seconds.observe(time.perf_counter() - updates[0].queued_at_s)

@@ -32,6 +32,7 @@ from ydoc_store.yjs.lib0 import encode_uint
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
+    from ydoc_store.failpoints import Failpoints
     from ydoc_store.storage.appender import DocumentQueue, QueuedUpdate
 
 HINT_CHANNEL = "ydoc_log"
@@ -177,6 +178,7 @@ async def append_batch(
     hints: Hints | None,
     waited_for_standby: Callable[[], bool],
     keep_deleted: bool = False,
+    failpoints: Failpoints | None = None,
 ) -> list[Result]:
     """Commit the batches together; one result a batch, in their order, each accepted or refused alone.
 
@@ -186,7 +188,7 @@ async def append_batch(
     """
     try:
         async with asyncio.timeout(timeout_s):
-            results = await _append(connection, batches, hints, keep_deleted)
+            results = await _append(connection, batches, hints, keep_deleted, failpoints)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise _outcome_of(error) from error
     if not waited_for_standby():
@@ -228,6 +230,7 @@ async def _append(
     batches: list[DocumentBatch],
     hints: Hints | None,
     keep_deleted: bool,
+    failpoints: Failpoints | None,
 ) -> list[Result]:
     new = [batch for batch in batches if batch.queue.document_id is None]
     if not new:
@@ -236,7 +239,11 @@ async def _append(
     await connection.execute(BEGIN_CREATING)
     try:
         created = await _create(connection, new, keep_deleted)
+        if failpoints is not None:
+            await failpoints.reach("append.after-create")
         results = await _advance(connection, batches, created, hints)
+        if failpoints is not None:
+            await failpoints.reach("append.before-commit")
         await connection.execute(COMMIT_CREATED)
     except (asyncpg.PostgresError, ValueError):
         await connection.execute(ROLL_BACK_CREATED)

@@ -20,6 +20,7 @@ from ydoc_store.errors import YdocError
 from ydoc_store.storage.lane import Lane
 
 if TYPE_CHECKING:
+    from ydoc_store.failpoints import Failpoints
     from ydoc_store.storage.append_batch import Accepted
     from ydoc_store.storage.pool import Database
 
@@ -142,6 +143,7 @@ class Appender:
         hint_prefix: str = "",
         inline_bytes_max: int = 6_000,
         keep_deleted: bool = False,
+        failpoints: Failpoints | None = None,
     ):
         self.database = database
         # What the documents that an append creates begin with.
@@ -150,6 +152,7 @@ class Appender:
         self.timeout_s = timeout_s
         self.hint_prefix = hint_prefix
         self.inline_bytes_max = inline_bytes_max
+        self.failpoints = failpoints
         # The fan-out switches hints off while nobody else listens, or while the notification queue is filling.
         self.hints_wanted = True
         self.events = AppenderEvents()

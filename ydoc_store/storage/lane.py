@@ -170,6 +170,7 @@ class Lane:
                 self.idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+            await self._reach("before-take")
             batches = self.take()
             if batches and not await self.commit(batches):
                 await asyncio.sleep(RECONNECT_PAUSE_S)
@@ -236,6 +237,7 @@ class Lane:
         batches = await self._without_held_again(connection, batches, deadline_s)
         if not batches:
             return
+        await self._reach("before-send")
         started_s = time.monotonic()
         self._without_standby = False
         try:
@@ -246,6 +248,7 @@ class Lane:
                 hints=hints,
                 waited_for_standby=lambda: not self._without_standby,
                 keep_deleted=appender.keep_deleted,
+                failpoints=appender.failpoints,
             )
         except StorageBusy as busy:
             if hints is not None and isinstance(busy.__cause__, asyncpg.ProgramLimitExceededError):
@@ -255,8 +258,14 @@ class Lane:
             else:
                 await self._append_in_parts(connection, batches, busy, deadline_s)
             return
+        await self._reach("after-commit")
         self._tell_results(batches, results)
+        await self._reach("after-tell")
         appender.events.committed(sum(len(batch.updates) for batch in batches), time.monotonic() - started_s)
+
+    async def _reach(self, step: str) -> None:
+        if self.appender.failpoints is not None:
+            await self.appender.failpoints.reach(f"append.{step}")
 
     async def _connect_by(self, deadline_s: float) -> asyncpg.Connection[asyncpg.Record]:
         try:
@@ -322,7 +331,10 @@ class Lane:
     # Who is told
 
     def _tell_results(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
-        for batch, result in zip(batches, results, strict=True):
+        failpoints = self.appender.failpoints
+        for place, (batch, result) in enumerate(zip(batches, results, strict=True)):
+            if failpoints is not None and place > 0:
+                failpoints.reach_at_once("append.between-tells")
             if not isinstance(result, Accepted):
                 self._refuse([batch], result)
                 continue

@@ -93,6 +93,7 @@ class Appender:
 
     def __init__(self) -> None:
         self.queued_bytes = 0
+        self.failpoints: None = None
 
     def queue(self, tenant: str, name: str, outcome: Any) -> DocumentQueue:
         return DocumentQueue(tenant, name, outcome, Lane(self))  # type: ignore[arg-type] # as much of one as it needs
