@@ -11,12 +11,16 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from websockets.exceptions import ConnectionClosed
 
 from tests.faults.bad_frames import FRAMES, SECRET, Frame
 from tests.interop.editors import Editor as StockEditor
@@ -47,6 +51,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOM = "notes/ä"
 HANDSHAKE_TIMEOUT_S = 1.0
 QUESTION = b"\x03"
+FUZZ_MINUTES = float(os.environ.get("YDOC_TEST_FUZZ_MINUTES", "5"))
 numbers = itertools.count(1)
 
 
@@ -237,6 +242,54 @@ async def test_runs_without_content_for_a_live_client_are_accepted_and_audited(s
     assert (lines[-1]["what"], lines[-1]["seq"]) == ("blank run", head + 1)
     await victim.leave()
     await scene.work_goes_on()
+
+
+# Random mutations of real frames
+
+
+def _mutated(frame: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(frame)
+    for _ in range(rng.choice((0, 1, 1, 2, 4))):
+        at = rng.randrange(len(changed) + 1)
+        changed[at : at + rng.randrange(4)] = rng.choice((rng.randbytes(rng.randrange(4)), bytes(changed[:at][-8:])))
+    return bytes(changed)
+
+
+async def _fuzz(scene: Scene, seed: int, connections: int) -> int:
+    """Sends what editors send, changed at random, to a document of its own; returns how many frames."""
+    rng = random.Random(seed)
+    frames = [case.frame for case in FRAMES if isinstance(case.frame, bytes) and 0 < len(case.frame) < 500]
+    frames += [encode(case.update) for case in ACCEPTED for encode in (encode_update, encode_sync_step2)]
+    sent = 0
+    for _ in range(connections):
+        socket = await connect_raw(scene.url(f"fuzzed/{seed}"))
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(rng.randrange(1, 30)):
+                await socket.send(_mutated(rng.choice(frames), rng))
+                sent += 1
+        if rng.randrange(2):
+            await socket.close()
+        else:
+            socket.transport.abort()
+    return sent
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_frames_harm_their_connections_alone(scene: Scene, seed: int) -> None:
+    assert await _fuzz(scene, seed, connections=40)
+    await scene.work_goes_on()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(FUZZ_MINUTES * 60 + 300)
+async def test_random_frames_for_minutes_harm_their_connections_alone(scene: Scene) -> None:
+    begun_s, sent = time.monotonic(), 0
+    while time.monotonic() - begun_s < FUZZ_MINUTES * 60:
+        seed = random.randrange(2**32)
+        print(f"seed {seed}")
+        sent += await _fuzz(scene, seed, connections=100)
+        await scene.work_goes_on()
+    print(f"{sent} frames in {FUZZ_MINUTES:g} minutes")
 
 
 # Presence
