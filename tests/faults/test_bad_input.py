@@ -22,16 +22,16 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
-from tests.faults.bad_frames import FRAMES, SECRET, Frame
+from tests.faults.bad_frames import FRAMES, NOBODY, SECRET, Frame
 from tests.interop.editors import Editor as StockEditor
 from tests.interop.editors import Editors, editing
 from tests.nodes import WAIT_TIMEOUT_S, Editor, closed_at_once, connect_raw
 from tests.postgres import Cluster
-from tests.service import Service, serving, verify
+from tests.service import STORE, Service, run, serving, verify
 from tests.stored import connecting
 from tests.unit.yjs.corpus import ACCEPTED, REFUSED, Refused
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
-from ydoc_store.yjs.lib0 import encode_buf, encode_uint
+from ydoc_store.yjs.lib0 import encode_buf, encode_string, encode_uint
 from ydoc_store.yjs.messages import (
     Awareness,
     SyncStep2,
@@ -108,6 +108,7 @@ def module_database_url(cluster: Cluster) -> Iterator[str]:
 async def scene(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     settings = {
         "YDOC_UPDATE_BYTES_MAX": "1MiB",
+        "YDOC_DOCUMENT_PENDING_UNITS_MAX": "1000",
         "YDOC_HANDSHAKE_TIMEOUT_S": str(HANDSHAKE_TIMEOUT_S),
         "YDOC_LOG_FORMAT": "json",
         "YDOC_LOG_LEVEL": "debug",
@@ -241,6 +242,43 @@ async def test_runs_without_content_for_a_live_client_are_accepted_and_audited(s
     lines = [json.loads(line) for line in scene.service.log_text().splitlines() if "to be looked at" in line]
     assert (lines[-1]["what"], lines[-1]["seq"]) == ("blank run", head + 1)
     await victim.leave()
+    await scene.work_goes_on()
+
+
+async def test_what_waits_for_a_predecessor_is_stored_and_shown_up_to_a_cap(
+    scene: Scene, module_database_url: str
+) -> None:
+    """Over it whoever sends more is told to sync again (1012); the predecessor, however late, comes in and resolves."""
+
+    def typed(clock: int, text: str) -> bytes:
+        origin = b"\x84" + encode_uint(NOBODY) + encode_uint(clock - 1) if clock else b"\x04\x01\x04text"
+        item = origin + encode_string(text)
+        return encode_update(b"\x01\x01" + encode_uint(NOBODY) + encode_uint(clock) + item + b"\x00")
+
+    async def is_pending() -> bool:
+        options = ("--json", "--database-url", module_database_url)
+        shown = await run(*STORE, "documents", "show", "pending", *options)
+        return bool(json.loads(shown.output)["pending"])
+
+    url = scene.url("pending")
+    rude = await Editor.open_synced(url)
+    for clock in (1, 601):
+        await rude.say(typed(clock, "x" * 600))
+    await heard_out(rude)
+    assert await is_pending()
+    await rude.say(typed(2_000, "y"))
+    assert (await rude.closed())[0] == 1012
+    late = await Editor.open_synced(url)
+    assert late.text == ""
+    await late.say(typed(0, "x"))
+    reader = await Editor.open_synced(url)
+    await reader.shows("x" * 1_201)
+    assert not await is_pending()
+    await late.say(typed(2_000, "y"))
+    await heard_out(late)
+    assert await scene.stored.fetchval("SELECT head FROM ydoc.documents WHERE name = 'pending'") == 4
+    await late.leave()
+    await reader.leave()
     await scene.work_goes_on()
 
 
