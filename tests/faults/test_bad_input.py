@@ -35,6 +35,7 @@ from ydoc_store.yjs.lib0 import encode_buf, encode_string, encode_uint
 from ydoc_store.yjs.messages import (
     Awareness,
     SyncStep2,
+    Update,
     decode_message,
     encode_awareness,
     encode_sync_step1,
@@ -148,6 +149,11 @@ async def heard_out(editor: Editor) -> None:
     await editor.until(lambda: len(editor.received(Awareness)) > answers)
 
 
+async def committed(editor: Editor) -> None:
+    """Returns when the first update of the editor's document is in the log: its marker is sent behind the COMMIT."""
+    await editor.until(lambda: editor.marker)
+
+
 # Frames and updates
 
 
@@ -188,6 +194,8 @@ async def test_every_honest_update_of_the_corpus_is_stored_as_it_came(scene: Sce
         writer = await Editor.open_synced(scene.url(f"corpus/{number}"))
         await writer.say(encode_update(update))
         await heard_out(writer)
+        if not walk(update).is_empty:
+            await committed(writer)
         await writer.leave()
     stored = await scene.stored.fetch(
         "SELECT d.name, u.frames FROM ydoc.updates AS u JOIN ydoc.documents AS d ON d.id = u.document_id"
@@ -261,10 +269,11 @@ async def test_what_waits_for_a_predecessor_is_stored_and_shown_up_to_a_cap(
         return bool(json.loads(shown.output)["pending"])
 
     url = scene.url("pending")
+    watcher = await Editor.open_synced(url)
     rude = await Editor.open_synced(url)
     for clock in (1, 601):
         await rude.say(typed(clock, "x" * 600))
-    await heard_out(rude)
+        await watcher.until(lambda clock=clock: _holds(watcher, NOBODY, clock + 600))
     assert await is_pending()
     await rude.say(typed(2_000, "y"))
     assert (await rude.closed())[0] == 1012
@@ -275,11 +284,17 @@ async def test_what_waits_for_a_predecessor_is_stored_and_shown_up_to_a_cap(
     await reader.shows("x" * 1_201)
     assert not await is_pending()
     await late.say(typed(2_000, "y"))
-    await heard_out(late)
+    await watcher.until(lambda: _holds(watcher, NOBODY, 2_001))
     assert await scene.stored.fetchval("SELECT head FROM ydoc.documents WHERE name = 'pending'") == 4
-    await late.leave()
-    await reader.leave()
+    for editor in (late, reader, watcher):
+        await editor.leave()
     await scene.work_goes_on()
+
+
+def _holds(editor: Editor, client: int, end: int) -> bool:
+    """Whether it was sent the units of a client up to here, applicable or not."""
+    structs = (found for sent in editor.received(Update, SyncStep2) for found in walk(sent.update).structs)
+    return any(found[0] == client and found[2] >= end for found in structs)
 
 
 # Random mutations of real frames
