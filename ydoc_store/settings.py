@@ -159,6 +159,8 @@ class Settings(BaseSettings):
     """Snapshot and tail together: what a browser can still hold. Postgres itself ends at 1 GiB a value."""
     document_warn_share: Annotated[float, Field(gt=0, le=1), Unit("share")] = 0.8
     """A growing document is noticed while a fifth is left, before its editors are refused."""
+    document_pending_units_max: Count = 1_000_000
+    """What waits for a predecessor that never came, in characters: editors look through all of it at every arrival."""
     update_structs_max: Count = 100_000
     """New structs in one update: an hour of typing brings some thousand. What is only repeated does not count."""
     update_clients_max: Count = 10_000

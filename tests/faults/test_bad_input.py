@@ -11,26 +11,31 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from websockets.exceptions import ConnectionClosed
 
-from tests.faults.bad_frames import FRAMES, SECRET, Frame
+from tests.faults.bad_frames import FRAMES, NOBODY, SECRET, Frame
 from tests.interop.editors import Editor as StockEditor
 from tests.interop.editors import Editors, editing
 from tests.nodes import WAIT_TIMEOUT_S, Editor, closed_at_once, connect_raw
 from tests.postgres import Cluster
-from tests.service import Service, serving, verify
+from tests.service import STORE, Service, run, serving, verify
 from tests.stored import connecting
 from tests.unit.yjs.corpus import ACCEPTED, REFUSED, Refused
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
-from ydoc_store.yjs.lib0 import encode_buf, encode_uint
+from ydoc_store.yjs.lib0 import encode_buf, encode_string, encode_uint
 from ydoc_store.yjs.messages import (
     Awareness,
     SyncStep2,
+    Update,
     decode_message,
     encode_awareness,
     encode_sync_step1,
@@ -47,6 +52,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOM = "notes/ä"
 HANDSHAKE_TIMEOUT_S = 1.0
 QUESTION = b"\x03"
+FUZZ_MINUTES = float(os.environ.get("YDOC_TEST_FUZZ_MINUTES", "5"))
 numbers = itertools.count(1)
 
 
@@ -103,6 +109,7 @@ def module_database_url(cluster: Cluster) -> Iterator[str]:
 async def scene(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     settings = {
         "YDOC_UPDATE_BYTES_MAX": "1MiB",
+        "YDOC_DOCUMENT_PENDING_UNITS_MAX": "1000",
         "YDOC_HANDSHAKE_TIMEOUT_S": str(HANDSHAKE_TIMEOUT_S),
         "YDOC_LOG_FORMAT": "json",
         "YDOC_LOG_LEVEL": "debug",
@@ -140,6 +147,11 @@ async def heard_out(editor: Editor) -> None:
     answers = len(editor.received(Awareness))
     await editor.say(QUESTION)
     await editor.until(lambda: len(editor.received(Awareness)) > answers)
+
+
+async def committed(editor: Editor) -> None:
+    """Returns when the first update of the editor's document is in the log: its marker is sent behind the COMMIT."""
+    await editor.until(lambda: editor.marker)
 
 
 # Frames and updates
@@ -182,6 +194,8 @@ async def test_every_honest_update_of_the_corpus_is_stored_as_it_came(scene: Sce
         writer = await Editor.open_synced(scene.url(f"corpus/{number}"))
         await writer.say(encode_update(update))
         await heard_out(writer)
+        if not walk(update).is_empty:
+            await committed(writer)
         await writer.leave()
     stored = await scene.stored.fetch(
         "SELECT d.name, u.frames FROM ydoc.updates AS u JOIN ydoc.documents AS d ON d.id = u.document_id"
@@ -237,6 +251,98 @@ async def test_runs_without_content_for_a_live_client_are_accepted_and_audited(s
     assert (lines[-1]["what"], lines[-1]["seq"]) == ("blank run", head + 1)
     await victim.leave()
     await scene.work_goes_on()
+
+
+async def test_what_waits_for_a_predecessor_is_stored_and_shown_up_to_a_cap(
+    scene: Scene, module_database_url: str
+) -> None:
+    """Over it whoever sends more is told to sync again (1012); the predecessor, however late, comes in and resolves."""
+
+    def typed(clock: int, text: str) -> bytes:
+        origin = b"\x84" + encode_uint(NOBODY) + encode_uint(clock - 1) if clock else b"\x04\x01\x04text"
+        item = origin + encode_string(text)
+        return encode_update(b"\x01\x01" + encode_uint(NOBODY) + encode_uint(clock) + item + b"\x00")
+
+    async def is_pending() -> bool:
+        options = ("--json", "--database-url", module_database_url)
+        shown = await run(*STORE, "documents", "show", "pending", *options)
+        return bool(json.loads(shown.output)["pending"])
+
+    url = scene.url("pending")
+    watcher = await Editor.open_synced(url)
+    rude = await Editor.open_synced(url)
+    for clock in (1, 601):
+        await rude.say(typed(clock, "x" * 600))
+        await watcher.until(lambda clock=clock: _holds(watcher, NOBODY, clock + 600))
+    assert await is_pending()
+    await rude.say(typed(2_000, "y"))
+    assert (await rude.closed())[0] == 1012
+    late = await Editor.open_synced(url)
+    assert late.text == ""
+    await late.say(typed(0, "x"))
+    reader = await Editor.open_synced(url)
+    await reader.shows("x" * 1_201)
+    assert not await is_pending()
+    await late.say(typed(2_000, "y"))
+    await watcher.until(lambda: _holds(watcher, NOBODY, 2_001))
+    assert await scene.stored.fetchval("SELECT head FROM ydoc.documents WHERE name = 'pending'") == 4
+    for editor in (late, reader, watcher):
+        await editor.leave()
+    await scene.work_goes_on()
+
+
+def _holds(editor: Editor, client: int, end: int) -> bool:
+    """Whether it was sent the units of a client up to here, applicable or not."""
+    structs = (found for sent in editor.received(Update, SyncStep2) for found in walk(sent.update).structs)
+    return any(found[0] == client and found[2] >= end for found in structs)
+
+
+# Random mutations of real frames
+
+
+def _mutated(frame: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(frame)
+    for _ in range(rng.choice((0, 1, 1, 2, 4))):
+        at = rng.randrange(len(changed) + 1)
+        changed[at : at + rng.randrange(4)] = rng.choice((rng.randbytes(rng.randrange(4)), bytes(changed[:at][-8:])))
+    return bytes(changed)
+
+
+async def _fuzz(scene: Scene, seed: int, connections: int) -> int:
+    """Sends what editors send, changed at random, to a document of its own; returns how many frames."""
+    rng = random.Random(seed)
+    frames = [case.frame for case in FRAMES if isinstance(case.frame, bytes) and 0 < len(case.frame) < 500]
+    frames += [encode(case.update) for case in ACCEPTED for encode in (encode_update, encode_sync_step2)]
+    sent = 0
+    for _ in range(connections):
+        socket = await connect_raw(scene.url(f"fuzzed/{seed}"))
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(rng.randrange(1, 30)):
+                await socket.send(_mutated(rng.choice(frames), rng))
+                sent += 1
+        if rng.randrange(2):
+            await socket.close()
+        else:
+            socket.transport.abort()
+    return sent
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_frames_harm_their_connections_alone(scene: Scene, seed: int) -> None:
+    assert await _fuzz(scene, seed, connections=40)
+    await scene.work_goes_on()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(FUZZ_MINUTES * 60 + 300)
+async def test_random_frames_for_minutes_harm_their_connections_alone(scene: Scene) -> None:
+    begun_s, sent = time.monotonic(), 0
+    while time.monotonic() - begun_s < FUZZ_MINUTES * 60:
+        seed = random.randrange(2**32)
+        print(f"seed {seed}")
+        sent += await _fuzz(scene, seed, connections=100)
+        await scene.work_goes_on()
+    print(f"{sent} frames in {FUZZ_MINUTES:g} minutes")
 
 
 # Presence

@@ -95,3 +95,23 @@ def test_what_a_copy_learns_the_first_does_not(updates: list[Walked], later: Wal
     copy.add(later)
     assert knowledge == known(updates)
     assert copy == known([*updates, later])
+
+
+@given(st.lists(walks, max_size=6), walks)
+def test_what_is_pending_is_counted_as_it_comes_and_told_before(updates: list[Walked], coming: Walked) -> None:
+    def pending(knowledge: Knowledge) -> int:
+        return sum(
+            len(clocks([(0, *found) for found in held])) - held.contiguous_end() for held in knowledge.structs.values()
+        )
+
+    knowledge, apart = Knowledge(), Knowledge()
+    for number, update in enumerate(updates):
+        knowledge.add(update)
+        assert knowledge.pending_units == pending(knowledge)
+        if number % 2:
+            apart.update(known(updates[: number + 1]))
+            assert apart.pending_units == knowledge.pending_units
+    before, growth = knowledge.copy(), knowledge.pending_growth(coming)
+    assert Knowledge().pending_growth(coming, knowledge) == growth
+    knowledge.add(coming)
+    assert knowledge.pending_units == before.pending_units + growth == pending(knowledge)

@@ -151,6 +151,7 @@ def _room_limits(settings: Settings) -> RoomLimits:
     return RoomLimits(
         update=update_limits(settings),
         document_bytes_max=settings.document_bytes_max,
+        pending_units_max=settings.document_pending_units_max,
         queue_bytes_max=settings.append_queue_bytes_max,
         read_only=settings.read_only,
     )

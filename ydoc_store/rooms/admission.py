@@ -27,6 +27,7 @@ class RoomLimits:
 
     update: UpdateLimits
     document_bytes_max: int
+    pending_units_max: int = 1_000_000
     # What one member may have in flight before its socket is no longer read: some seconds of the fastest typist.
     member_unsettled_bytes_max: int = 4 * 2**20
     queue_bytes_max: int = 64 * 2**20

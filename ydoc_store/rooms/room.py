@@ -173,20 +173,26 @@ class Room:
     def _judge(self, member: Member, walked: Walked) -> None:
         judge_counts(walked, self.knowledge, self.limits.update)
         judge_reserved(walked, self.marker)
-        if self.knowledge.units_ahead(walked) and (ahead := self._units_ahead_of_all(walked)):
+        if self.knowledge.units_ahead(walked) and (ahead := self.knowledge.units_ahead(walked, self._flying())):
             if ahead > member.deletes_ahead_left:
                 raise AheadOfLog("a delete of content that never came: sync again and bring it")
             member.deletes_ahead_left -= ahead
             self._keeper.audited(self, member, "delete ahead", None)
+        # Whoever brings a late predecessor makes it less, and is welcome; the others bring theirs when they sync again.
+        if self.knowledge.pending_units > self.limits.pending_units_max and (
+            self.knowledge.pending_growth(walked) > 0 and self.knowledge.pending_growth(walked, self._flying()) > 0
+        ):
+            raise AheadOfLog("too much waits already for content that never came: sync again and bring it")
 
-    def _units_ahead_of_all(self, walked: Walked) -> int:
+    def _flying(self) -> Knowledge:
+        """What is in flight."""
         # Text that is deleted before its commit is back. Made when first asked for and kept up from there, or an
         # import full of deletes would look through everything in flight for each of them.
         if self._in_flight is None:
             self._in_flight = Knowledge()
             for queued in (*self.queue.in_flight, *self.queue.waiting):
                 self._in_flight.add(queued.walked)
-        return self.knowledge.units_ahead(walked, self._in_flight)
+        return self._in_flight
 
     # What became of it
 

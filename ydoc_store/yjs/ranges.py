@@ -21,13 +21,14 @@ _BULK_MIN: Final = 1_000
 
 
 class IntervalSet:
-    """A set of non-negative integers as sorted, disjoint, half-open intervals that do not touch."""
+    """A set of non-negative integers as sorted, disjoint, half-open intervals that do not touch; `total` of them."""
 
-    __slots__ = ("ends", "starts")
+    __slots__ = ("ends", "starts", "total")
 
     def __init__(self, intervals: Iterable[tuple[int, int]] = ()) -> None:
         self.starts: list[int] = []
         self.ends: list[int] = []
+        self.total = 0
         for start, end in intervals:
             self.add(start, end)
 
@@ -38,8 +39,10 @@ class IntervalSet:
         if not starts or start > ends[-1]:
             starts.append(start)
             ends.append(end)
+            self.total += end - start
         elif start >= starts[-1]:
             if end > ends[-1]:
+                self.total += end - ends[-1]
                 ends[-1] = end
         else:
             # The intervals from `low` to before `high` overlap or touch the new one and are joined with it.
@@ -48,6 +51,8 @@ class IntervalSet:
             if low < high:
                 start = min(start, starts[low])
                 end = max(end, ends[high - 1])
+                self.total -= sum(ends[low:high]) - sum(starts[low:high])
+            self.total += end - start
             starts[low:high] = (start,)
             ends[low:high] = (end,)
 
@@ -71,6 +76,7 @@ class IntervalSet:
                 at = end
             elif end > at:
                 at = ends[-1] = end
+        self.total = sum(ends) - sum(starts)
 
     def covers(self, start: int, end: int) -> bool:
         """Whether all of [start, end) is in the set."""
@@ -86,9 +92,14 @@ class IntervalSet:
         """The end of the interval that begins at 0; 0 where there is none."""
         return self.ends[0] if self.starts and self.starts[0] == 0 else 0
 
+    def behind_gap(self) -> int:
+        """How much of it lies beyond the interval that begins at 0."""
+        return self.total - self.contiguous_end()
+
     def copy(self) -> IntervalSet:
         """A set of its own with the same content."""
         other = IntervalSet()
+        other.total = self.total
         other.starts = self.starts.copy()
         other.ends = self.ends.copy()
         return other
@@ -113,12 +124,15 @@ class IntervalSet:
 class Knowledge:
     """The clocks, by client, that a set of updates holds and those that it deletes.
 
-    It knows ranges, not content: structs behind a gap are held like any other, but stand in no state vector.
+    It knows ranges, not content: structs behind a gap are held like any other, but stand in no state vector. How many
+    units do is `pending_units`; what waits for a unit of another client is not among them.
     """
 
-    __slots__ = ("deletes", "structs")
+    __slots__ = ("_pending", "deletes", "pending_units", "structs")
 
     def __init__(self) -> None:
+        self.pending_units = 0
+        self._pending: dict[int, int] = {}
         self.structs: dict[int, IntervalSet] = {}
         self.deletes: dict[int, IntervalSet] = {}
 
@@ -147,18 +161,44 @@ class Knowledge:
             if len(ranges) >= _BULK_MIN:
                 for client, found in _by_client(ranges).items():
                     known.setdefault(client, IntervalSet()).add_all(found)
+                    if known is self.structs:
+                        self._note_pending(client, known[client])
                 continue
             for client, start, end in ranges:
                 intervals = known.get(client)
                 if intervals is None:
                     intervals = known[client] = IntervalSet()
                 intervals.add(start, end)
+                # Nearly always the client's only interval, from clock 0 on.
+                if known is self.structs and (len(intervals.starts) > 1 or intervals.starts[0] or self._pending):
+                    self._note_pending(client, intervals)
+
+    def _note_pending(self, client: int, intervals: IntervalSet) -> None:
+        behind = intervals.behind_gap()
+        self.pending_units += behind - self._pending.pop(client, 0)
+        if behind:
+            self._pending[client] = behind
+
+    def pending_growth(self, walked: Walked, also: Knowledge | None = None) -> int:
+        """By how many units `pending_units` would change if the update came on top of this, and of `also`."""
+        growth = 0
+        for client, ranges in _by_client(walked.structs).items():
+            held = IntervalSet()
+            for source in (self, also):
+                if source is not None and client in source.structs:
+                    held.add_all(list(source.structs[client]))
+            before = held.behind_gap()
+            held.add_all(ranges)
+            growth += held.behind_gap() - before
+        return growth
 
     def update(self, other: Knowledge) -> None:
         """Takes in all that `other` knows."""
         for mine, theirs in ((self.structs, other.structs), (self.deletes, other.deletes)):
             for client, intervals in theirs.items():
                 mine.setdefault(client, IntervalSet()).add_all(list(intervals))
+                if mine is self.structs:
+                    self._note_pending(client, mine[client])
 
     def is_within(self, vector: Mapping[int, int]) -> bool:
         """Whether a reader at this state vector has every struct: nothing stands beyond it, nor behind a gap."""
@@ -232,6 +272,8 @@ class Knowledge:
         other = Knowledge()
         other.structs = {client: intervals.copy() for client, intervals in self.structs.items()}
         other.deletes = {client: intervals.copy() for client, intervals in self.deletes.items()}
+        other.pending_units = self.pending_units
+        other._pending = self._pending.copy()
         return other
 
     @property

@@ -265,7 +265,12 @@ class _Parser:
 
     def judge_parents(self, structs: Collection[Range], clients: Set[int]) -> None:
         """yrs refuses a whole document for ever when an item's parent is neither a type nor deleted."""
-        unsure = [found for found in _known(self.types).lacks(self.parents) if found[0] in clients]
+        unsure = [found for found in self.parents if found[0] in clients]
+        if isinstance(self.types, PackedRanges):
+            unsure = _known(self.types).lacks(unsure)
+        elif unsure:
+            types = set(self.types)
+            unsure = [found for found in unsure if found not in types]
         if unsure:
             elsewhere = set(_known(structs).lacks(unsure))
             if not elsewhere.issuperset(_known(self.blanks).lacks(unsure)):

@@ -162,6 +162,54 @@ async def test_too_much_that_is_new_is_refused_and_what_is_repeated_is_not(
         await ann.leave()
 
 
+@pytest.mark.long
+async def test_a_document_with_a_million_deletes_is_reopened_and_delays_nobody(node: Node) -> None:
+    """Its client brings the whole delete set with every reconnect; only bytes bound what is merely repeated."""
+    ranges, parts = 1_200_000, 15
+    encoded = [encode_uint(2 * number) + b"\x01" for number in range(ranges)]
+    everything, events, sizes = asyncio.Event(), node.service.appender.events, [0]
+
+    def committed(updates: int, _seconds: float) -> None:
+        sizes[0] += updates
+        if sizes[0] == parts + 1:
+            everything.set()
+
+    events.committed = committed
+    bad = await Editor.open_synced(node.url("notes"))
+    await bad.say(messages.encode_update(b"\x01\x01\x05\x00\x00" + encode_uint(2 * ranges) + b"\x00"))
+    for part in range(parts):
+        some = encoded[part * ranges // parts : (part + 1) * ranges // parts]
+        await bad.say(messages.encode_update(b"\x00\x01\x05" + encode_uint(len(some)) + b"".join(some)))
+    async with asyncio.timeout(120):
+        await everything.wait()
+    await bad.vanish()
+    again = await connect_raw(node.url("notes"))
+    ann, ben = await Editor.open_synced(node.url("other")), await Editor.open_synced(node.url("other"))
+
+    async def reopen() -> None:
+        await again.send(messages.encode_sync_step2(b"\x00\x01\x05" + encode_uint(ranges) + b"".join(encoded)))
+        await again.send(b"\x03")
+        async for frame in again:
+            if frame[:1] == b"\x01":
+                return
+
+    reopening = asyncio.create_task(reopen())
+    longest_s = 0.0
+    while not reopening.done():
+        begun_s = asyncio.get_running_loop().time()
+        await ann.type("x")
+        await ben.shows(ann.text)
+        longest_s = max(longest_s, asyncio.get_running_loop().time() - begun_s)
+    print(f"the longest that another document's edit took meanwhile: {longest_s:.3f} s")
+    await reopening
+    assert again.close_code is None
+    assert await count_stored(node.database, "notes") == parts + 1
+    assert 0 < longest_s < 2
+    await again.close()
+    await ann.leave()
+    await ben.leave()
+
+
 async def test_a_full_document_stays_readable_and_says_so_for_good_only_when_compaction_cannot_help(
     database_url: str,
 ) -> None:

@@ -6,6 +6,7 @@ The same room runs on the real appender in tests/integration/relay and tests/int
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -421,3 +422,19 @@ def test_a_delete_of_what_never_came_is_for_importers_alone_and_capped(scene: Sc
     with pytest.raises(AheadOfLog):
         scene.room.submit(scene.ann, b"\x00\x01\x01\x01\x14\x06")
     assert scene.ann.deletes_ahead_left == 5
+
+
+def test_over_its_cap_nothing_more_may_wait_but_a_late_predecessor_comes_in(scene: Scene) -> None:
+    scene.exist()
+    scene.room.limits = replace(scene.room.limits, pending_units_max=2)
+    for update in scene.updates[1:4]:
+        scene.room.submit(scene.ann, update)
+    scene.commit(3)
+    with pytest.raises(AheadOfLog, match="too much waits"):
+        scene.room.submit(scene.ben, scene.updates[5])
+    scene.room.submit(scene.ben, scene.updates[0])
+    scene.room.submit(scene.ben, scene.updates[4])
+    assert len(scene.take()) == 2, "what is in flight counts as there"
+    scene.commit(5)
+    scene.room.submit(scene.ben, scene.updates[6])
+    scene.commit(6)
