@@ -220,21 +220,20 @@ def _check_implied(
 ) -> None:
     """Checks what the delete set did not cover and is treated as deleted: a document deletes it as it applies it.
 
-    It does so to whatever stands in a deleted type, however deep, and to what follows a GC run. Only the former may
-    be added to the delete set, since only that is deleted for those who have more than this update, too.
+    It does so to whatever stands in a deleted type, however deep.
     """
     if not implied and not added:
         return
     doomed = Doomed(before, replay)
     for client, struct in implied:
-        if struct.end > replay.applied(client) or not doomed.has((client, struct.clock)):
+        if struct.end > replay.applied(client) or not doomed.has(client, struct):
             raise FoldMismatch(f"client {client}, clock {struct.clock}: content dropped that is not deleted")
     for client, start, end in added:
         where = f"the delete sets differ: client {client}, clock {start}"
         if end > replay.applied(client):
             raise FoldMismatch(where)
         for struct in doomed.index.overlapping(client, start, end):
-            if not doomed.has_everywhere((client, struct.clock)):
+            if not doomed.has(client, struct):
                 raise FoldMismatch(where)
 
 

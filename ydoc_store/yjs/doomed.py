@@ -12,43 +12,34 @@ from collections.abc import Iterator
 
 from ydoc_store.yjs.replay import Replay
 from ydoc_store.yjs.structs import Id, Struct, StructUpdate
-from ydoc_store.yjs.walker import DELETED, GC, TYPE
+from ydoc_store.yjs.walker import TYPE
 
 _END_OF_CLOCKS = 2**63
 
 
 class Doomed:
-    """The units that a document deletes as it applies the merge, beside what the delete set covers."""
+    """The items that a document deletes as it applies the merge, beside what the delete set covers."""
 
     def __init__(self, before: StructUpdate, replay: Replay) -> None:
         self.index = Index(before)
         self._deletes = before.deletes
         self._replay = replay
         self._types: set[Id] = set()
-        self._types_everywhere: set[Id] = set()
         for client, struct in replay.order:  # a type comes before what stands in it
-            if struct.kind == TYPE:
-                unit = client, struct.clock
-                if self.has(unit):
-                    self._types.add(unit)
-                if self.has_everywhere(unit):
-                    self._types_everywhere.add(unit)
+            if struct.kind == TYPE and self.has(client, struct):
+                self._types.add((client, struct.clock))
 
-    def has(self, unit: Id) -> bool:
-        """Whether an applied unit stands in a deleted type, whose own content may be gone already, or beside GC."""
-        home = self._replay.home(unit)
-        if home is None:
-            return True
-        if isinstance(home.parent, str):
-            return False
-        return home.parent in self._types or self._covers(home.parent) or self.index.kind(home.parent) in (DELETED, GC)
+    def has(self, client: int, struct: Struct) -> bool:
+        """Whether an applied item stands in a type that the delete set covers, or in one that stands in such a type.
 
-    def has_everywhere(self, unit: Id) -> bool:
-        """Whether it stands in a type that the delete set covers, or in one that stands in such a type."""
-        home = self._replay.home(unit)
+        Where the type's content is gone already, that is sure only of an item that names it as its parent.
+        """
+        home = self._replay.home((client, struct.clock))
         if home is None or isinstance(home.parent, str):
             return False
-        return home.parent in self._types_everywhere or self._covers(home.parent)
+        if self.index.kind(home.parent) != TYPE and struct.parent is None:
+            return False
+        return home.parent in self._types or self._covers(home.parent)
 
     def _covers(self, unit: Id) -> bool:
         ranges = self._deletes.get(unit[0], [])

@@ -62,9 +62,9 @@ def _drop_deleted(client: int, block: list[Struct], ranges: Ranges, fate: Fate, 
             at += 1
         is_doomed = struct.kind not in _RUNS and fate.is_doomed(client, struct)
         is_covered = at < len(ranges) and ranges[at][0] <= struct.clock and struct.end <= ranges[at][1]
-        if is_doomed and not is_covered and fate.is_deleted_everywhere(struct):
+        if is_doomed and not is_covered:
             implied.append((struct.clock, struct.end))
-        if is_doomed and joiner.lineage.parent_type(struct) in fate.gone:
+        if (is_doomed or is_covered) and fate.gone and joiner.lineage.parent_type(struct) in fate.gone:
             add(Struct(struct.clock, struct.end, GC))
         elif is_doomed or is_covered:
             if struct.kind in _RUNS or (struct.kind == TYPE and (client, struct.clock) not in fate.gone):

@@ -114,64 +114,51 @@ class Fate:
     """What of an update no document will ever show, whatever else arrives: the delete set, thought to its end.
 
     Children of a deleted type are deleted with it, in Yjs and in yrs, also those that came later or from somebody
-    who had not seen the deletion; nobody needs to send a delete for them. So is what stands beside a GC run. Both hold
-    only for what a document applies; what waits for a missing predecessor has no fate yet.
+    who had not seen the deletion; nobody needs to send a delete for them. That holds only for what a document
+    applies; what waits for a missing predecessor has no fate yet. Where a type's content is gone, only those that
+    name it are surely its children: others stand beside a GC run, of which decoders make different things.
     """
 
-    __slots__ = ("_deleted", "_deletes", "_doomed", "_lineage", "_settled", "gone")
+    __slots__ = ("_deletes", "_doomed", "_emptied", "_lineage", "_settled", "gone")
 
     def __init__(self, update: StructUpdate, lineage: Lineage) -> None:
         self._lineage = lineage
         self._deletes = update.deletes
+        self._doomed = _deleted_types(update)
+        self._emptied = _emptied_types(update, lineage)
         self._settled: dict[int, int] = {}
-        self._doomed: set[Id] | None = None
-        self._deleted: set[Id] = set()
         self.gone: frozenset[Id] = frozenset()
-        doomed = _deleted_types(update, lineage)
-        if doomed or _leans_on_gc(update):
+        if self._doomed or self._emptied:
             self._settled = settled_clocks(update.structs)
-            self._doomed = doomed
-            self._deleted = {
-                (client, clock) for client, clock in doomed if covers(update.deletes.get(client, []), clock, clock + 1)
-            }
             self._doom_nested(update)
-            self.gone = self._types_to_drop(update, doomed)
+            self.gone = self._types_to_drop(update)
 
     def is_doomed(self, client: int, struct: Struct) -> bool:
         """Whether `struct`, an item of `client`, is deleted as a whole because of where it stands."""
-        if self._doomed is None or struct.end > self._settled[client]:
+        if not self._settled or struct.end > self._settled[client]:
             return False
-        place = self._lineage.place(struct)
-        return place is None or place.parent in self._doomed
-
-    def is_deleted_everywhere(self, struct: Struct) -> bool:
-        """Whether a doomed item is deleted in every document that has it and the delete set.
-
-        So it is in a type that the delete set covers. Beside a GC run only those delete it that have the run: where
-        somebody sent one for what others hold as content, a delete would take more from them than this update does.
-        """
-        place = self._lineage.place(struct)
-        return place is not None and place.parent in self._deleted
+        if struct.parent is not None and struct.parent in self._emptied:
+            return True
+        return self._lineage.parent_type(struct) in self._doomed
 
     def _doom_nested(self, update: StructUpdate) -> None:
         """Adds the types that stand in deleted ones, at any depth."""
-        doomed = self._doomed or set()
         nested: dict[Id, list[Id]] = {}
+        spreading = list(self._doomed)
         for client, struct in _items(update):
             if struct.kind == TYPE and struct.end <= self._settled[client]:
-                place = self._lineage.place(struct)
-                if place is None:
-                    doomed.add((client, struct.clock))
-                elif isinstance(place.parent, tuple):
-                    nested.setdefault(place.parent, []).append((client, struct.clock))
-        for types in (doomed, self._deleted):
-            spreading = list(types)
-            while spreading:
-                nearer = [child for child in nested.get(spreading.pop(), ()) if child not in types]
-                types.update(nearer)
-                spreading += nearer
+                parent = self._lineage.parent_type(struct)
+                if parent is not None:
+                    nested.setdefault(parent, []).append((client, struct.clock))
+                if struct.parent is not None and struct.parent in self._emptied:
+                    spreading.append((client, struct.clock))
+        self._doomed.update(spreading)
+        while spreading:
+            nearer = [child for child in nested.get(spreading.pop(), ()) if child not in self._doomed]
+            self._doomed.update(nearer)
+            spreading += nearer
 
-    def _types_to_drop(self, update: StructUpdate, doomed: set[Id]) -> frozenset[Id]:
+    def _types_to_drop(self, update: StructUpdate) -> frozenset[Id]:
         """The types whose children may become GC runs: deleted, and referred to only by what goes with them.
 
         A type stays while anything that refers to it, or to one of its children, is not itself a deleted child of
@@ -179,13 +166,13 @@ class Fate:
         that the fold turned into GC: Yjs would turn it into GC as well. A type whose content went in an earlier
         fold counts as deleted.
         """
-        if not doomed:
-            return frozenset()
         lineage = self._lineage
         stays: set[Id] = set()
         for client, struct in _items(update):
             parent = lineage.parent_type(struct)
-            goes = self.is_doomed(client, struct)
+            goes = struct.end <= self._settled[client] and (
+                self.is_doomed(client, struct) or covers(self._deletes.get(client, []), struct.clock, struct.end)
+            )
             if parent is not None and not goes:
                 stays.add(parent)
             for link in (struct.origin, struct.right_origin):
@@ -194,35 +181,32 @@ class Fate:
                 if linked_parent is not None and (linked_parent != parent or not goes):
                     stays.add(linked_parent)
         _spread(stays, lineage)
-        return frozenset(doomed - stays)
+        return frozenset((self._doomed | self._emptied) - stays)
 
 
-def _leans_on_gc(update: StructUpdate) -> bool:
-    """Whether anything may stand beside a GC run: the marker of an epoch is one, with nothing beside it."""
-    with_gc = {client for client, block in update.structs.items() if any(struct.kind == GC for struct in block)}
-    return bool(with_gc) and any(
-        link is not None and link[0] in with_gc
-        for _, struct in _items(update)
-        for link in (struct.origin, struct.right_origin)
-    )
-
-
-def _deleted_types(update: StructUpdate, lineage: Lineage) -> set[Id]:
-    """Types that the delete set covers, and named parents that have no content any more."""
-    deleted = {
+def _deleted_types(update: StructUpdate) -> set[Id]:
+    """Types that the delete set covers."""
+    return {
         (client, struct.clock)
         for client, block in update.structs.items()
         if client in update.deletes
         for struct in block
         if struct.kind == TYPE and covers(update.deletes[client], struct.clock, struct.end)
     }
+
+
+def _emptied_types(update: StructUpdate, lineage: Lineage) -> set[Id]:
+    """Named parents that the delete set covers and that have no content any more."""
+    emptied: set[Id] = set()
     for block in update.structs.values():
         for struct in block:
-            if isinstance(struct.parent, tuple) and struct.parent not in deleted:
+            if isinstance(struct.parent, tuple) and struct.parent not in emptied:
                 holder = lineage.holder(struct.parent)
-                if holder is not None and holder.kind in (DELETED, GC):
-                    deleted.add(struct.parent)
-    return deleted
+                client, clock = struct.parent
+                is_deleted = covers(update.deletes.get(client, []), clock, clock + 1)
+                if is_deleted and holder is not None and holder.kind in (DELETED, GC):
+                    emptied.add(struct.parent)
+    return emptied
 
 
 def _items(update: StructUpdate) -> Iterator[tuple[int, Struct]]:

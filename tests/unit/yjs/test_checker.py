@@ -206,14 +206,19 @@ def test_content_that_waits_stays_though_its_type_is_deleted() -> None:
     refused(before, {ME: TYPE_AND_CHILD, YOU: [emptied]}, {ME: [(0, 1)]}, "dropped that is not deleted")
 
 
-def test_content_beside_live_text_stays_though_a_gc_run_is_near() -> None:
-    before = {ME: [Struct(0, 1, GC), Struct(1, 2, STRING, parent="t", payload=b"x")]}
-    after = {ME: [Struct(0, 1, GC), Struct(1, 2, DELETED, parent="t")]}
+def test_content_beside_a_gc_run_stays() -> None:
+    before = {ME: [Struct(0, 1, GC), Struct(1, 2, STRING, (ME, 0), payload=b"x")]}
+    after = {ME: [Struct(0, 1, GC), Struct(1, 2, DELETED, (ME, 0))]}
     refused(before, after, {}, "dropped that is not deleted")
-    check_fold(
-        write_update({ME: [Struct(0, 1, GC), Struct(1, 2, STRING, (ME, 0), payload=b"x")]}, {}),
-        write_update({ME: [Struct(0, 1, GC), Struct(1, 2, DELETED, (ME, 0))]}, {}),
-    )
+
+
+def test_what_only_stands_near_a_child_of_an_emptied_type_stays() -> None:
+    emptied = Struct(0, 1, DELETED, parent="m", parent_key="k")
+    child = Struct(1, 2, DELETED, parent=(ME, 0))
+    near = Struct(2, 3, STRING, (ME, 1), (YOU, 0), payload=b"x")
+    live = [Struct(0, 1, STRING, parent="t", payload=b"y")]
+    after = {ME: [emptied, child, changed(near, kind=DELETED, payload=b"")], YOU: live}
+    refused({ME: [emptied, child, near], YOU: live}, after, {ME: [(0, 2)]}, "dropped that is not deleted")
 
 
 def test_joined_entries_of_a_map_are_caught() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from ydoc_store.errors import InvalidUpdate
 from ydoc_store.yjs.checker import check_fold
+from ydoc_store.yjs.document import to_json
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.lib0 import encode_string
 from ydoc_store.yjs.structs import Id, Ranges, Struct, covers, read_update, write_update
@@ -155,11 +156,6 @@ def test_what_goes_with_a_deleted_type_is_named_by_the_delete_set_from_then_on()
     assert result.deletes == {YOU: [(0, 2)], ME: [(0, 5)]}
 
 
-def test_what_goes_beside_a_gc_run_is_not_deleted_for_those_who_have_its_neighbours() -> None:
-    structs = {ME: [Struct(0, 3, GC)], YOU: [Struct(0, 2, STRING, (ME, 0), (ME, 1), payload=b"XY")]}
-    assert read_update(fold(write_update(structs, {}))).deletes == {}
-
-
 def test_a_child_of_a_live_type_stays() -> None:
     assert folded(nested(), {ME: [(2, 5)]})[YOU] == [(0, 2, STRING, "XY")]
 
@@ -211,14 +207,22 @@ def test_a_type_in_a_deleted_type_stays_while_a_child_of_it_waits() -> None:
     }
 
 
-def test_late_text_beside_a_gc_run_loses_its_content() -> None:
+def test_text_beside_a_gc_run_keeps_its_content() -> None:
+    """I7: Yjs hides it and pycrdt shows it, if its other neighbour is alive; a fold takes no side."""
     structs = {
         ME: [Struct(0, 3, GC)],
-        YOU: [Struct(0, 2, STRING, (ME, 0), (ME, 1), payload=b"XY"), Struct(2, 3, STRING, (YOU, 0), payload=b"Z")],
+        YOU: [text(0, "live"), Struct(4, 6, STRING, (ME, 0), (YOU, 0), payload=b"XY")],
     }
-    assert folded(structs)[YOU] == [(0, 2, DELETED, ""), (2, 3, DELETED, "")]
-    structs[YOU] = [Struct(1, 2, STRING, (ME, 0), payload=b"Z")]
-    assert folded(structs)[YOU] == [(1, 2, STRING, "Z")], "it waits, and nothing is known about it"
+    assert folded(structs)[YOU] == [(0, 4, STRING, "live"), (4, 6, STRING, "XY")]
+    assert to_json(write_update(structs, {})) == {"t": "XYlive"}
+
+
+def test_a_type_whose_content_somebody_dropped_without_a_delete_takes_nothing_with_it() -> None:
+    structs = {
+        ME: [Struct(0, 1, DELETED, parent="root", parent_key="k")],
+        YOU: [Struct(0, 1, STRING, parent=(ME, 0), payload=b"x")],
+    }
+    assert folded(structs)[YOU] == [(0, 1, STRING, "x")]
 
 
 def test_the_marker_of_an_epoch_takes_nothing_with_it() -> None:
