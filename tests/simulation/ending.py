@@ -24,6 +24,8 @@ STEP_S = 0.25
 HEALED_WITHIN_S = 60.0
 # Everyone was renewed once and everyone else has timed out, on nodes and in editors.
 PRESENCE_WITHIN_S = 75.0
+# Whoever leaves says so: nobody waits for a time-out.
+GONE_WITHIN_S = 5.0
 EMPTY_WITHIN_S = 20.0
 
 
@@ -31,8 +33,10 @@ async def come_to_rest(world: World) -> None:
     await _holds_within(world, HEALED_WITHIN_S, "I22", lambda: _not_equal(world))
     for document in world.postgres.documents.values():
         _judge_log(world, document)
-    if world.dice.random() < 0.15:
+    if world.dice.random() < 0.2:
         await _holds_within(world, PRESENCE_WITHIN_S, "presence", lambda: _presence_differs(world))
+        world.dice.choice(world.editors).leave(for_good=True)
+        await _holds_within(world, GONE_WITHIN_S, "presence", lambda: _presence_differs(world))
     for editor in world.editors:
         editor.leave(for_good=True)
     await _holds_within(world, EMPTY_WITHIN_S, "I15", lambda: _left_over(world))
@@ -126,10 +130,19 @@ def _judge_log(world: World, document: Document) -> None:
 def _presence_differs(world: World) -> str:
     for editor in world.editors:
         if editor.socket is not None:
-            others = {other.client_id for other in world.editors if other.name == editor.name and other.socket}
+            others = _present(world, editor.name)
             if editor.awareness.here != others:
                 return f"{editor} shows {sorted(editor.awareness.here)}, here are {sorted(others)}"
+    for node in world.nodes:
+        for (_, name), room in node.service.rooms.rooms.items():
+            kept = {entry.client_id for entry in room.presence.current()}
+            if room.members and kept != _present(world, name):
+                return f"a room keeps {sorted(kept)}, here are {sorted(_present(world, name))}"
     return ""
+
+
+def _present(world: World, name: str) -> set[int]:
+    return {editor.client_id for editor in world.editors if editor.name == name and editor.socket is not None}
 
 
 def _left_over(world: World) -> str:

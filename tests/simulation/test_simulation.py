@@ -9,11 +9,18 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.simulation.world import Ran, simulate
+from ydoc_store.errors import YdocError
+from ydoc_store.rooms.first_sync import FirstSync
+from ydoc_store.rooms.member import Member
+from ydoc_store.rooms.room import Room
+from ydoc_store.rooms.watch import Watch
 
 ROOT = Path(__file__).parents[2]
 # The seed of a failure, to repeat it.
@@ -39,6 +46,34 @@ def test_no_interleaving_breaks_a_promise(seeds: range) -> None:
     if not NAMED:
         assert sum(one.commits for one in ran) > 1_000, "little was written"
         assert sum(one.acks for one in ran) > 1_000, "little was acknowledged"
+
+
+def test_the_seeds_reach_what_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm in which nothing goes wrong would prove nothing."""
+    reached: Counter[str] = Counter()
+
+    def counted(owner: type, method: str) -> None:
+        real = getattr(owner, method)
+
+        def counting(*arguments: Any) -> Any:
+            error = next((value for value in arguments if isinstance(value, YdocError)), None)
+            reached[f"{method} {type(error).__name__}" if error is not None else method] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, method, counting)
+
+    for owner, methods in {
+        Room: ("discard", "fence"),
+        FirstSync: ("paced", "follow"),
+        Watch: ("catch_up", "unknown_moved"),
+        Member: ("pause",),
+    }.items():
+        for method in methods:
+            counted(owner, method)
+    run_all(range(70))
+    wanted = {f"discard {name}" for name in ("CommitUnknown", "DocumentDeleted", "EpochChanged", "RoomDiscarded")}
+    wanted |= {"fence StorageBusy", "paced", "follow", "catch_up", "unknown_moved", "pause"}
+    assert wanted - set(reached) == set()
 
 
 @pytest.mark.long

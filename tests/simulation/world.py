@@ -48,12 +48,13 @@ def _settings(**overrides: Any) -> Settings:
     return Settings.load({"append_timeout_s": APPEND_TIMEOUT_S, "room_idle_s": 2.0, **overrides})
 
 
-# Made once: reading settings takes longer than a run. Small batches, small caches and no inline hints each in some.
+# Made once: reading settings takes longer than a run. Small batches, caches and queues each in some.
 SETTINGS = [
     _settings(),
     _settings(append_lanes=2, append_batch_updates_max=2, hint_grace_ms=50),
     _settings(room_cache_bytes_max=150, notify_inline_bytes_max=0),
     _settings(append_batch_documents_max=1, append_batch_updates_max=1, room_idle_s=0.0),
+    _settings(append_queue_bytes_max=60, append_lanes=2, poll_interval_s=0.2),
 ]
 
 
