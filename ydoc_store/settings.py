@@ -169,6 +169,16 @@ class Settings(BaseSettings):
     awareness_timeout_s: Annotated[Seconds, Field(gt=15)] = 30
     """Stock clients renew every 15 s and forget others after 30 s; so do we."""
 
+    # Hocuspocus: what a socket may bring before its documents are open
+    socket_documents_max: Count = 100
+    """A workspace opens some tens of documents on one socket; each costs a room's entry before it is used."""
+    token_timeout_s: Seconds = 5
+    """Stock providers send their token with the first message; whoever has none by then will have none."""
+    token_queue_bytes_max: Bytes = 1 * MIB
+    """What a provider sends at once behind its token: a sync step 1, presence, and edits of a moment."""
+    token_queue_frames_max: Count = 256
+    """Likewise, in frames: some seconds of the fastest typist."""
+
     # Members, rooms and the first sync
     outbox_bytes_max: Bytes = 8 * MIB
     """A live member is at most this far behind; coming back costs it one sync, and no memory here."""

@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
 import { WebsocketProvider } from 'y-websocket'
+import { HocuspocusProvider, HocuspocusProviderWebsocket } from '@hocuspocus/provider'
 import { history } from './histories.mjs'
 
 process.setMaxListeners(0)
@@ -28,12 +29,16 @@ const recordingSocket = received => class extends WebSocket {
 }
 
 class Editor {
-  constructor ({ url, room, connect = true, gc = true, params = {} }) {
+  constructor ({ gc = true, ...options }) {
     this.doc = new Y.Doc({ gc })
     this.received = []
     this.closes = []
     this.waiting = new Set()
     this.typing = null
+    this.connect(options)
+  }
+
+  connect ({ url, room, connect = true, params = {} }) {
     this.provider = new WebsocketProvider(url, room, this.doc, {
       // Two editors of one process would otherwise sync behind the server's back.
       disableBc: true,
@@ -71,6 +76,8 @@ class Editor {
     })
   }
 
+  get isConnected () { return this.provider.wsconnected }
+
   text (root = 'text') { return this.doc.getText(root) }
 
   others () {
@@ -82,6 +89,45 @@ class Editor {
   destroy () {
     clearInterval(this.typing)
     this.provider.destroy()
+    this.doc.destroy()
+  }
+}
+
+// One with the stock Hocuspocus provider. Those that are given the same `socket` share it.
+const sockets = new Map()
+
+class HocuspocusEditor extends Editor {
+  connect ({ url, room, connect = true, token = '', socket = null, sessionAwareness = false }) {
+    const make = () => new HocuspocusProviderWebsocket({
+      url, autoConnect: connect, WebSocketPolyfill: recordingSocket(this.received), minDelay: 100, delay: 100
+    })
+    this.websocket = socket === null ? make() : (sockets.get(socket) ?? make())
+    if (socket !== null) sockets.set(socket, this.websocket)
+    this.unsynced = []
+    this.refused = []
+    this.provider = new HocuspocusProvider({
+      websocketProvider: this.websocket, name: room, document: this.doc, token, sessionAwareness
+    })
+    const look = () => { for (const check of [...this.waiting]) check() }
+    this.doc.on('afterTransaction', look)
+    this.doc.on('subdocs', look)
+    for (const event of ['status', 'synced', 'authenticated', 'disconnect']) this.provider.on(event, look)
+    this.provider.on('unsyncedChanges', ({ number }) => { this.unsynced.push(number); look() })
+    this.provider.on('authenticationFailed', ({ reason }) => { this.refused.push(reason); look() })
+    this.provider.on('close', ({ event }) => {
+      this.closes.push({ code: event.code, reason: String(event.reason) })
+      look()
+    })
+    this.provider.awareness.on('change', look)
+    this.provider.attach()
+  }
+
+  get isConnected () { return this.websocket.status === 'connected' }
+
+  destroy () {
+    clearInterval(this.typing)
+    this.provider.destroy()
+    this.websocket.destroy()
     this.doc.destroy()
   }
 }
@@ -158,11 +204,24 @@ const named = name => {
 
 const operations = {
   open: ({ editor, ...options }) => { editors.set(editor, new Editor(options)) },
+  openHocuspocus: ({ editor, ...options }) => { editors.set(editor, new HocuspocusEditor(options)) },
+  detach: ({ editor }) => { named(editor).provider.detach() },
+  attach: ({ editor }) => { named(editor).provider.attach() },
+  forceSync: ({ editor }) => { named(editor).provider.forceSync() },
+  unsynced: ({ editor }) => ({ number: named(editor).provider.unsyncedChanges, seen: named(editor).unsynced }),
+  untilSaved: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => one.provider.synced && !one.provider.hasUnsyncedChanges ? {} : null)
+  },
+  untilRefused: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => one.refused.length > 0 ? { reason: one.refused.at(-1) } : null)
+  },
   destroy: ({ editor }) => { named(editor).destroy(); editors.delete(editor) },
-  disconnect: ({ editor }) => { named(editor).provider.disconnect() },
+  disconnect: ({ editor }) => { (named(editor).websocket ?? named(editor).provider).disconnect() },
   // As behind a load balancer: the same provider, its next connection elsewhere.
   moveTo: ({ editor, url }) => { named(editor).provider.serverUrl = url },
-  connect: ({ editor }) => { named(editor).provider.connect() },
+  connect: ({ editor }) => { (named(editor).websocket ?? named(editor).provider).connect() },
 
   type: ({ editor, text, at, root }) => {
     const typed = named(editor).text(root)
@@ -200,7 +259,7 @@ const operations = {
   untilSynced: ({ editor }) => { const one = named(editor); return one.until(() => one.provider.synced ? {} : null) },
   untilDisconnected: ({ editor }) => {
     const one = named(editor)
-    return one.until(() => !one.provider.wsconnected ? {} : null)
+    return one.until(() => !one.isConnected ? {} : null)
   },
   untilStopped: ({ editor }) => { const one = named(editor); return one.until(() => one.stopped) },
   untilCloses: ({ editor, count }) => {

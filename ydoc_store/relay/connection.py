@@ -47,6 +47,9 @@ class Session(Protocol):
     """What takes the frames of one connection."""
 
     def receive(self, frame: bytes) -> None: ...
+    def keepalive(self) -> bytes | None:
+        """What to send to a peer that would take silence for our death; None where there is nobody to tell."""
+
     def closed(self) -> None: ...
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from ydoc_store.auth.access import open_access
 from ydoc_store.auth.open_mode import Refused, refusal
 from ydoc_store.errors import (
     Draining,
@@ -24,11 +25,11 @@ from ydoc_store.errors import (
     UnknownPath,
     YdocError,
 )
-from ydoc_store.names import DEFAULT_TENANT, YJS_PREFIX, name_from_raw_path
+from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
 from ydoc_store.relay.sockets import is_gone
+from ydoc_store.rooms.hocuspocus import HocuspocusSocket
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
-from ydoc_store.yjs.messages import KEEPALIVE
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
@@ -66,7 +67,6 @@ class Relay:
         self.server_connections: Any = set()
         # By when each is due; one interval for all, so that the order of entering is the order of time.
         self._keepalive_due: dict[Connection, float] = {}
-        self._keepalive_frame = b""
         self._draining = False
         self._emptied = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
@@ -105,6 +105,10 @@ class Relay:
         because a browser cannot see an HTTP status."""
         try:
             self._judge(connection)
+            if connection.path.partition("?")[0].rstrip("/") == HOCUSPOCUS_PATH:
+                self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
+                connection.begin(HocuspocusSocket(self.rooms, connection, open_access))
+                return
             name = name_from_raw_path(connection.path.encode("latin-1", "replace"), YJS_PREFIX.encode())
         except UnknownPath:
             host = next(iter(connection.headers.get_all("Host")), f"{self.settings.host}:{self.settings.port}")
@@ -178,10 +182,9 @@ class Relay:
             connection.transport.abort()
             return
         # Stock clients drop a socket on which no data message came for 30 s; pings do not count.
-        if not self._keepalive_frame:
-            self._keepalive_frame = connection.encode(KEEPALIVE)
-        if connection.session is not None:
-            connection.write(self._keepalive_frame)
+        message = connection.session.keepalive() if connection.session is not None else None
+        if message is not None:
+            connection.write(connection.encode(message))
 
     # The end
 

@@ -76,6 +76,7 @@ class Member:
         "counts",
         "dialect",
         "is_live",
+        "may_write",
         "outlet",
         "paused",
         "presence_sent",
@@ -93,12 +94,15 @@ class Member:
         dialect: Dialect,
         counts: DialectCounts,
         actor: str | None = None,
+        *,
+        may_write: bool = True,
     ):
         self.room = room
         self.counts = counts
         self.outlet = outlet
         self.dialect = dialect
         self.actor = actor
+        self.may_write = may_write
         self.is_live = False
         self.closed = False
         self.paused = False

@@ -171,6 +171,11 @@ class Room:
             member.counts.nothing_new += 1
             member.acknowledge(accepted=True)
             return
+        if not member.may_write:
+            # It holds something new, were it only a delete hidden in a Step2 (I17).
+            member.counts.refused += 1
+            member.acknowledge(accepted=False)
+            return
         self._judge(walked)
         member.unsettled_bytes += len(update)
         self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter()))
