@@ -129,6 +129,10 @@ class StorageBusy(ServerFault):
     """A lock or statement time-out, a serialisation failure: known to have been rolled back."""
 
 
+class AuthUnavailable(ServerFault):
+    """Whoever knows who may do what cannot be asked now. Nobody is let in, and nobody is sent away for good."""
+
+
 class CommitUnknown(ServerFault):
     """The COMMIT's outcome is not known. It is never retried blindly: the members sync again instead."""
 

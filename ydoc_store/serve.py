@@ -72,7 +72,7 @@ async def serve(settings: Settings, compactor: CompactorParts, announce: Callabl
     Raises SettingInvalid (port, address), EmbeddedPostgresFailed, StorageUnavailable, SchemaMismatch, all of them
     before anyone could connect.
     """
-    sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network)
+    sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network or settings.has_identities)
     raise_file_limit(settings.connections_max)
     with _stopping_on_signals() as stop:
         try:
@@ -148,7 +148,7 @@ async def _web(
         build: Callable[..., asyncio.Protocol] = websocket_protocol(relays[0])
         return build(config=config, server_state=server_state, app_state=app_state)
 
-    app = create_app(Services(ready, metrics.render, settings.open_to_network))
+    app = create_app(Services(ready, metrics.render, settings.open_to_network or settings.has_identities))
     server = _Server(
         uvicorn.Config(
             app,

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ydoc_store.auth.access import open_access
+from ydoc_store.auth.access import OPEN, Asked
+from ydoc_store.auth.authorizer import Authorizer
 from ydoc_store.auth.open_mode import Refused, refusal
+from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import (
     Draining,
     Forbidden,
@@ -27,6 +30,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
+from ydoc_store.relay.credentials import read_credentials
 from ydoc_store.relay.sockets import is_gone
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
@@ -54,8 +58,11 @@ class TooManyConnections(ServerFault):
 class Relay:
     """All connections of this process."""
 
-    def __init__(self, rooms: Rooms, settings: Settings, metrics: Metrics):
+    def __init__(self, rooms: Rooms, settings: Settings, metrics: Metrics, authorizer: Authorizer):
         self.rooms = rooms
+        self.authorizer = authorizer
+        authorizer.revocations.changed = self._review
+        self._origins = Origins.parse(settings.origins)
         self.settings = settings
         self.metrics = metrics
         self.now_s = time.monotonic()
@@ -107,7 +114,10 @@ class Relay:
             self._judge(connection)
             if connection.path.partition("?")[0].rstrip("/") == HOCUSPOCUS_PATH:
                 self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
-                connection.begin(HocuspocusSocket(self.rooms, connection, open_access))
+                brought = self._brought(connection)
+                connection.begin(
+                    HocuspocusSocket(self.rooms, connection, brought, self.authorizer.authorize, self.authorizer.judge)
+                )
                 return
             name = name_from_raw_path(connection.path.encode("latin-1", "replace"), YJS_PREFIX.encode())
         except UnknownPath:
@@ -118,9 +128,8 @@ class Relay:
             connection.close(error)
             return
         self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
-        room = self.rooms.rooms.get((DEFAULT_TENANT, name))
-        if room is not None:
-            connection.begin(YWebsocketSession(self.rooms, room, connection))
+        if self.authorizer.is_open and (room := self.rooms.rooms.get((DEFAULT_TENANT, name))) is not None:
+            connection.begin(YWebsocketSession(self.rooms, room, connection, OPEN, self.authorizer.judge))
             return
         connection.wait_for_session()
         task = asyncio.create_task(self._open(connection, name))
@@ -132,7 +141,10 @@ class Relay:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
             raise TooManyConnections("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
-        if not self.settings.open_to_network:
+        if not self.authorizer.is_open:
+            headers = connection.headers
+            self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
+        elif not self.settings.open_to_network:
             verdict = refusal(connection.headers.raw_items())
             if isinstance(verdict, Refused):
                 raise Forbidden(verdict.reason)
@@ -140,7 +152,8 @@ class Relay:
     async def _open(self, connection: Connection, name: str) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                room = await self.rooms.open(DEFAULT_TENANT, name)
+                granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
+                room = await self.rooms.open(granted.tenant, name)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
@@ -153,7 +166,19 @@ class Relay:
         else:
             # No await since the room was handed out, so that it is still open.
             if connection.is_open and not connection.is_closing:
-                connection.begin(YWebsocketSession(self.rooms, room, connection))
+                connection.begin(YWebsocketSession(self.rooms, room, connection, granted, self.authorizer.judge))
+
+    def _brought(self, connection: Connection) -> Asked:
+        peer = connection.transport.get_extra_info("peername")
+        found = read_credentials(connection.path, connection.headers, peer[0] if peer else None)
+        return Asked("", found.token, found.cookie, found.origin, found.address, "y-websocket")
+
+    def _review(self) -> None:
+        """Something was taken back: everyone who is here is judged again."""
+        self.authorizer.forget()
+        for connection in list(self.connections):
+            if connection.session is not None:
+                connection.session.review()
 
     # The common clock
 

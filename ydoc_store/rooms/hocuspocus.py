@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ydoc_store.auth.access import Asked, Authorize
-from ydoc_store.errors import ServerFailed, ServerFault, StorageUnavailable, Unauthenticated, YdocError
+from ydoc_store.auth.access import Asked, Authorize, Granted, Judge
+from ydoc_store.errors import (
+    Forbidden,
+    ServerFailed,
+    ServerFault,
+    StorageUnavailable,
+    Unauthenticated,
+    YdocError,
+)
 from ydoc_store.names import NAME_BYTES_MAX, parse_name
-from ydoc_store.rooms.session import DocumentSession, SocketOutlet
+from ydoc_store.rooms.session import DocumentSession, SocketOutlet, call_at_expiry
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.messages import (
     KEEPALIVE,
@@ -39,6 +46,8 @@ log = structlog.get_logger(__name__)
 ADDRESS_BYTES_MAX: Final = NAME_BYTES_MAX + 128
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S: Final = 25.0
+# A client is asked for its new token this long before the old one ends: its application may have to fetch one.
+TOKEN_AHEAD_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +125,29 @@ class _Document:
     deciding: asyncio.Task[None] | None = None
     outlet: _AddressOutlet | None = None
     session: DocumentSession | None = None
+    expiry: asyncio.TimerHandle | None = None
     denied: bool = False
+
+    def stop_expiry(self) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
 
 
 class HocuspocusSocket:
     """One connection and the documents on it, from its upgrade to its end."""
 
-    def __init__(self, rooms: Rooms, outlet: SocketOutlet, authorize: Authorize):
+    def __init__(self, rooms: Rooms, outlet: SocketOutlet, brought: Asked, authorize: Authorize, judge: Judge):
         self.outlet = outlet
         self._pausing: set[object] = set()
         self._holding: set[object] = set()
         self._rooms = rooms
         self._settings = rooms.settings
+        self._brought = brought
         self._authorize = authorize
+        self._judge = judge
+        # (tenant, actor): whoever came first; a socket never changes it.
+        self._principal: tuple[str, str | None] | None = None
         self._documents: dict[str, _Document] = {}
         self._answers_ping = False
         self._is_known = False
@@ -199,7 +218,11 @@ class HocuspocusSocket:
     async def _decide(self, document: _Document, token: str) -> None:
         try:
             name = parse_name(wire.name_of(document.address))
-            granted = await self._authorize(Asked(name, token or None, document.dialect.name))
+            granted = await self._authorize(replace(self._brought, document=name, token=token or self._brought.token))
+            principal = granted.tenant, granted.actor
+            if self._principal not in (None, principal):
+                raise Forbidden("this socket belongs to somebody else")
+            self._principal = principal
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 room = await self._rooms.open(granted.tenant, name)
@@ -207,7 +230,11 @@ class HocuspocusSocket:
             document.deciding = None
             self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
             if document.session is None:
-                self._open(document, room, granted.actor, may_write=granted.may_write)
+                self._open(document, room, granted)
+            else:
+                document.session.regrant(granted)
+            document.stop_expiry()
+            document.expiry = call_at_expiry(granted, lambda: self._expiring(document), TOKEN_AHEAD_S)
             self._hand_over(document)
         except TimeoutError:
             self.end(document.address, StorageUnavailable("the document could not be loaded in time"))
@@ -222,11 +249,26 @@ class HocuspocusSocket:
             document.deciding = None
             self.stop_holding(document)
 
-    def _open(self, document: _Document, room: Room, actor: str | None, *, may_write: bool) -> None:
+    def _open(self, document: _Document, room: Room, granted: Granted) -> None:
         document.outlet = _AddressOutlet(self, document.address)
-        document.session = DocumentSession(
-            self._rooms, room, document.outlet, document.dialect, actor, may_write=may_write
-        )
+        document.session = DocumentSession(self._rooms, room, document.outlet, document.dialect, granted)
+
+    def _expiring(self, document: _Document) -> None:
+        """Ask for a new token while the old one still holds, and look again when it does not."""
+        document.expiry = None
+        if document.session is not None:
+            self._send(document.dialect.prefix + wire.encode_token_wanted())
+            document.expiry = call_at_expiry(document.session.granted, self.review)
+
+    def review(self) -> None:
+        """Something was taken back, or time has passed: documents that are not allowed any more are denied."""
+        for document in list(self._documents.values()):
+            session = document.session
+            if session is not None:
+                try:
+                    self._judge(session.granted, session.member.room.name)
+                except YdocError as error:
+                    session.fail(error)
 
     def _overdue(self) -> None:
         """Nobody loads, holds or waits for what has not said who it is."""
@@ -253,6 +295,7 @@ class HocuspocusSocket:
         document.denied = True
         document.waiting.clear()
         document.waiting_bytes = 0
+        document.stop_expiry()
         session, document.session = document.session, None
         if session is not None:
             # The room that ends it is going through its members.
@@ -265,6 +308,7 @@ class HocuspocusSocket:
 
     def _forget(self, document: _Document) -> None:
         del self._documents[document.address]
+        document.stop_expiry()
         if document.deciding is not None:
             document.deciding.cancel()
         if document.session is not None:

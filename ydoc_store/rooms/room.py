@@ -265,6 +265,16 @@ class Room:
         else:
             self.discard(error)
 
+    def regrant(self, member: Member, *, may_write: bool) -> None:
+        """Whether this member may write, from now on. What it has waiting, and may not write any more, is refused."""
+        member.may_write = may_write
+        if not may_write:
+            for queued in self.queue.drop_waiting_of(member):
+                member.settled(len(queued.update))
+                member.counts.refused += 1
+                member.acknowledge(accepted=False)
+            self._in_flight = None
+
     def fence(self, member: Member, error: YdocError) -> None:
         """Close a member; nothing that it has queued behind is accepted (I4)."""
         self.queue.drop_waiting_of(member)

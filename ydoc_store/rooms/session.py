@@ -7,17 +7,20 @@ is the dialects'. Sans-I/O.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from ydoc_store.auth.access import Access, Granted
 from ydoc_store.errors import ServerFailed, YdocError
 from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.member import Dialect, Member, Outlet
-from ydoc_store.yjs.awareness import decode_awareness, encode_awareness_entries
+from ydoc_store.yjs.awareness import decode_awareness, encode_awareness_entries, stamp
 from ydoc_store.yjs.messages import Awareness, Message, QueryAwareness, SyncStep1, SyncStep2, Unknown, Update
 from ydoc_store.yjs.ranges import decode_state_vector
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
@@ -34,6 +37,8 @@ VECTOR_CLIENTS_MAX = 50_000
 # Step1 and QueryAwareness: a client asks once a connection, and again when its application forces a sync.
 QUESTIONS_BURST = 20
 QUESTIONS_PER_S = 2.0
+# A timer of asyncio may not be further away than some days; nobody is connected for longer.
+TIMER_S_MAX = 30 * 86_400.0
 
 
 class SocketOutlet(Outlet, Protocol):
@@ -50,6 +55,15 @@ class SocketOutlet(Outlet, Protocol):
     def release_reading(self) -> None: ...
 
 
+def call_at_expiry(granted: Granted, call: Callable[[], None], ahead_s: float = 0.0) -> asyncio.TimerHandle | None:
+    """Call when what was granted ends, or `ahead_s` before; None where it never does."""
+    if granted.expires_at_s is None:
+        return None
+    left_s = min(granted.expires_at_s - time.time() - ahead_s, TIMER_S_MAX)
+    # A little late rather than early: whoever is called looks at the clock itself.
+    return asyncio.get_running_loop().call_later(max(0.0, left_s) + 0.01, call)
+
+
 class DocumentSession:
     """One member from its open room to its end."""
 
@@ -59,9 +73,7 @@ class DocumentSession:
         room: Room,
         outlet: SocketOutlet,
         dialect: Dialect,
-        actor: str | None = None,
-        *,
-        may_write: bool = True,
+        granted: Granted,
     ):
         self._rooms = rooms
         self._settings = rooms.settings
@@ -69,7 +81,8 @@ class DocumentSession:
         self._questions_left = float(QUESTIONS_BURST)
         self._asked_at_s = time.monotonic()
         counts = rooms.metrics.dialect(dialect.name)
-        self.member = Member(room, outlet, dialect, counts, actor, may_write=may_write)
+        self.granted = granted
+        self.member = Member(room, outlet, dialect, counts, granted.actor, may_write=granted.may_write)
         rooms.enter(self.member)
         counts.connections += 1
 
@@ -180,11 +193,25 @@ class DocumentSession:
             json_depth_max=settings.nesting_max,
         )
         room = self.member.room
+        if not self._may_show:
+            return
+        if self._settings.has_identities:
+            entries = [stamp(entry, self.granted.actor, self.granted.name) for entry in entries]
         heard = room.presence.hear(self.member, entries, time.monotonic())
         if heard.corrections:
             self._send_presence(heard.corrections)
         if heard.fresh:
             self._rooms.attendance.changed(room, heard.fresh, self.member)
+
+    @property
+    def _may_show(self) -> bool:
+        needed = {"read": Access.READ, "write": Access.WRITE}.get(self._settings.awareness)
+        return needed is not None and self.granted.access >= needed
+
+    def regrant(self, granted: Granted) -> None:
+        """From now on this holds, for what waits already too: a downgrade refuses it, one by one."""
+        self.granted = granted
+        self.member.room.regrant(self.member, may_write=granted.may_write)
 
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""

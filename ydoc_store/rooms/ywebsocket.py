@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ydoc_store.errors import YdocError
-from ydoc_store.rooms.session import DocumentSession, SocketOutlet
+from ydoc_store.rooms.session import DocumentSession, SocketOutlet, call_at_expiry
 from ydoc_store.yjs.messages import (
     KEEPALIVE,
     decode_message,
@@ -20,6 +20,7 @@ from ydoc_store.yjs.messages import (
 )
 
 if TYPE_CHECKING:
+    from ydoc_store.auth.access import Granted, Judge
     from ydoc_store.rooms.member import Member
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.rooms.room import Room
@@ -45,10 +46,10 @@ Y_WEBSOCKET = YWebsocketDialect()
 class YWebsocketSession:
     """One connection, one document, from its open room to its end."""
 
-    def __init__(
-        self, rooms: Rooms, room: Room, outlet: SocketOutlet, actor: str | None = None, *, may_write: bool = True
-    ):
-        self.document = DocumentSession(rooms, room, outlet, Y_WEBSOCKET, actor, may_write=may_write)
+    def __init__(self, rooms: Rooms, room: Room, outlet: SocketOutlet, granted: Granted, judge: Judge):
+        self.document = DocumentSession(rooms, room, outlet, Y_WEBSOCKET, granted)
+        self._judge = judge
+        self._expiry = call_at_expiry(granted, self.review)
 
     @property
     def member(self) -> Member:
@@ -69,6 +70,15 @@ class YWebsocketSession:
         """The message that keeps a stock client from taking a silent server for a dead one."""
         return KEEPALIVE
 
+    def review(self) -> None:
+        """Something was taken back, or time has passed: who may not be here any more is sent away."""
+        try:
+            self._judge(self.document.granted, self.document.member.room.name)
+        except YdocError as error:
+            self.document.fail(error)
+
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         self.document.closed()
