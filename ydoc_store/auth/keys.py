@@ -87,7 +87,10 @@ class PublishedKeys:
             answer.raise_for_status()
             if len(answer.content) > DOCUMENT_BYTES_MAX:
                 raise ValueError("it is too large")
-            published = jwt.PyJWKSet.from_dict(answer.json())
+            document = answer.json()
+            if not isinstance(document, dict):
+                raise ValueError("it is no object")
+            published = jwt.PyJWKSet.from_dict(document)
         except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
             log.warning("the published keys could not be fetched", reason=str(error) or type(error).__name__)
             return
