@@ -197,7 +197,7 @@ class DocumentSession:
             return
         if self._settings.has_identities:
             entries = [stamp(entry, self.granted.actor, self.granted.name) for entry in entries]
-        heard = room.presence.hear(self.member, entries, time.monotonic())
+        heard = room.presence.hear(self.member, entries, time.monotonic(), principal=self.granted.actor)
         if heard.corrections:
             self._send_presence(heard.corrections)
         if heard.fresh:
