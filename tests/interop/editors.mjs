@@ -97,7 +97,7 @@ class Editor {
 const sockets = new Map()
 
 class HocuspocusEditor extends Editor {
-  connect ({ url, room, connect = true, token = '', socket = null, sessionAwareness = false }) {
+  connect ({ url, room, connect = true, tokens = [''], socket = null, sessionAwareness = false }) {
     const make = () => new HocuspocusProviderWebsocket({
       url, autoConnect: connect, WebSocketPolyfill: recordingSocket(this.received), minDelay: 100, delay: 100
     })
@@ -105,14 +105,19 @@ class HocuspocusEditor extends Editor {
     if (socket !== null) sockets.set(socket, this.websocket)
     this.unsynced = []
     this.refused = []
+    this.scopes = []
+    // Each time that it is asked it gives the next one, the last one for ever.
+    const left = [...tokens]
+    const token = () => left.length > 1 ? left.shift() : left[0]
     this.provider = new HocuspocusProvider({
       websocketProvider: this.websocket, name: room, document: this.doc, token, sessionAwareness
     })
     const look = () => { for (const check of [...this.waiting]) check() }
     this.doc.on('afterTransaction', look)
     this.doc.on('subdocs', look)
-    for (const event of ['status', 'synced', 'authenticated', 'disconnect']) this.provider.on(event, look)
+    for (const event of ['status', 'synced', 'disconnect']) this.provider.on(event, look)
     this.provider.on('unsyncedChanges', ({ number }) => { this.unsynced.push(number); look() })
+    this.provider.on('authenticated', ({ scope }) => { this.scopes.push(scope); look() })
     this.provider.on('authenticationFailed', ({ reason }) => { this.refused.push(reason); look() })
     this.provider.on('close', ({ event }) => {
       this.closes.push({ code: event.code, reason: String(event.reason) })
@@ -213,6 +218,11 @@ const operations = {
     const one = named(editor)
     return one.until(() => one.provider.synced && !one.provider.hasUnsyncedChanges ? {} : null)
   },
+  untilScopes: ({ editor, count }) => {
+    const one = named(editor)
+    return one.until(() => one.scopes.length >= count ? { scopes: one.scopes } : null)
+  },
+  sendToken: ({ editor }) => { named(editor).provider.sendToken() },
   untilRefused: ({ editor }) => {
     const one = named(editor)
     return one.until(() => one.refused.length > 0 ? { reason: one.refused.at(-1) } : null)

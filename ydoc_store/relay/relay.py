@@ -153,7 +153,7 @@ class Relay:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
-                room = await self.rooms.open(granted.tenant, name)
+                room = await self.rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:

@@ -225,7 +225,7 @@ class HocuspocusSocket:
             self._principal = principal
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                room = await self._rooms.open(granted.tenant, name)
+                room = await self._rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
             # No await from here on, so that the room is still open.
             document.deciding = None
             self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
