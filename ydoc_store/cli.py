@@ -18,6 +18,12 @@ from ydoc_store import __version__
 from ydoc_store.commands.compact import CompactionResult, CompactOne, compact_command
 from ydoc_store.commands.documents import documents_command
 from ydoc_store.commands.ending import run_to_exit_code
+from ydoc_store.commands.identities import (
+    revocations_command,
+    revoke_command,
+    secret_command,
+    token_command,
+)
 from ydoc_store.commands.migrate import migrate_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
@@ -95,5 +101,9 @@ for _command in (
     export_command,
     import_command,
     settings_command,
+    secret_command,
+    token_command,
+    revoke_command,
+    revocations_command,
 ):
     commands.add_command(_command)

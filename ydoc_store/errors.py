@@ -40,6 +40,10 @@ class TextFrame(InvalidFrame):
     close_code = 1003
 
 
+class InvalidRequest(ClientFault):
+    """A body or a parameter of HTTP that is not what the path takes."""
+
+
 class InvalidUpdate(ClientFault):
     """Bytes that are no Yjs v1 update within the limits: a client would send them again at every reconnect."""
 

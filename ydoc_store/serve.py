@@ -24,6 +24,7 @@ from ydoc_store import __version__, postgres
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Phase, Probe, Report, judge
+from ydoc_store.http.revocations import Identities
 from ydoc_store.listening import authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.metrics import Metrics
@@ -148,7 +149,11 @@ async def _web(
         build: Callable[..., asyncio.Protocol] = websocket_protocol(relays[0])
         return build(config=config, server_state=server_state, app_state=app_state)
 
-    app = create_app(Services(ready, metrics.render, settings.open_to_network or settings.has_identities))
+    def identities() -> Identities | None:
+        return Identities(relays[0].authorizer, relays[0].database, settings.token_lifetime_max_s) if relays else None
+
+    is_open_to_network = settings.open_to_network or settings.has_identities
+    app = create_app(Services(ready, metrics.render, is_open_to_network, identities))
     server = _Server(
         uvicorn.Config(
             app,
