@@ -132,6 +132,12 @@ class Settings(BaseSettings):
     """A reconnect storm asks once for each person and document; a revocation does not wait for this."""
     authorize: str | None = None
     """`module:function` of the application's own, in this process, instead of a URL."""
+    stateless: str | None = None
+    """Stateless words of Hocuspocus clients go to this URL, or `module:function`; unset, nowhere."""
+    stateless_relay: bool = False
+    """Off, because words that everyone hears are a chat that nobody moderates; writers alone are relayed."""
+    stateless_bytes_max: Annotated[Bytes, Field(le=64 * KIB)] = 4 * KIB
+    """A command or a short note; content belongs into the document."""
     awareness: Literal["read", "write", "off"] = "read"
     """Whoever may read shows where they are; `write` leaves that to writers, `off` to nobody."""
     origins: str = ""

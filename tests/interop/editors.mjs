@@ -106,6 +106,7 @@ class HocuspocusEditor extends Editor {
     this.unsynced = []
     this.refused = []
     this.scopes = []
+    this.words = []
     // Each time that it is asked it gives the next one, the last one for ever.
     const left = [...tokens]
     const token = () => left.length > 1 ? left.shift() : left[0]
@@ -117,6 +118,7 @@ class HocuspocusEditor extends Editor {
     this.doc.on('subdocs', look)
     for (const event of ['status', 'synced', 'disconnect']) this.provider.on(event, look)
     this.provider.on('unsyncedChanges', ({ number }) => { this.unsynced.push(number); look() })
+    this.provider.on('stateless', ({ payload }) => { this.words.push(payload); look() })
     this.provider.on('authenticated', ({ scope }) => { this.scopes.push(scope); look() })
     this.provider.on('authenticationFailed', ({ reason }) => { this.refused.push(reason); look() })
     this.provider.on('close', ({ event }) => {
@@ -221,6 +223,11 @@ const operations = {
   untilScopes: ({ editor, count }) => {
     const one = named(editor)
     return one.until(() => one.scopes.length >= count ? { scopes: one.scopes } : null)
+  },
+  sendStateless: ({ editor, words }) => { named(editor).provider.sendStateless(words) },
+  untilWords: ({ editor, count }) => {
+    const one = named(editor)
+    return one.until(() => one.words.length >= count ? { words: one.words } : null)
   },
   sendToken: ({ editor }) => { named(editor).provider.sendToken() },
   untilRefused: ({ editor }) => {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import queue
 import time
 from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -99,11 +100,17 @@ class Application:
 
     def __init__(self) -> None:
         self.questions: list[dict[str, Any]] = []
-        questions = self.questions
+        self.words: queue.Queue[dict[str, Any]] = queue.Queue()
+        questions, words = self.questions, self.words
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/words":
+                    words.put(asked)
+                    self.send_response(204)
+                    self.end_headers()
+                    return
                 questions.append(asked)
                 if not asked["token"]:
                     self.send_response(401)
@@ -158,3 +165,35 @@ async def test_the_application_says_who_may_and_what_an_empty_document_begins_wi
         rows = await connection.fetch("SELECT u.seq, u.count, u.actor FROM ydoc.updates AS u ORDER BY u.seq")
     assert [tuple(row) for row in rows] == [(1, 1, rows[0]["actor"]), (2, 1, "user0")]
     assert len([asked for asked in application.questions if asked["token"]]) == 5
+
+
+async def test_stateless_words_reach_the_application_and_those_of_a_writer_the_others_on_every_node(
+    tmp_path: Path, database_url: str, editors: Editors
+) -> None:
+    application = Application()
+    environment = {
+        "YDOC_JWT_SECRET": SECRET,
+        "YDOC_STATELESS": application.url.replace("/authorize", "/words"),
+        "YDOC_STATELESS_RELAY": "true",
+    }
+    try:
+        async with (
+            serving(tmp_path, database_url=database_url, environment=environment) as here,
+            serving(tmp_path, database_url=database_url, environment=environment) as there,
+        ):
+            ann = await open_with(editors, here, "notes", token("ann"))
+            ben = await open_with(editors, here, "notes", token("ben"))
+            eve = await open_with(editors, there, "notes", token("eve", {"*": "read"}))
+            for editor in (ann, ben, eve):
+                await editor.saved()
+            await eve.ask("sendStateless", words="from a reader")
+            await ann.ask("sendStateless", words="from a writer")
+            for editor in (ben, eve):
+                assert (await editor.ask("untilWords", count=1))["words"] == ["from a writer"]
+            heard = [await asyncio.to_thread(application.words.get, timeout=20) for _ in range(2)]
+    finally:
+        application.stop()
+    assert {(words["actor"], words["document"], words["payload"]) for words in heard} == {
+        ("eve", "notes", "from a reader"),
+        ("ann", "notes", "from a writer"),
+    }

@@ -170,16 +170,7 @@ class AskedCallable:
     or raises one of our errors; it may be async, and one that is not runs in a thread."""
 
     def __init__(self, path: str):
-        module, _, name = path.partition(":")
-        try:
-            found: Any = importlib.import_module(module)
-            for part in name.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise SettingInvalid(f"YDOC_AUTHORIZE: {path!r} cannot be found: {error}") from None
-        if not callable(found):
-            raise SettingInvalid(f"YDOC_AUTHORIZE: {path!r} cannot be called")
-        self._function = found
+        self._function = find_function(path, "YDOC_AUTHORIZE")
 
     async def authorize(self, asked: Asked) -> Granted:
         """As `Authorize` says; whatever else it raises lets nobody in."""
@@ -199,3 +190,18 @@ class AskedCallable:
 
     def forget(self) -> None:
         """It is asked every time."""
+
+
+def find_function(path: str, variable: str) -> Callable[..., Any]:
+    """`module:name` in this process. Raises SettingInvalid, naming the variable, for what cannot be called."""
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingInvalid(f"{variable}: {path!r} cannot be found: {error}") from None
+    if not callable(found):
+        raise SettingInvalid(f"{variable}: {path!r} cannot be called")
+    called: Callable[..., Any] = found
+    return called

@@ -15,6 +15,7 @@ from ydoc_store.auth.access import OPEN, Asked, Granted
 from ydoc_store.auth.application import AskedCallable, AskedEndpoint
 from ydoc_store.auth.keys import Keys, OneKey, PublishedKeys
 from ydoc_store.auth.revocations import Revocations
+from ydoc_store.auth.stateless import Hear, to_function, to_webhook
 from ydoc_store.auth.tokens import Expected, key_id, public_key, read_token, secret_key
 from ydoc_store.errors import Unauthenticated
 
@@ -59,8 +60,9 @@ class OpenToAll:
 class Authorizer:
     """Answers `authorize` for every adapter. `close` ends its HTTP client."""
 
-    def __init__(self, decider: Decider, client: httpx.AsyncClient | None = None):
+    def __init__(self, decider: Decider, client: httpx.AsyncClient | None = None, hear: Hear | None = None):
         self.revocations = Revocations()
+        self.hear = hear
         self.is_open = isinstance(decider, OpenToAll)
         self._decider = decider
         self._client = client
@@ -69,7 +71,7 @@ class Authorizer:
     def of(cls, settings: Settings) -> Authorizer:
         """As the settings say. Raises SettingInvalid for a key or a function that is none."""
         client = httpx.AsyncClient(follow_redirects=False)
-        return cls(_decider(settings, client), client)
+        return cls(_decider(settings, client), client, _hearer(settings, client))
 
     async def authorize(self, asked: Asked) -> Granted:
         """As `auth.access.Authorize` says."""
@@ -113,3 +115,12 @@ def _decider(settings: Settings, client: httpx.AsyncClient) -> Decider:
     if settings.jwks_url is not None:
         return TokenClaims(PublishedKeys(settings.jwks_url, client), expected)
     return OpenToAll()
+
+
+def _hearer(settings: Settings, client: httpx.AsyncClient) -> Hear | None:
+    if settings.stateless is None:
+        return None
+    if settings.stateless.startswith(("http://", "https://")):
+        secret = settings.authorize_secret.get_secret_value() if settings.authorize_secret is not None else None
+        return to_webhook(settings.stateless, secret, client)
+    return to_function(settings.stateless, "YDOC_STATELESS")

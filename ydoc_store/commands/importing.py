@@ -151,6 +151,9 @@ class _Dialect:
     def ack(self, *, accepted: bool) -> bytes:
         return b"\1" if accepted else b"\0"
 
+    def stateless(self, _words: str) -> None:
+        """Nobody speaks to an import."""
+
 
 class _Outlet:
     """Counts acks in place of a socket."""

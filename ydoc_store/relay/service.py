@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.stateless import Stateless
 from ydoc_store.errors import CorruptDocument, ServerFault, YdocError
 from ydoc_store.fanout.hints import LogHint
 from ydoc_store.fanout.postgres import PostgresFanout
@@ -56,6 +57,7 @@ class RelayService:
         self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
         self.database = database
         self.authorizer = Authorizer.of(settings)
+        self.rooms.stateless = Stateless(self.authorizer.hear, metrics.ignored)
         self.relay = Relay(self.rooms, settings, metrics, self.authorizer)
         self.fanout = PostgresFanout(
             database,
@@ -138,6 +140,7 @@ class RelayService:
         await self.rooms.stop()
         # Last, because the other nodes are told who went.
         await self.fanout.stop()
+        await self.rooms.stateless.stop()
         await self.authorizer.close()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ydoc_store.auth.access import Asked, Authorize, Granted, Judge
+from ydoc_store.auth.stateless import Words
 from ydoc_store.errors import (
     Forbidden,
     ServerFailed,
@@ -73,6 +74,9 @@ class HocuspocusDialect:
     def ack(self, *, accepted: bool) -> bytes:
         return self.prefix + wire.encode_sync_status(accepted=accepted)
 
+    def stateless(self, words: str) -> bytes:
+        return self.prefix + wire.encode_stateless(words)
+
 
 class _AddressOutlet:
     """One document's share of the socket. Holding back what comes in holds the socket, for as long as anyone asks."""
@@ -120,7 +124,7 @@ class _Document:
 
     address: str
     dialect: HocuspocusDialect
-    waiting: deque[Message] = field(default_factory=deque)
+    waiting: deque[Message | wire.Stateless] = field(default_factory=deque)
     waiting_bytes: int = 0
     deciding: asyncio.Task[None] | None = None
     outlet: _AddressOutlet | None = None
@@ -186,8 +190,6 @@ class HocuspocusSocket:
         elif document.denied:
             # The stock client goes on sending after a refusal; a new token may follow.
             self._rooms.metrics.ignored("denied")
-        elif isinstance(message, wire.Stateless):
-            self._rooms.metrics.ignored("stateless")
         else:
             document.waiting.append(message)
             document.waiting_bytes += size
@@ -197,7 +199,11 @@ class HocuspocusSocket:
         """Give an open document what waits for it, in order; bound what waits for one that is not open yet."""
         waiting, settings = document.waiting, self._settings
         while waiting and document.session is not None and document.outlet is not None and not document.outlet.holds:
-            document.session.act(waiting.popleft())
+            message = waiting.popleft()
+            if isinstance(message, wire.Stateless):
+                self._say(document.session, message.payload)
+            else:
+                document.session.act(message)
         if not waiting:
             document.waiting_bytes = 0
         elif document.waiting_bytes > settings.token_queue_bytes_max or len(waiting) > settings.token_queue_frames_max:
@@ -206,6 +212,16 @@ class HocuspocusSocket:
             else:
                 # It has shown its token: nothing of it is dropped, and the socket is read no further meanwhile.
                 self.hold(document)
+
+    def _say(self, session: DocumentSession, payload: str) -> None:
+        """Words go to the application, and those of a writer to the others where that is set."""
+        if len(payload.encode()) > self._settings.stateless_bytes_max:
+            self._rooms.metrics.ignored("stateless, too long")
+            return
+        room, granted = session.member.room, session.granted
+        self._rooms.stateless.say(Words(room.tenant, room.name, granted.actor, payload))
+        if self._settings.stateless_relay and granted.may_write:
+            self._rooms.attendance.said(room, payload, session.member)
 
     # Who may
 

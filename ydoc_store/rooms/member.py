@@ -56,6 +56,9 @@ class Dialect(Protocol):
     def ack(self, *, accepted: bool) -> bytes | None:
         """The message that acknowledges one Step2 or Update, None where the dialect has none."""
 
+    def stateless(self, words: str) -> bytes | None:
+        """The message that carries words which are never stored, None where the dialect has none."""
+
 
 class Delivery:
     """One update on its way to many members: each kind of frame is built once."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from ydoc_store.auth.stateless import Stateless
 from ydoc_store.errors import (
     AuthUnavailable,
     ClientFault,
@@ -87,6 +88,7 @@ class Rooms:
         # Open here under a name that nobody has written to yet, as far as this node knows.
         self.absent: dict[Room, None] = {}
         self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
+        self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
         self._budget = CacheBudget(settings.process_cache_bytes_max)
         # In the order in which they were emptied.

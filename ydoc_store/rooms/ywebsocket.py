@@ -39,6 +39,10 @@ class YWebsocketDialect:
     def ack(*, accepted: bool) -> None:
         """This dialect's clients expect none."""
 
+    @staticmethod
+    def stateless(words: str) -> None:
+        """Likewise."""
+
 
 Y_WEBSOCKET = YWebsocketDialect()
 
