@@ -25,6 +25,7 @@ from ydoc_store.commands.identities import (
     token_command,
 )
 from ydoc_store.commands.migrate import migrate_command
+from ydoc_store.commands.roles import grant_sql_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
 from ydoc_store.commands.transfer import export_command, import_command
@@ -105,5 +106,6 @@ for _command in (
     token_command,
     revoke_command,
     revocations_command,
+    grant_sql_command,
 ):
     commands.add_command(_command)
