@@ -22,9 +22,16 @@ from ydoc_store.commands.documents import documents_command
 from ydoc_store.commands.ending import run_to_exit_code
 from ydoc_store.commands.epochs import EPOCH_COMMANDS
 from ydoc_store.commands.history import history_command
+from ydoc_store.commands.identities import (
+    revocations_command,
+    revoke_command,
+    secret_command,
+    token_command,
+)
 from ydoc_store.commands.incarnation import incarnation_command
 from ydoc_store.commands.migrate import migrate_command
 from ydoc_store.commands.repair import repair_command
+from ydoc_store.commands.roles import grant_sql_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
 from ydoc_store.commands.transfer import export_command, import_command
@@ -115,5 +122,10 @@ for _command in (
     repair_command(_rebuild),
     incarnation_command,
     settings_command,
+    secret_command,
+    token_command,
+    revoke_command,
+    revocations_command,
+    grant_sql_command,
 ):
     commands.add_command(_command)

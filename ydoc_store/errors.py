@@ -40,6 +40,10 @@ class TextFrame(InvalidFrame):
     close_code = 1003
 
 
+class InvalidRequest(ClientFault):
+    """A body or a parameter of HTTP that is not what the path takes."""
+
+
 class InvalidUpdate(ClientFault):
     """Bytes that are no Yjs v1 update within the limits: a client would send them again at every reconnect."""
 
@@ -133,6 +137,10 @@ class StorageUnavailable(ServerFault):
 
 class StorageBusy(ServerFault):
     """A lock or statement time-out, a serialisation failure: known to have been rolled back."""
+
+
+class AuthUnavailable(ServerFault):
+    """Whoever knows who may do what cannot be asked now. Nobody is let in, and nobody is sent away for good."""
 
 
 class CommitUnknown(ServerFault):

@@ -33,7 +33,7 @@ _CLOSE_CODES = frozenset(
 
 
 # From the start, because an alert on a series that is not there yet is silent.
-_SERVED_DIALECTS = ("y-websocket",)
+_SERVED_DIALECTS = ("y-websocket", "hocuspocus")
 _AUDITED = ("blank run", "delete ahead")
 
 

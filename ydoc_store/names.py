@@ -16,6 +16,8 @@ NAME_BYTES_MAX = 512
 DEFAULT_TENANT = "default"
 # Where y-websocket clients find documents: ws://HOST:PORT/yjs/NAME
 YJS_PREFIX = "/yjs/"
+# Where Hocuspocus clients connect, whatever their documents: ws://HOST:PORT/hocuspocus
+HOCUSPOCUS_PATH = "/hocuspocus"
 
 
 def parse_name(raw: str) -> str:

@@ -25,6 +25,7 @@ from ydoc_store import __version__, postgres
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
+from ydoc_store.http.revocations import Identities
 from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.metrics import Metrics
@@ -78,7 +79,7 @@ async def serve(settings: Settings, compactor: CompactorParts, announce: Callabl
     Raises SettingInvalid (port, address), EmbeddedPostgresFailed, StorageUnavailable, SchemaMismatch, all of them
     before anyone could connect.
     """
-    sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network)
+    sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network or settings.has_identities)
     settings = _within_files(settings)
     asyncio.get_running_loop().set_exception_handler(AcceptWatch())
     with _stopping_on_signals() as stop:
@@ -182,7 +183,11 @@ async def _web(
         build: Callable[..., asyncio.Protocol] = websocket_protocol(relays[0])
         return build(config=config, server_state=server_state, app_state=app_state)
 
-    app = create_app(Services(ready, metrics.render, settings.open_to_network))
+    def identities() -> Identities | None:
+        return Identities(relays[0].authorizer, relays[0].database, settings.token_lifetime_max_s) if relays else None
+
+    is_open_to_network = settings.open_to_network or settings.has_identities
+    app = create_app(Services(ready, metrics.render, is_open_to_network, identities))
     server = _Server(
         uvicorn.Config(
             app,

@@ -32,7 +32,7 @@ from ydoc_store.failpoints import checked_failpoints
 
 PREFIX = "YDOC_"
 EXEMPT_PREFIX = "YDOC_TEST_"
-SECRETS = frozenset({"database_url"})
+SECRETS = frozenset({"database_url", "jwt_secret", "jwt_public_key", "authorize_secret"})
 MASK = "********"
 KIB = 1024
 MIB = 1024 * KIB
@@ -112,6 +112,42 @@ class Settings(BaseSettings):
     connections_max: Count = 10_000
     """At 24 KiB an idle connection this is 240 MiB; the process's file limit must allow it too."""
 
+    # Who may do what. Unset, the server is open, and listens on loopback only
+    jwt_secret: SecretStr | None = None
+    """Unset, so that a first run asks nobody. For tokens signed with HS256; `ydoc-store secret new` makes one."""
+    jwt_public_key: SecretStr | None = None
+    """For tokens that another service signs with RS256, ES256 or EdDSA: its public key as PEM text."""
+    jwks_url: str | None = None
+    """Likewise, where that service publishes its keys and changes them now and then."""
+    jwt_audience: str | None = None
+    """Unset, any audience is taken; set it where one issuer serves several services."""
+    jwt_issuer: str | None = None
+    """Unset, any issuer is taken whose key it is."""
+    token_lifetime_max_s: Seconds = 86_400
+    """A day's work; a revocation is remembered as long, so a token that lives longer is refused."""
+    authorize_url: str | None = None
+    """An application that knows who may do what is asked here instead of looking into tokens."""
+    authorize_secret: SecretStr | None = None
+    """Signs what is asked, so that the application can tell our questions from anybody's."""
+    authorize_timeout_s: Seconds = 3
+    """An editor waits for the answer; an application that takes longer is in trouble itself."""
+    authorize_kept_s: SecondsOrNone = 30
+    """A reconnect storm asks once for each person and document; a revocation does not wait for this."""
+    authorize: str | None = None
+    """`module:function` of the application's own, in this process, instead of a URL."""
+    stateless: str | None = None
+    """Stateless words of Hocuspocus clients go to this URL, or `module:function`; unset, nowhere."""
+    stateless_relay: bool = False
+    """Off, because words that everyone hears are a chat that nobody moderates; writers alone are relayed."""
+    stateless_bytes_max: Annotated[Bytes, Field(le=64 * KIB)] = 4 * KIB
+    """A command or a short note; content belongs into the document."""
+    awareness: Literal["read", "write", "off"] = "read"
+    """Whoever may read shows where they are; `write` leaves that to writers, `off` to nobody."""
+    origins: str = ""
+    """Pages of the same host and of loopback may connect; others are named here, separated by commas."""
+    trusted_proxies: str = ""
+    """Networks, separated by commas, whose X-Forwarded-For is believed; unset, limits per address are off."""
+
     # What is told
     log_format: Literal["console", "json"] = "console"
     """A person starts it first; a log collector wants json."""
@@ -179,6 +215,16 @@ class Settings(BaseSettings):
     """Stock clients send their own entry and repeat what they hear, a handful at a time."""
     awareness_timeout_s: Annotated[Seconds, Field(gt=15)] = 30
     """Stock clients renew every 15 s and forget others after 30 s; so do we."""
+
+    # Hocuspocus: what a socket may bring before its documents are open
+    socket_documents_max: Count = 100
+    """A workspace opens some tens of documents on one socket; each costs a room's entry before it is used."""
+    token_timeout_s: Seconds = 5
+    """Stock providers send their token with the first message; whoever has none by then will have none."""
+    token_queue_bytes_max: Bytes = 1 * MIB
+    """What a provider sends at once behind its token: a sync step 1, presence, and edits of a moment."""
+    token_queue_frames_max: Count = 256
+    """Likewise, in frames: some seconds of the fastest typist."""
 
     # Members, rooms and the first sync
     outbox_bytes_max: Bytes = 8 * MIB
@@ -250,6 +296,12 @@ class Settings(BaseSettings):
         return self.update_bytes_max + 64
 
     @property
+    def has_identities(self) -> bool:
+        """Whether somebody decides who may do what; otherwise everyone may do everything."""
+        deciders = (self.jwt_secret, self.jwt_public_key, self.jwks_url, self.authorize_url, self.authorize)
+        return any(decider is not None for decider in deciders)
+
+    @property
     def document_warn_bytes(self) -> int:
         """From this size on, in bytes, a document counts as near its limit."""
         return int(self.document_bytes_max * self.document_warn_share)
@@ -260,6 +312,13 @@ class Settings(BaseSettings):
             raise ValueError("YDOC_UPDATE_BYTES_MAX is over YDOC_DOCUMENT_BYTES_MAX: no document could hold it")
         if self.outbox_bytes_max < self.sync_piece_bytes_max:
             raise ValueError("YDOC_OUTBOX_BYTES_MAX is under YDOC_SYNC_PIECE_BYTES_MAX")
+        deciders = [
+            variable_of(name)
+            for name in ("jwt_secret", "jwt_public_key", "jwks_url", "authorize_url", "authorize")
+            if getattr(self, name) is not None
+        ]
+        if len(deciders) > 1:
+            raise ValueError(f"{' and '.join(deciders)} are set: one alone decides who may do what")
         if self.lock_timeout_s > self.statement_timeout_s:
             raise ValueError("YDOC_LOCK_TIMEOUT_S is over YDOC_STATEMENT_TIMEOUT_S and would never be reached")
         return self
@@ -312,10 +371,10 @@ def describe(settings: Settings) -> list[SettingRow]:
             SettingRow(
                 name=name,
                 variable=variable_of(name),
-                value=_shown(getattr(settings, name)),
+                value=_shown(name, getattr(settings, name)),
                 source=settings._sources.get(name, "default"),
                 unit=unit,
-                default=_shown(field.get_default(call_default_factory=True, validated_data={})),
+                default=_shown(name, field.get_default(call_default_factory=True, validated_data={})),
                 reason=" ".join((field.description or "").split()),
             )
         )
@@ -343,9 +402,9 @@ def without_password(url: str) -> str:
     return f"{scheme}{account}{place}{'?' if query else ''}{told}"
 
 
-def _shown(value: Any) -> str | int | float | bool | None:
+def _shown(name: str, value: Any) -> str | int | float | bool | None:
     if isinstance(value, SecretStr):
-        return without_password(value.get_secret_value())
+        return without_password(value.get_secret_value()) if name == "database_url" else MASK
     return str(value) if isinstance(value, Path) else value
 
 

@@ -13,6 +13,7 @@ import WebSocket from 'ws'
 import * as Y from 'yjs'
 import { IndexeddbPersistence, storeState } from 'y-indexeddb'
 import { WebsocketProvider } from 'y-websocket'
+import { HocuspocusProvider, HocuspocusProviderWebsocket } from '@hocuspocus/provider'
 import { history } from './histories.mjs'
 
 process.setMaxListeners(0)
@@ -33,12 +34,16 @@ const recordingSocket = (received, heard) => class extends WebSocket {
 }
 
 class Editor {
-  constructor ({ url, room, connect = true, gc = true, params = {} }) {
+  constructor ({ gc = true, ...options }) {
     this.doc = new Y.Doc({ gc })
     this.received = []
     this.closes = []
     this.waiting = new Set()
     this.typing = null
+    this.connect(options)
+  }
+
+  connect ({ url, room, connect = true, params = {} }) {
     const look = () => { for (const check of [...this.waiting]) check() }
     this.provider = new WebsocketProvider(url, room, this.doc, {
       // Two editors of one process would otherwise sync behind the server's back.
@@ -76,6 +81,8 @@ class Editor {
     })
   }
 
+  get isConnected () { return this.provider.wsconnected }
+
   text (root = 'text') { return this.doc.getText(root) }
 
   others () {
@@ -87,6 +94,52 @@ class Editor {
   destroy () {
     clearInterval(this.typing)
     this.provider.destroy()
+    this.doc.destroy()
+  }
+}
+
+// One with the stock Hocuspocus provider. Those that are given the same `socket` share it.
+const sockets = new Map()
+
+class HocuspocusEditor extends Editor {
+  connect ({ url, room, connect = true, tokens = [''], socket = null, sessionAwareness = false }) {
+    const look = () => { for (const check of [...this.waiting]) check() }
+    const make = () => new HocuspocusProviderWebsocket({
+      url, autoConnect: connect, WebSocketPolyfill: recordingSocket(this.received, look), minDelay: 100, delay: 100
+    })
+    this.websocket = socket === null ? make() : (sockets.get(socket) ?? make())
+    if (socket !== null) sockets.set(socket, this.websocket)
+    this.unsynced = []
+    this.refused = []
+    this.scopes = []
+    this.words = []
+    // Each time that it is asked it gives the next one, the last one for ever.
+    const left = [...tokens]
+    const token = () => left.length > 1 ? left.shift() : left[0]
+    this.provider = new HocuspocusProvider({
+      websocketProvider: this.websocket, name: room, document: this.doc, token, sessionAwareness
+    })
+    this.doc.on('afterTransaction', look)
+    this.doc.on('subdocs', look)
+    for (const event of ['status', 'synced', 'disconnect']) this.provider.on(event, look)
+    this.provider.on('unsyncedChanges', ({ number }) => { this.unsynced.push(number); look() })
+    this.provider.on('stateless', ({ payload }) => { this.words.push(payload); look() })
+    this.provider.on('authenticated', ({ scope }) => { this.scopes.push(scope); look() })
+    this.provider.on('authenticationFailed', ({ reason }) => { this.refused.push(reason); look() })
+    this.provider.on('close', ({ event }) => {
+      this.closes.push({ code: event.code, reason: String(event.reason) })
+      look()
+    })
+    this.provider.awareness.on('change', look)
+    this.provider.attach()
+  }
+
+  get isConnected () { return this.websocket.status === 'connected' }
+
+  destroy () {
+    clearInterval(this.typing)
+    this.provider.destroy()
+    this.websocket.destroy()
     this.doc.destroy()
   }
 }
@@ -166,11 +219,34 @@ const named = name => {
 
 const operations = {
   open: ({ editor, ...options }) => { editors.set(editor, new Editor(options)) },
+  openHocuspocus: ({ editor, ...options }) => { editors.set(editor, new HocuspocusEditor(options)) },
+  detach: ({ editor }) => { named(editor).provider.detach() },
+  attach: ({ editor }) => { named(editor).provider.attach() },
+  forceSync: ({ editor }) => { named(editor).provider.forceSync() },
+  unsynced: ({ editor }) => ({ number: named(editor).provider.unsyncedChanges, seen: named(editor).unsynced }),
+  untilSaved: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => one.provider.synced && !one.provider.hasUnsyncedChanges ? {} : null)
+  },
+  untilScopes: ({ editor, count }) => {
+    const one = named(editor)
+    return one.until(() => one.scopes.length >= count ? { scopes: one.scopes } : null)
+  },
+  sendStateless: ({ editor, words }) => { named(editor).provider.sendStateless(words) },
+  untilWords: ({ editor, count }) => {
+    const one = named(editor)
+    return one.until(() => one.words.length >= count ? { words: one.words } : null)
+  },
+  sendToken: ({ editor }) => { named(editor).provider.sendToken() },
+  untilRefused: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => one.refused.length > 0 ? { reason: one.refused.at(-1) } : null)
+  },
   destroy: ({ editor }) => { named(editor).destroy(); editors.delete(editor) },
-  disconnect: ({ editor }) => { named(editor).provider.disconnect() },
+  disconnect: ({ editor }) => { (named(editor).websocket ?? named(editor).provider).disconnect() },
   // As behind a load balancer: the same provider, its next connection elsewhere.
   moveTo: ({ editor, url }) => { named(editor).provider.serverUrl = url },
-  connect: ({ editor }) => { named(editor).provider.connect() },
+  connect: ({ editor }) => { (named(editor).websocket ?? named(editor).provider).connect() },
   // The stock store in the browser, under the document's name: it brings what the last tab kept there, and keeps on.
   persist: async ({ editor }) => {
     const one = named(editor)
@@ -242,7 +318,7 @@ const operations = {
   untilSynced: ({ editor }) => { const one = named(editor); return one.until(() => one.provider.synced ? {} : null) },
   untilDisconnected: ({ editor }) => {
     const one = named(editor)
-    return one.until(() => !one.provider.wsconnected ? {} : null)
+    return one.until(() => !one.isConnected ? {} : null)
   },
   untilStopped: ({ editor }) => { const one = named(editor); return one.until(() => one.stopped) },
   untilCloses: ({ editor, count }) => {

@@ -52,6 +52,10 @@ class Editor:
     async def synced(self, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         await self.ask("untilSynced", timeout_s=timeout_s)
 
+    async def saved(self, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Hocuspocus only: returns when the provider says that it has no unsynced changes."""
+        await self.ask("untilSaved", timeout_s=timeout_s)
+
     async def disconnect(self) -> None:
         await self.ask("disconnect")
         await self.ask("untilDisconnected")
@@ -108,6 +112,12 @@ class Editors:
         """A new editor in a room; it connects at once unless told `connect=False`."""
         editor = Editor(self, name or f"editor {next(self._numbers)}")
         await editor.ask("open", url=url, room=room, **options)
+        return editor
+
+    async def open_hocuspocus(self, url: str, room: str, name: str | None = None, **options: Any) -> Editor:
+        """A new editor with the stock Hocuspocus provider; those with the same `socket` share one."""
+        editor = Editor(self, name or f"editor {next(self._numbers)}")
+        await editor.ask("openHocuspocus", url=url, room=room, **options)
         return editor
 
     async def open_synced(self, url: str, room: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any) -> Editor:

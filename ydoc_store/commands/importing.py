@@ -165,6 +165,9 @@ class _Dialect:
     def denied(self, _reason: str) -> None:
         """An import does not begin where nothing may be stored."""
 
+    def stateless(self, _words: str) -> None:
+        """Nobody speaks to an import."""
+
 
 class _Outlet:
     """Counts acks in place of a socket."""

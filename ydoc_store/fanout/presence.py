@@ -35,6 +35,8 @@ class PresenceHint:
     name: str
     entries: list[AwarenessEntry]
     asks: bool
+    # Stateless words of its writers, for everyone in the document.
+    words: tuple[str, ...] = ()
 
 
 class PresenceOutbox:
@@ -44,6 +46,7 @@ class PresenceOutbox:
         self._documents_max = documents_max
         self._waiting: dict[tuple[str, str], dict[int, AwarenessEntry]] = {}
         self._asking: set[tuple[str, str]] = set()
+        self._words: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def add(self, hint: PresenceHint) -> bool:
         """False where too much waits already: it is dropped, and renewed by the clients themselves."""
@@ -56,13 +59,19 @@ class PresenceOutbox:
         waiting.update((entry.client_id, entry) for entry in hint.entries)
         if hint.asks:
             self._asking.add(key)
+        if hint.words:
+            self._words[key] = (*self._words.get(key, ()), *hint.words)
         return True
 
     def take(self) -> list[PresenceHint]:
         """Everything that waits; nothing waits afterwards."""
         waiting, self._waiting = self._waiting, {}
         asking, self._asking = self._asking, set()
-        return [PresenceHint(*key, list(entries.values()), asks=key in asking) for key, entries in waiting.items()]
+        words, self._words = self._words, {}
+        return [
+            PresenceHint(*key, list(entries.values()), key in asking, words.get(key, ()))
+            for key, entries in waiting.items()
+        ]
 
 
 def presence_payloads(node: str, numbers: Iterator[int], hints: list[PresenceHint]) -> Iterator[str]:
@@ -77,13 +86,13 @@ def presence_payloads(node: str, numbers: Iterator[int], hints: list[PresenceHin
 
 
 def _messages(hints: list[PresenceHint]) -> Iterator[list[Any]]:
-    """JSON documents of about MESSAGE_BYTES, each a list of [tenant, name, asks, [[id, clock, state], …]]."""
+    """JSON documents of about MESSAGE_BYTES, each a list of [tenant, name, asks, [[id, clock, state], …], words…]."""
     message: list[Any] = []
     size = 0
     for hint in hints:
         content: list[Any] = []
-        message.append([hint.tenant, hint.name, hint.asks, content])
-        size += len(hint.tenant) + len(hint.name) + 20
+        message.append([hint.tenant, hint.name, hint.asks, content, *hint.words])
+        size += len(hint.tenant) + len(hint.name) + 20 + sum(map(len, hint.words))
         for entry in hint.entries:
             entry_bytes = len(entry.state_json or "") + 30
             if size + entry_bytes > MESSAGE_BYTES:
@@ -126,8 +135,14 @@ class PresenceReader:
 def _read_content(text: str) -> list[PresenceHint]:
     try:
         return [
-            PresenceHint(_text(tenant), _text(name), [_entry(*entry) for entry in entries], asks is True)
-            for tenant, name, asks, entries in orjson.loads(base64.b64decode(text, validate=True))
+            PresenceHint(
+                _text(tenant),
+                _text(name),
+                [_entry(*entry) for entry in entries],
+                asks is True,
+                tuple(_text(word) for word in words),
+            )
+            for tenant, name, asks, entries, *words in orjson.loads(base64.b64decode(text, validate=True))
         ]
     except (ValueError, TypeError, binascii.Error):
         return []

@@ -18,11 +18,11 @@ from starlette.routing import Route
 
 from ydoc_store import metrics
 from ydoc_store.errors import YdocError
-from ydoc_store.http import problems
+from ydoc_store.http import problems, revocations
 from ydoc_store.http.guard import OpenModeGuard
 from ydoc_store.http.health import Report, Verdict
 from ydoc_store.http.pages import what_runs_here
-from ydoc_store.names import YJS_PREFIX
+from ydoc_store.names import HOCUSPOCUS_PATH, YJS_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Services:
     ready: Callable[[], Awaitable[Report]]
     metrics: Callable[[], bytes]
     open_to_network: bool
+    identities: Callable[[], revocations.Identities | None] = lambda: None
 
 
 def create_app(services: Services) -> Starlette:
@@ -61,6 +62,8 @@ def create_app(services: Services) -> Starlette:
             Route("/health/ready", ready),
             Route("/metrics", samples),
             Route(YJS_PREFIX + "{name:path}", _only_sockets),
+            Route(HOCUSPOCUS_PATH, _only_sockets),
+            *revocations.routes(services.identities),
         ],
         middleware=[] if services.open_to_network else [Middleware(OpenModeGuard)],
         exception_handlers={

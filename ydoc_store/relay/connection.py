@@ -25,6 +25,7 @@ from websockets.server import ServerProtocol
 from ydoc_store.errors import SlowMember, TextFrame, TooLarge, YdocError
 from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
+from ydoc_store.relay.credentials import select_subprotocol
 from ydoc_store.relay.sockets import set_options
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ class Session(Protocol):
     """What takes the frames of one connection."""
 
     def receive(self, frame: bytes) -> None: ...
+    def keepalive(self) -> bytes | None:
+        """What to send to a peer that would take silence for our death; None where there is nobody to tell."""
+
+    def review(self) -> None:
+        """Whether whoever is there still may be."""
+
     def closed(self) -> None: ...
 
 
@@ -86,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._protocol = ServerProtocol(
             subprotocols=None,
-            select_subprotocol=_select_first,
+            select_subprotocol=_select,
             max_size=relay.settings.frame_bytes_max,
             logger=_quiet,
         )
@@ -372,9 +379,8 @@ class Connection(asyncio.Protocol):
             self._look_at_outbox()
 
 
-def _select_first(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    # A browser that offers subprotocols fails the connection unless one is selected.
-    return offered[0] if offered else None
+def _select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return cast("Subprotocol | None", select_subprotocol(offered))
 
 
 def connection_factory(relay: Relay) -> Any:

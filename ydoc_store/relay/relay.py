@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from ydoc_store.auth.access import OPEN, Asked
+from ydoc_store.auth.authorizer import Authorizer
 from ydoc_store.auth.open_mode import Refused, refusal
+from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import (
     CorruptDocument,
     Draining,
@@ -25,12 +29,13 @@ from ydoc_store.errors import (
     UnknownPath,
     YdocError,
 )
-from ydoc_store.names import DEFAULT_TENANT, YJS_PREFIX, name_from_raw_path
+from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
+from ydoc_store.relay.credentials import read_credentials
 from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Said
 from ydoc_store.relay.sockets import is_gone
+from ydoc_store.rooms.hocuspocus import HocuspocusSocket
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
-from ydoc_store.yjs.messages import KEEPALIVE
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
@@ -53,8 +58,11 @@ class TooManyConnections(ServerFault):
 class Relay:
     """All connections of this process."""
 
-    def __init__(self, rooms: Rooms, settings: Settings, metrics: Metrics):
+    def __init__(self, rooms: Rooms, settings: Settings, metrics: Metrics, authorizer: Authorizer):
         self.rooms = rooms
+        self.authorizer = authorizer
+        authorizer.revocations.changed = self._review
+        self._origins = Origins.parse(settings.origins)
         self.settings = settings
         self.metrics = metrics
         self.now_s = time.monotonic()
@@ -66,7 +74,6 @@ class Relay:
         self.server_connections: Any = set()
         # By when each is due; one interval for all, so that the order of entering is the order of time.
         self._keepalive_due: dict[Connection, float] = {}
-        self._keepalive_frame = b""
         self._draining = False
         self._said = Said()
         self._loops = Loops()
@@ -116,6 +123,13 @@ class Relay:
         because a browser cannot see an HTTP status."""
         try:
             self._judge(connection)
+            if connection.path.partition("?")[0].rstrip("/") == HOCUSPOCUS_PATH:
+                self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
+                brought = self._brought(connection)
+                connection.begin(
+                    HocuspocusSocket(self.rooms, connection, brought, self.authorizer.authorize, self.authorizer.judge)
+                )
+                return
             name = name_from_raw_path(connection.path.encode("latin-1", "replace"), YJS_PREFIX.encode())
         except UnknownPath:
             host = next(iter(connection.headers.get_all("Host")), f"{self.settings.host}:{self.settings.port}")
@@ -126,9 +140,8 @@ class Relay:
             return
         connection.document = name
         self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
-        room = self.rooms.rooms.get((DEFAULT_TENANT, name))
-        if room is not None:
-            connection.begin(YWebsocketSession(self.rooms, room, connection))
+        if self.authorizer.is_open and (room := self.rooms.rooms.get((DEFAULT_TENANT, name))) is not None:
+            connection.begin(YWebsocketSession(self.rooms, room, connection, OPEN, self.authorizer.judge))
             return
         connection.wait_for_session()
         task = asyncio.create_task(self._open(connection, name))
@@ -140,7 +153,10 @@ class Relay:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
             raise TooManyConnections("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
-        if not self.settings.open_to_network:
+        if not self.authorizer.is_open:
+            headers = connection.headers
+            self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
+        elif not self.settings.open_to_network:
             verdict = refusal(connection.headers.raw_items())
             if isinstance(verdict, Refused):
                 raise Forbidden(verdict.reason)
@@ -148,7 +164,8 @@ class Relay:
     async def _open(self, connection: Connection, name: str) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                room = await self.rooms.open(DEFAULT_TENANT, name)
+                granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
+                room = await self.rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
@@ -163,7 +180,19 @@ class Relay:
         else:
             # No await since the room was handed out, so that it is still open.
             if connection.is_open and not connection.is_closing:
-                connection.begin(YWebsocketSession(self.rooms, room, connection))
+                connection.begin(YWebsocketSession(self.rooms, room, connection, granted, self.authorizer.judge))
+
+    def _brought(self, connection: Connection) -> Asked:
+        peer = connection.transport.get_extra_info("peername")
+        found = read_credentials(connection.path, connection.headers, peer[0] if peer else None)
+        return Asked("", found.token, found.cookie, found.origin, found.address, "y-websocket")
+
+    def _review(self) -> None:
+        """Something was taken back: everyone who is here is judged again."""
+        self.authorizer.forget()
+        for connection in list(self.connections):
+            if connection.session is not None:
+                connection.session.review()
 
     # The common clock
 
@@ -195,10 +224,9 @@ class Relay:
             connection.transport.abort()
             return
         # Stock clients drop a socket on which no data message came for 30 s; pings do not count.
-        if not self._keepalive_frame:
-            self._keepalive_frame = connection.encode(KEEPALIVE)
-        if connection.session is not None:
-            connection.write(self._keepalive_frame)
+        message = connection.session.keepalive() if connection.session is not None else None
+        if message is not None:
+            connection.write(connection.encode(message))
 
     # The end
 

@@ -11,7 +11,11 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from ydoc_store.errors import CorruptDocument, YdocError
+import structlog
+
+from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.stateless import Stateless
+from ydoc_store.errors import CorruptDocument, ServerFault, YdocError
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.fanout.hints import LogHint
 from ydoc_store.fanout.postgres import PostgresFanout
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
     from ydoc_store.settings import Settings
     from ydoc_store.storage.pool import Database
+
+log = structlog.get_logger(__name__)
 
 # What a drain keeps of its time for sending and closing, after the commits.
 GOODBYE_SHARE = 0.5
@@ -53,7 +59,10 @@ class RelayService:
             failpoints=Failpoints.parse(settings.failpoints),
         )
         self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
-        self.relay = Relay(self.rooms, settings, metrics)
+        self.database = database
+        self.authorizer = Authorizer.of(settings)
+        self.rooms.stateless = Stateless(self.authorizer.hear, metrics.ignored)
+        self.relay = Relay(self.rooms, settings, metrics, self.authorizer)
         self.fanout = PostgresFanout(
             database,
             self.appender,
@@ -67,6 +76,7 @@ class RelayService:
             self.rooms.attendance.tell = self.fanout.tell_presence
         self.appender.events.committed = self._committed
         self._poll: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises StorageUnavailable when the database does not take an append connection."""
@@ -82,6 +92,20 @@ class RelayService:
         self.relay.start()
         await warming
         self._poll = asyncio.create_task(self.rooms.watch.run(), name="poll")
+        if not self.authorizer.is_open:
+            await self._refresh_revocations()
+            self._refreshing = asyncio.create_task(self._refresh_for_ever(), name="revocations")
+
+    async def _refresh_revocations(self) -> None:
+        await self.authorizer.revocations.refresh(self.database, self.settings.token_lifetime_max_s)
+
+    async def _refresh_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.poll_interval_s)
+            try:
+                await self._refresh_revocations()
+            except ServerFault as error:
+                log.warning("revocations could not be read", reason=str(error))
 
     def websocket_protocol(self) -> Any:
         return self.relay.websocket_protocol()
@@ -125,15 +149,18 @@ class RelayService:
 
     async def stop(self) -> None:
         """Stop everything at once; what was not drained is refused, never half done."""
-        if self._poll is not None:
-            self._poll.cancel()
-            await asyncio.gather(self._poll, return_exceptions=True)
+        tasks = [task for task in (self._poll, self._refreshing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.rooms.refuse_new()
         await self.appender.drain(0)
         await self.relay.stop()
         await self.rooms.stop()
         # Last, because the other nodes are told who went.
         await self.fanout.stop()
+        await self.rooms.stateless.stop()
+        await self.authorizer.close()
 
 
 def update_limits(settings: Settings) -> UpdateLimits:

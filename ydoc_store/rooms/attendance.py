@@ -50,6 +50,13 @@ class Attendance:
             self.tell(PresenceHint(room.tenant, room.name, heard.corrections, asks=False))
         if heard.fresh:
             show(room, heard.fresh, None)
+        for words in hint.words:
+            say(room, words, None)
+
+    def said(self, room: Room, words: str, sender: Member) -> None:
+        """A writer's stateless words: everyone else in the room hears them, on other nodes too. Nothing is kept."""
+        say(room, words, sender)
+        self.tell(PresenceHint(room.tenant, room.name, [], asks=False, words=(words,)))
 
     def expire(self, now_s: float) -> None:
         """Forget, in every room, whoever was not renewed in time."""
@@ -70,3 +77,12 @@ def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -
             if frame is None:
                 frame = encoded[member.dialect] = member.outlet.encode(member.dialect.awareness(payload))
             member.outlet.write(frame)
+
+
+def say(room: Room, words: str, sender: Member | None) -> None:
+    """Send stateless words to every member but their sender whose dialect has such."""
+    for member in tuple(room.members):
+        if member is not sender and not member.closed:
+            message = member.dialect.stateless(words)
+            if message is not None:
+                member.send(message)

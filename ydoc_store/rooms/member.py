@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Reading begins again when a paused member has less than this in flight, so that it is not paused for each update.
 RESUME_BELOW_BYTES = 256 * 1024
+MAY_ONLY_READ = "you may only read this document: what you edit is not stored"
 READ_ONLY = "this server is read-only for now: what you edit is not stored, and offered again at your next connection"
 
 
@@ -65,6 +66,9 @@ class Dialect(Protocol):
     def denied(self, reason: str) -> bytes | None:
         """The message that says why writes are not taken, None where the dialect has none."""
 
+    def stateless(self, words: str) -> bytes | None:
+        """The message that carries words which are never stored, None where the dialect has none."""
+
 
 class Delivery:
     """One update on its way to many members: each kind of frame is built once."""
@@ -87,6 +91,7 @@ class Member:
         "deletes_ahead_left",
         "dialect",
         "is_live",
+        "may_write",
         "outlet",
         "paused",
         "presence_sent",
@@ -104,12 +109,15 @@ class Member:
         dialect: Dialect,
         counts: DialectCounts,
         actor: str | None = None,
+        *,
+        may_write: bool = True,
     ):
         self.room = room
         self.counts = counts
         self.outlet = outlet
         self.dialect = dialect
         self.actor = actor
+        self.may_write = may_write
         self.is_live = False
         self.closed = False
         self.paused = False
@@ -140,8 +148,10 @@ class Member:
         if message is not None:
             self.send(message)
 
-    def decline(self) -> None:
-        """Store nothing of an update, because this server is read-only, and keep the connection; told once.
+    def decline(self, why: str) -> None:
+        """Store nothing of an update, because this server or this member may only read, and keep the connection.
+
+        `why` is told once.
 
         Closing would be worse: a stock client comes back within a moment and types on, a reconnect for each key,
         and a code that stops it takes the document from its reader. Nothing is lost by staying: no later update of
@@ -151,7 +161,7 @@ class Member:
         self.acknowledge(accepted=False)
         if not self.declined:
             self.declined = True
-            message = self.dialect.denied(READ_ONLY)
+            message = self.dialect.denied(why)
             if message is not None:
                 self.send(message)
 

@@ -27,6 +27,7 @@ class _State:
     clock: int
     state_json: str
     owner: Hashable
+    principal: str | None
     heard_at_s: float
 
 
@@ -55,8 +56,19 @@ class Presence:
         # Clock and time of those who left, the longest gone first.
         self._gone: dict[int, tuple[int, float]] = {}
 
-    def hear(self, owner: Hashable, entries: Iterable[AwarenessEntry], now_s: float, *, is_node: bool = False) -> Heard:
+    def hear(
+        self,
+        owner: Hashable,
+        entries: Iterable[AwarenessEntry],
+        now_s: float,
+        *,
+        is_node: bool = False,
+        principal: str | None = None,
+    ) -> Heard:
         """Apply the entries that are newer than what is known; an equal clock wins only with null.
+
+        A state that somebody else's socket introduced is taken over by a newer clock of the same `principal` alone:
+        that is a client on a new socket, whose old one may be half open. None is everyone, as in open mode.
 
         A member's null for somebody else's state counts only when it is newer: a client that woke from sleep
         declares everyone gone at their own clocks, and timing out is this server's business. Another node has
@@ -69,14 +81,15 @@ class Presence:
                 is_fresh = self._judge_unknown(owner, entry, now_s, heard.corrections, is_node=is_node)
             else:
                 may_end = is_node or owner == known.owner
-                is_fresh = (known.clock < entry.clock and (may_end or _is_modest(entry.clock, known.clock))) or (
-                    entry.clock == known.clock and entry.state_json is None and may_end
-                )
+                is_theirs = may_end or known.principal == principal
+                is_fresh = (
+                    known.clock < entry.clock and (may_end or (is_theirs and _is_modest(entry.clock, known.clock)))
+                ) or (entry.clock == known.clock and entry.state_json is None and may_end)
                 if owner == known.owner:
                     # Whoever repeats what is known keeps it from timing out.
                     known.heard_at_s = now_s
             if is_fresh:
-                self._apply(owner, entry, now_s)
+                self._apply(owner, entry, now_s, principal)
                 heard.fresh.append(entry)
         return heard
 
@@ -97,7 +110,7 @@ class Presence:
         owned = len(self._owned.get(owner, ()))
         return len(self._states) < self.states_max and (is_node or owned < self.owned_max)
 
-    def _apply(self, owner: Hashable, entry: AwarenessEntry, now_s: float) -> None:
+    def _apply(self, owner: Hashable, entry: AwarenessEntry, now_s: float, principal: str | None = None) -> None:
         known = self._states.pop(entry.client_id, None)
         if known is not None:
             self._disown(known.owner, entry.client_id)
@@ -105,7 +118,7 @@ class Presence:
             self._forget(entry.client_id, entry.clock, now_s)
         else:
             self._gone.pop(entry.client_id, None)
-            self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, now_s)
+            self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, principal, now_s)
             self._owned.setdefault(owner, set()).add(entry.client_id)
 
     def _disown(self, owner: Hashable, client_id: int) -> None:

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from ydoc_store.auth.stateless import Stateless
 from ydoc_store.errors import (
+    AuthUnavailable,
+    ClientFault,
     CorruptDocument,
     Draining,
     InvalidUpdate,
@@ -25,7 +28,7 @@ from ydoc_store.errors import (
     TooLarge,
     YdocError,
 )
-from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
+from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, judge_counts, judge_reserved
 from ydoc_store.rooms.attendance import Attendance
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.first_sync import FirstSync, Reader
@@ -33,11 +36,13 @@ from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
 from ydoc_store.rooms.watch import Watch
+from ydoc_store.storage.beginnings import create_with_content
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.turns import Turns
 from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
+from ydoc_store.yjs.walker import walk
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
@@ -88,6 +93,7 @@ class Rooms:
         # Open here under a name that nobody has written to yet, as far as this node knows.
         self.absent: dict[Room, None] = {}
         self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
+        self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
         self._budget = CacheBudget(settings.process_cache_bytes_max)
         # In the order in which they were emptied.
@@ -125,6 +131,26 @@ class Rooms:
             if self.rooms.get(key) is room:
                 return room
         raise Draining("this server is stopping")
+
+    async def open_with(self, tenant: str, name: str, initial_update: bytes | None, actor: str | None) -> Room:
+        """As `open`; where nobody has written to the document yet it begins with `initial_update`, exactly once.
+
+        Raises AuthUnavailable, told in the log, for an update of the application's that no editor might send.
+        """
+        room = await self.open(tenant, name)
+        while initial_update is not None and room.document_id is None:
+            try:
+                walked = await self.heavy.run(len(initial_update), walk, initial_update, self.limits.update)
+                judge_counts(walked, Knowledge(), self.limits.update)
+                judge_reserved(walked, None)
+            except ClientFault as error:
+                log.error("the application's initial_update is refused", reason=str(error))
+                raise AuthUnavailable("this document cannot be begun now") from error
+            # Whoever else is about to do the same, here or on another node, finds that it is there.
+            await create_with_content(self.database, tenant, name, initial_update, actor)
+            await self.watch.read_missing(room)
+            room = await self.open(tenant, name)
+        return room
 
     async def _load(self, key: Key) -> Room:
         async with self._loads.turn():

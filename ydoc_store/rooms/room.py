@@ -26,7 +26,7 @@ from ydoc_store.errors import (
     YdocError,
 )
 from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, blanks_a_live_client, judge_counts, judge_reserved
-from ydoc_store.rooms.member import Delivery, Member, close_all
+from ydoc_store.rooms.member import MAY_ONLY_READ, READ_ONLY, Delivery, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.ranges import Knowledge
@@ -157,8 +157,9 @@ class Room:
             member.counts.nothing_new += 1
             member.acknowledge(accepted=True)
             return
-        if self.limits.read_only:
-            member.decline()
+        # What is left holds something new, were it only a delete hidden in a Step2 (I17).
+        if self.limits.read_only or not member.may_write:
+            member.decline(READ_ONLY if self.limits.read_only else MAY_ONLY_READ)
             return
         self._judge(member, walked)
         member.unsettled_bytes += len(update)
@@ -261,6 +262,15 @@ class Room:
                 self.fence(member, error)
         else:
             self.discard(error)
+
+    def regrant(self, member: Member, *, may_write: bool) -> None:
+        """Whether this member may write, from now on. What it has waiting, and may not write any more, is refused."""
+        member.may_write = may_write
+        if not may_write:
+            for queued in self.queue.drop_waiting_of(member):
+                member.settled(len(queued.update))
+                member.decline(MAY_ONLY_READ)
+            self._in_flight = None
 
     def fence(self, member: Member, error: YdocError) -> None:
         """Close a member; nothing that it has queued behind is accepted (I4)."""

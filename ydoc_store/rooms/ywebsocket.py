@@ -1,32 +1,17 @@
 """Dialect A: what a stock `y-websocket` provider says, and how it is answered. One document a socket. Sans-I/O.
 
-Frames come in as bytes; what goes out goes through the member's outlet. A frame that breaks the protocol closes
-this connection alone; an unknown message type is ignored and counted, so that a newer client still works.
+A frame that breaks the protocol closes this connection alone; an unknown message type is ignored and counted, so
+that a newer client still works. What the messages do is `session`'s.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-import structlog
-
-from ydoc_store.errors import EpochChanged, InvalidFrame, RoomDiscarded, ServerFailed, YdocError
-from ydoc_store.rooms.admission import judge_reserved, judge_vector
-from ydoc_store.rooms.first_sync import Reader
-from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
-from ydoc_store.rooms.member import Member, Outlet
-from ydoc_store.yjs.awareness import decode_awareness, encode_awareness_entries
+from ydoc_store.errors import YdocError
+from ydoc_store.rooms.session import DocumentSession, SocketOutlet, call_at_expiry
 from ydoc_store.yjs.messages import (
-    Awareness,
-    Message,
-    QueryAwareness,
-    SyncStep1,
-    SyncStep2,
-    Unknown,
-    Update,
+    KEEPALIVE,
     decode_message,
     encode_awareness,
     encode_permission_denied,
@@ -34,24 +19,12 @@ from ydoc_store.yjs.messages import (
     encode_sync_step2,
     encode_update,
 )
-from ydoc_store.yjs.ranges import decode_state_vector
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked, walk
 
 if TYPE_CHECKING:
+    from ydoc_store.auth.access import Granted, Judge
+    from ydoc_store.rooms.member import Member
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.rooms.room import Room
-    from ydoc_store.yjs.awareness import AwarenessEntry
-    from ydoc_store.yjs.walked import Range
-
-log = structlog.get_logger(__name__)
-
-# So many clients more than the document itself has is no reader's state vector; decoding these takes some 50 ms.
-VECTOR_CLIENTS_MAX = 50_000
-# Step1 and QueryAwareness: a client asks once a connection, and again when its application forces a sync.
-QUESTIONS_BURST = 20
-QUESTIONS_PER_S = 2.0
-# Ranges of a large update that are looked up before others have their turn: some 5 ms.
-RANGES_A_TURN = 20_000
 
 
 class YWebsocketDialect:
@@ -68,210 +41,50 @@ class YWebsocketDialect:
     def ack(*, accepted: bool) -> None:
         """This dialect's clients expect none."""
 
+    @staticmethod
+    def stateless(words: str) -> None:
+        """Likewise."""
+
 
 Y_WEBSOCKET = YWebsocketDialect()
-
-
-class SocketOutlet(Outlet, Protocol):
-    """An outlet that can also hold back what comes in."""
-
-    def rest_reading(self, seconds: float) -> None:
-        """Hand over nothing for a while, whatever was read already included: held, in order, never dropped."""
-
-    def hold_reading(self) -> None:
-        """Likewise, until `release_reading`."""
-
-    def release_reading(self) -> None: ...
 
 
 class YWebsocketSession:
     """One connection, one document, from its open room to its end."""
 
-    def __init__(self, rooms: Rooms, room: Room, outlet: SocketOutlet, actor: str | None = None):
-        self._rooms = rooms
-        self._settings = rooms.settings
-        self._outlet = outlet
-        self._questions_left = float(QUESTIONS_BURST)
-        self._asked_at_s = time.monotonic()
-        # Whether it has said what it has, and carries no other history.
-        self._is_judged = False
-        counts = rooms.metrics.dialect(Y_WEBSOCKET.name)
-        self.member = Member(room, outlet, Y_WEBSOCKET, counts, actor)
-        rooms.enter(self.member)
-        counts.connections += 1
+    def __init__(self, rooms: Rooms, room: Room, outlet: SocketOutlet, granted: Granted, judge: Judge):
+        self.document = DocumentSession(rooms, room, outlet, Y_WEBSOCKET, granted)
+        self._judge = judge
+        self._expiry = call_at_expiry(granted, self.review)
+
+    @property
+    def member(self) -> Member:
+        return self.document.member
 
     def receive(self, frame: bytes) -> None:
         """Act on one binary frame. Whatever is wrong with it closes this member and nobody else (I13)."""
-        member = self.member
-        if member.closed:
+        if self.document.member.closed:
             return
         try:
             message = decode_message(frame)
-            kind = type(message)
-            if kind is Update or kind is SyncStep2:
-                update: bytes = message.update  # type: ignore[union-attr] # told by `kind`, once
-                if not self._is_judged:
-                    self._refuse_unasked(update)
-                if len(update) <= INLINE_BYTES_MAX:
-                    member.room.submit(member, update)
-                else:
-                    self._hold(self._submit_large(update))
-            else:
-                self._receive_other(message)
-        except EpochChanged as error:
-            self._hold(self._send_away(error))
-        except Exception as error:
-            self._refuse(error)
-
-    def _refuse_unasked(self, update: bytes) -> None:
-        """Without a Step1 nobody knows which history this one holds (I10), and an edit alone does not carry its
-        marker. Stock clients say it first. Raises, what is wrong with the update itself before anything else."""
-        room = self.member.room
-        judge_reserved(walk(update, room.limits.update), room.marker)
-        raise InvalidFrame("a SyncStep1 comes before any update")
-
-    def _hold(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what takes a while; what this member sent behind is held until then, so that its order stays (I4)."""
-        self._outlet.hold_reading()
-        self._rooms.spawn(self._then_release(work))
-
-    async def _then_release(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except EpochChanged as error:
-            await self._send_away(error)
-        except Exception as error:
-            self._refuse(error)
-        self._outlet.release_reading()
-
-    async def _submit_large(self, update: bytes) -> None:
-        """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and no other document waits (I13)."""
-        member = self.member
-        limits = member.room.limits.update
-        walked = await self._rooms.heavy.run(len(update), walk, update, limits)
-        if not member.closed:
-            member.room.submit_walked(member, update, await self._news_in_turns(walked, limits))
-
-    async def _news_in_turns(self, walked: Walked, limits: UpdateLimits) -> Walked:
-        """What of a large update is new to the document. A delete set of a million ranges, which a reconnect of its
-        client repeats, takes half a second to look through; other documents have their turns meanwhile.
-
-        What a room knows only grows, so what was known in an earlier turn still is. Too much news is not looked
-        through to its end.
-        """
-        if len(walked.structs) + len(walked.deletes) <= RANGES_A_TURN:
-            return walked
-        knowledge = self.member.room.knowledge
-        structs: list[Range] = []
-        deletes: list[Range] = []
-        blanks: list[Range] = []
-        for part in walked.parts(RANGES_A_TURN):
-            found = knowledge.news(part)
-            structs += found.structs
-            deletes += found.deletes
-            blanks += found.blanks
-            if len(structs) > limits.structs_max or len(deletes) > limits.delete_ranges_max:
-                break
-            await asyncio.sleep(0)
-        return knowledge.news(Walked(structs, deletes, walked.struct_count, 0, 0, blanks))
-
-    def _refuse(self, error: Exception) -> None:
-        member = self.member
-        if isinstance(error, YdocError):
-            member.counts.refused += 1
-            member.room.fence(member, error)
+        except YdocError as error:
+            self.document.fail(error)
         else:
-            log.error("a frame could not be handled", connection=self._outlet.id, exc_info=error)
-            member.room.fence(member, ServerFailed("this server failed: come back"))
+            self.document.act(message)
 
-    async def _send_away(self, error: EpochChanged) -> None:
-        """This member carries another marker than the room, and 4409 has its editor throw its copy away. It may be the
-        room that is behind, where another node has replaced the document a moment ago: the database is asked first."""
-        room = self.member.room
-        marker = room.marker
+    def keepalive(self) -> bytes:
+        """The message that keeps a stock client from taking a silent server for a dead one."""
+        return KEEPALIVE
+
+    def review(self) -> None:
+        """Something was taken back, or time has passed: who may not be here any more is sent away."""
         try:
-            await self._rooms.watch.read_missing(room)
-            heard = RoomDiscarded("this document was made a moment ago: sync again")
-            self._refuse(error if room.marker == marker else heard)
-        except EpochChanged as replaced:
-            self._refuse(RoomDiscarded("this document was replaced a moment ago: sync again"))
-            room.discard(replaced)
-        except Exception as unknown:
-            self._refuse(unknown)
-
-    def _receive_other(self, message: Message) -> None:
-        if isinstance(message, SyncStep1):
-            self._count_question()
-            self._step1(message.state_vector)
-        elif isinstance(message, Awareness):
-            self._awareness(message.payload)
-        elif isinstance(message, QueryAwareness):
-            self._count_question()
-            self._send_presence(self.member.room.presence.current())
-        elif isinstance(message, Unknown):
-            self._rooms.metrics.ignored("unknown type")
-
-    def _count_question(self) -> None:
-        """A few bytes may ask for the whole document: beyond a burst, the next frames wait."""
-        now_s = time.monotonic()
-        left = self._questions_left + (now_s - self._asked_at_s) * QUESTIONS_PER_S
-        self._questions_left = min(QUESTIONS_BURST, left) - 1
-        self._asked_at_s = now_s
-        if self._questions_left < 0:
-            self._outlet.rest_reading(-self._questions_left / QUESTIONS_PER_S)
-
-    def _step1(self, state_vector: bytes) -> None:
-        room = self.member.room
-        clients_max = VECTOR_CLIENTS_MAX + len(room.knowledge.structs)
-        vector = decode_state_vector(state_vector, clients_max=clients_max)
-        if room.marker is None and any(client >= RESERVED_CLIENT_ID_MIN for client in vector):
-            self._hold(self._answer_once_known(vector))
-        else:
-            self._answer(vector)
-
-    async def _answer_once_known(self, vector: dict[int, int]) -> None:
-        """A reader with a marker comes from a history of a document that does not exist here, as far as this room has
-        heard. Another node may have made it a moment ago, so the database is asked before the reader is sent away."""
-        await self._rooms.watch.read_missing(self.member.room)
-        if not self.member.closed:
-            self._answer(vector)
-
-    def _answer(self, vector: dict[int, int]) -> None:
-        member, room = self.member, self.member.room
-        # No document bytes leave before this: whoever carries another history's marker is told, and gets nothing.
-        judge_vector(vector, room.marker)
-        self._is_judged = True
-        member.send(encode_sync_step1(room.state_vector()))
-        if not member.presence_sent:
-            member.presence_sent = True
-            current = room.presence.current()
-            if current:
-                self._send_presence(current)
-        self._rooms.sync(member, Reader(vector))
-
-    def _send_presence(self, entries: list[AwarenessEntry]) -> None:
-        self.member.send(encode_awareness(encode_awareness_entries(entries)))
-
-    def _awareness(self, payload: bytes) -> None:
-        settings = self._settings
-        entries = decode_awareness(
-            payload,
-            entries_max=settings.awareness_entries_max,
-            bytes_max=settings.awareness_bytes_max,
-            json_depth_max=settings.nesting_max,
-        )
-        room = self.member.room
-        heard = room.presence.hear(self.member, entries, time.monotonic())
-        if heard.corrections:
-            self._send_presence(heard.corrections)
-        if heard.fresh:
-            self._rooms.attendance.changed(room, heard.fresh, self.member)
+            self._judge(self.document.granted, self.document.member.room.name)
+        except YdocError as error:
+            self.document.fail(error)
 
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""
-        member = self.member
-        member.counts.connections -= 1
-        gone = member.room.presence.leave(member, time.monotonic())
-        if gone:
-            self._rooms.attendance.changed(member.room, gone, member)
-        self._rooms.left(member)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self.document.closed()

@@ -98,13 +98,15 @@ class DocumentQueue:
         self.lane.dirty.pop(self, None)
         return dropped
 
-    def drop_waiting_of(self, sender: Any) -> None:
-        """Forget what one sender has waiting: it was fenced, and nothing behind its refused update may follow."""
-        kept = [update for update in self.waiting if update.sender is not sender]
-        if len(kept) != len(self.waiting):
+    def drop_waiting_of(self, sender: Any) -> list[QueuedUpdate]:
+        """Forget what one sender has waiting, and return it: nothing behind its refused update may follow."""
+        dropped = [update for update in self.waiting if update.sender is sender]
+        if dropped:
+            kept = [update for update in self.waiting if update.sender is not sender]
             self.drop_waiting()
             for update in kept:
                 self.put(update)
+        return dropped
 
 
 @dataclass(frozen=True, slots=True)

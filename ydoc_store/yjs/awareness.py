@@ -74,6 +74,28 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
+def stamp(entry: AwarenessEntry, user_id: str | None, user_name: str | None) -> AwarenessEntry:
+    """The entry with `user.id` as given (none where None), `user.name` where one is given, and all else as it was."""
+    if entry.state_json is None:
+        return entry
+    state = json.loads(entry.state_json)
+    user = state.get("user")
+    user = dict(user) if isinstance(user, dict) else {}
+    user.pop("id", None)
+    if user_id is not None:
+        user["id"] = user_id
+    if user_name is not None:
+        user["name"] = user_name
+    return entry._replace(state_json=json.dumps({**state, "user": user}, separators=(",", ":")))
+
+
+def stamped_id(entry: AwarenessEntry) -> str | None:
+    """Whose entry this is, by its stamp."""
+    user = json.loads(entry.state_json).get("user") if entry.state_json is not None else None
+    found = user.get("id") if isinstance(user, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def encode_awareness_entries(entries: Iterable[AwarenessEntry]) -> bytes:
     """The payload that holds the entries, in their order."""
     count = 0

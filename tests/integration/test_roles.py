@@ -1,0 +1,103 @@
+"""Least privilege: the three roles of `grant-sql` do their work, and cannot do each other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.interop.editors import editing
+from tests.postgres import Cluster
+from tests.service import BUSIEST_COMPACTION, STORE, compacting, run, serving, verify
+from ydoc_store.errors import SettingInvalid
+from ydoc_store.storage.roles import COMPACTOR, RELAY, Roles, grant_sql
+
+
+@pytest.fixture
+async def granted(start_cluster: Callable[..., Cluster]) -> Callable[[str], str]:
+    """The URL of a migrated database for a login that is a member of nothing but the role that is named."""
+    cluster = start_cluster()
+    cluster.create_template()
+    database = cluster.create_database()
+    sql = (await run(*STORE, "grant-sql")).output
+    # A second time, as after an upgrade.
+    for _ in range(2):
+        cluster.execute(sql, database)
+    for role in ("ydoc_migrations", "ydoc_relay", "ydoc_compactor"):
+        cluster.execute(f"CREATE ROLE {role}_login LOGIN IN ROLE {role}")
+    # The migrations role makes the schema of a new database, too.
+    cluster.execute(f'GRANT CREATE ON DATABASE "{database}" TO ydoc_migrations')
+    return lambda role: cluster.url(database).replace("//ydoc@", f"//{role}_login@")
+
+
+async def test_editors_compactor_and_migrations_work_under_their_own_roles(
+    granted: Callable[[str], str], tmp_path: Path
+) -> None:
+    migrated = await run(*STORE, "migrate", "--database-url", granted("ydoc_migrations"))
+    assert migrated.exit_code == 0, migrated.messages
+    async with (
+        serving(tmp_path, database_url=granted("ydoc_relay"), arguments=["--no-compactor"]) as service,
+        compacting(tmp_path, granted("ydoc_compactor"), BUSIEST_COMPACTION),
+        editing() as editors,
+    ):
+        ann = await editors.open_synced(service.url, "notes")
+        ben = await editors.open_synced(service.url, "notes")
+        text = ""
+        for number in range(30):
+            await ann.type(f"{number} ")
+            text += f"{number} "
+            await ben.shows(text)
+        assert await (await editors.open_synced(service.url, "notes")).text() == text
+    made = await run(*STORE, "revoke", "--user", "ann", "--database-url", granted("ydoc_relay"))
+    assert made.exit_code == 0, made.messages
+    verified = await verify(granted("ydoc_relay"))
+    assert verified.exit_code == 0, verified.messages + verified.output
+
+
+REFUSED = [
+    ("ydoc_relay", "DELETE FROM ydoc.updates"),
+    ("ydoc_relay", "UPDATE ydoc.updates SET frames = ''"),
+    ("ydoc_relay", "DELETE FROM ydoc.documents"),
+    ("ydoc_relay", "UPDATE ydoc.documents SET marker = marker"),
+    ("ydoc_relay", "UPDATE ydoc.documents SET deleted_at = NULL"),
+    ("ydoc_relay", "DELETE FROM ydoc.snapshots"),
+    ("ydoc_relay", "DELETE FROM ydoc.segments"),
+    ("ydoc_relay", "CREATE TABLE ydoc.mine ()"),
+    ("ydoc_relay", "DROP TABLE ydoc.updates"),
+    ("ydoc_relay", "TRUNCATE ydoc.updates"),
+    ("ydoc_compactor", "INSERT INTO ydoc.updates (document_id, seq, count, frames) VALUES (1, 1, 1, 'x')"),
+    ("ydoc_compactor", "UPDATE ydoc.documents SET head = 0"),
+    ("ydoc_compactor", "DELETE FROM ydoc.documents"),
+    ("ydoc_compactor", "SELECT * FROM ydoc.revocations"),
+    ("ydoc_compactor", "CREATE TABLE ydoc.mine ()"),
+    ("ydoc_compactor", "ALTER TABLE ydoc.updates ADD mine integer"),
+]
+
+
+async def test_nobody_can_do_anothers_work(granted: Callable[[str], str]) -> None:
+    for role, sql in REFUSED:
+        connection = await asyncpg.connect(granted(role))
+        try:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(sql)
+        finally:
+            await connection.close()
+
+
+async def test_every_table_is_granted_or_withheld_on_purpose(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'ydoc'")
+    finally:
+        await connection.close()
+    tables = {row[0] for row in rows}
+    assert set(RELAY) == tables
+    assert set(COMPACTOR) == tables
+
+
+@pytest.mark.parametrize("name", ["", "Ydoc", "a b", "a;DROP TABLE x", "1a", "x" * 64])
+def test_a_role_whose_name_would_need_quotes_is_refused(name: str) -> None:
+    with pytest.raises(SettingInvalid):
+        grant_sql(Roles(relay=name))

@@ -1,0 +1,154 @@
+"""`/v1/revocations`: taking access back, seeing what was taken, and giving it back.
+
+Who may: whoever has admin access to the document, or, for a user and for the tenant, to everything (`*`). The door
+is the same as that of the sockets. A tenant sees and changes its own alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.errors import Forbidden, InvalidRequest, StorageUnavailable, UnknownPath
+from ydoc_store.storage.pool import Database
+from ydoc_store.storage.revocations import (
+    Kind,
+    Revocation,
+    delete_revocation,
+    insert_revocation,
+    list_revocations,
+)
+
+EVERYTHING: Final = "*"
+BODY_BYTES_MAX: Final = 16 * 1024
+BEARER: Final = "bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """Who is let in, and where that is written down."""
+
+    authorizer: Authorizer
+    database: Database
+    token_lifetime_max_s: float
+
+
+def routes(identities: Callable[[], Identities | None]) -> list[Route]:
+    """`identities` gives None while the service starts."""
+
+    def present() -> Identities:
+        found = identities()
+        if found is None:
+            raise StorageUnavailable("this service is starting")
+        return found
+
+    async def create(request: Request) -> Response:
+        here = present()
+        kind, value, before = _asked_for(await _body(request))
+        granted = await _admin(here, request, value if kind == "document" else EVERYTHING)
+        made = await insert_revocation(
+            here.database, granted.tenant, kind, value, before, lifetime_s_max=here.token_lifetime_max_s
+        )
+        return _json(_shown(made), 201)
+
+    async def every(request: Request) -> Response:
+        here = present()
+        granted = await _admin(here, request, EVERYTHING)
+        found = await list_revocations(here.database, lifetime_s_max=here.token_lifetime_max_s, tenant=granted.tenant)
+        return _json({"revocations": [_shown(one) for one in found]}, 200)
+
+    async def remove(request: Request) -> Response:
+        here = present()
+        granted = await _admin(here, request, EVERYTHING)
+        if not await delete_revocation(here.database, request.path_params["id"], granted.tenant):
+            raise UnknownPath("there is no such revocation")
+        return Response(status_code=204)
+
+    return [
+        Route("/v1/revocations", create, methods=["POST"]),
+        Route("/v1/revocations", every, methods=["GET"]),
+        Route("/v1/revocations/{id:int}", remove, methods=["DELETE"]),
+    ]
+
+
+async def _admin(here: Identities, request: Request, document: str) -> Granted:
+    header = request.headers.get("Authorization", "")
+    token = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else None
+    granted = await here.authorizer.authorize(
+        Asked(
+            document,
+            token,
+            request.headers.get("Cookie"),
+            request.headers.get("Origin"),
+            request.client.host if request.client is not None else None,
+            "http",
+        )
+    )
+    if granted.access < Access.ADMIN:
+        raise Forbidden("taking access back needs admin access")
+    return granted
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY_BYTES_MAX:
+            raise InvalidRequest(f"a body over {BODY_BYTES_MAX} bytes")
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidRequest('the body is no JSON object such as {"user": "ann"}')
+    return found
+
+
+def _asked_for(body: dict[str, Any]) -> tuple[Kind, str, datetime | None]:
+    kinds: tuple[Kind, ...] = ("user", "document", "tenant")
+    named = [kind for kind in kinds if kind in body]
+    if len(named) != 1 or set(body) - {*named, "before"}:
+        raise InvalidRequest('name one of "user", "document" and "tenant", and "before" if you like')
+    kind = named[0]
+    value = body[kind]
+    if kind == "tenant":
+        # One's own; which that is, the token says.
+        value = ""
+    elif not isinstance(value, str) or not value or "\0" in value:
+        raise InvalidRequest(f'"{kind}" is a string of at least one character')
+    return kind, value, _moment(body.get("before"))
+
+
+def _moment(value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            found = datetime.fromisoformat(value)
+            return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= time.time() + 366 * 86_400:
+            return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidRequest('"before" is a moment in ISO 8601, or in seconds since 1970')
+
+
+def _shown(one: Revocation) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": one.id, one.kind: one.value or one.tenant}
+    return shown | {"before": one.before.isoformat(), "created_at": one.created_at.isoformat()}
+
+
+def _json(body: object, status: int) -> Response:
+    return Response(
+        orjson.dumps(body), status_code=status, media_type="application/json", headers={"Cache-Control": "no-store"}
+    )

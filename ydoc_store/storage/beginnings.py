@@ -1,0 +1,44 @@
+"""What a document begins with, where an application says so: its first update, exactly once.
+
+One statement makes the head row and seq 1 together, or does nothing where the name is taken, by a deleted document
+too: however many clients arrive at once, on however many nodes, one of them creates it. Appends to what exists are
+the appender's.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.yjs.lib0 import frame
+from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
+
+if TYPE_CHECKING:
+    from ydoc_store.storage.pool import Database
+
+CREATE_WITH_CONTENT = """
+WITH created AS (
+    INSERT INTO ydoc.documents (tenant, name, marker, head, accepted_rows, accepted_bytes)
+    VALUES ($1, $2, $3, 1, 1, $4)
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+INSERT INTO ydoc.updates (document_id, seq, count, actor, frames)
+SELECT c.id, 1, 1, $5, $6
+FROM created AS c
+"""
+
+
+async def create_with_content(database: Database, tenant: str, name: str, update: bytes, actor: str | None) -> bool:
+    """Whether this call created the document, with `update` as its seq 1; False where there is one already.
+
+    Raises StorageUnavailable or StorageBusy; after the former it may have been created all the same.
+    """
+    marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
+    async with database.acquire() as connection:
+        with mapping_errors(f"creating {name!r}"):
+            status = await connection.execute(
+                CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update)
+            )
+    return bool(status == "INSERT 0 1")

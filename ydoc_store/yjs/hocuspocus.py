@@ -1,0 +1,165 @@
+"""The Hocuspocus messages: an address, then what it is about; many documents share one socket.
+
+The address is a document's name, or `name\0session` where a client keeps several editors of one document apart; it
+is echoed as it came. Sync and awareness look as in the y-websocket dialect behind it, so its encoders are used.
+Ping and Pong are frames of one byte without an address. Nothing here knows sessions or permissions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ydoc_store.errors import InvalidFrame
+from ydoc_store.yjs.lib0 import Malformed, Reader, encode_string
+from ydoc_store.yjs.messages import (
+    AWARENESS,
+    QUERY_AWARENESS,
+    SYNC,
+    Awareness,
+    Message,
+    QueryAwareness,
+    Unknown,
+    decode_sync,
+)
+
+AUTH: Final = 2
+STATELESS: Final = 5
+CLOSE: Final = 7
+SYNC_STATUS: Final = 8
+
+AUTH_TOKEN: Final = 0
+AUTH_DENIED: Final = 1
+AUTH_GRANTED: Final = 2
+
+PING: Final = b"\x09"
+PONG: Final = b"\x0a"
+
+SESSION_SEPARATOR: Final = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Who the client says it is, and of which release its provider is, where it tells."""
+
+    token: str
+    version: str | None
+
+    @property
+    def answers_ping(self) -> bool:
+        """Whether its provider is of version 4 or newer: older ones take a Ping for a document's address."""
+        major = (self.version or "").partition(".")[0]
+        return major.isascii() and major.isdigit() and int(major) >= 4
+
+
+@dataclass(frozen=True, slots=True)
+class Stateless:
+    """Words for the application, never stored."""
+
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The client leaves this document; the socket stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The client asks whether we are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The client answers our Ping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A message about one document."""
+
+    address: str
+    message: Message | Token | Stateless | Close
+
+
+def decode_frame(frame: bytes, *, address_bytes_max: int) -> Addressed | Ping | Pong:
+    """The message of one frame. Raises `InvalidFrame` for one that is cut short, followed by bytes, or whose address
+    is longer than `address_bytes_max`.
+
+    The bytes behind an unknown type are not looked at; the types that servers send each other are among those.
+    """
+    if frame == PING:
+        return Ping()
+    if frame == PONG:
+        return Pong()
+    reader = Reader(frame)
+    try:
+        address = reader.string()
+        kind = reader.uint()
+        if len(address.encode()) > address_bytes_max:
+            raise InvalidFrame(f"an address over {address_bytes_max} bytes")
+        message = _decode(reader, kind)
+    except Malformed as error:
+        raise InvalidFrame(f"not a message: {error}") from error
+    if not reader.done and not isinstance(message, Unknown):
+        raise InvalidFrame(f"bytes behind the message at offset {reader.at}")
+    return Addressed(address, message)
+
+
+def _decode(reader: Reader, kind: int) -> Message | Token | Stateless | Close:
+    if kind == SYNC:
+        return decode_sync(reader)
+    if kind == AWARENESS:
+        return Awareness(reader.buf())
+    if kind == QUERY_AWARENESS:
+        return QueryAwareness()
+    if kind == STATELESS:
+        return Stateless(reader.string())
+    if kind == CLOSE:
+        return Close()
+    if kind == AUTH:
+        step = reader.uint()
+        if step != AUTH_TOKEN:
+            raise Malformed(f"an unknown auth step {step}")
+        return Token(reader.string(), None if reader.done else reader.string())
+    return Unknown(kind)
+
+
+def name_of(address: str) -> str:
+    """The document's name in an address."""
+    return address.partition(SESSION_SEPARATOR)[0]
+
+
+def encode_address(address: str) -> bytes:
+    """What every frame about this document begins with."""
+    return encode_string(address)
+
+
+def encode_granted(*, writes: bool) -> bytes:
+    """Behind an address: the client may read, and write where `writes`."""
+    return bytes((AUTH, AUTH_GRANTED)) + encode_string("read-write" if writes else "readonly")
+
+
+def encode_denied(reason: str) -> bytes:
+    """Behind an address: nothing of this document will be sent, and why."""
+    return bytes((AUTH, AUTH_DENIED)) + encode_string(reason)
+
+
+def encode_token_wanted() -> bytes:
+    """Behind an address: the client's token is about to expire, and a new one is asked for."""
+    return bytes((AUTH, AUTH_TOKEN))
+
+
+def encode_stateless(payload: str) -> bytes:
+    """Behind an address: words of the application."""
+    return bytes((STATELESS,)) + encode_string(payload)
+
+
+def encode_close(reason: str) -> bytes:
+    """Behind an address: this document is over for this client; its socket stays."""
+    return bytes((CLOSE,)) + encode_string(reason)
+
+
+def encode_sync_status(*, accepted: bool) -> bytes:
+    """Behind an address: the outcome of one Step2 or Update; accepted means that it is committed."""
+    return bytes((SYNC_STATUS, accepted))
