@@ -147,7 +147,9 @@ class Rooms:
                 log.error("the application's initial_update is refused", reason=str(error))
                 raise AuthUnavailable("this document cannot be begun now") from error
             # Whoever else is about to do the same, here or on another node, finds that it is there.
-            await create_with_content(self.database, tenant, name, initial_update, actor)
+            await create_with_content(
+                self.database, tenant, name, initial_update, actor, keep_deleted=self.settings.keep_deleted
+            )
             await self.watch.read_missing(room)
             room = await self.open(tenant, name)
         return room

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 CREATE_WITH_CONTENT = """
 WITH created AS (
-    INSERT INTO ydoc.documents (tenant, name, marker, head, accepted_rows, accepted_bytes)
-    VALUES ($1, $2, $3, 1, 1, $4)
+    INSERT INTO ydoc.documents (tenant, name, marker, head, accepted_rows, accepted_bytes, keep_deleted)
+    VALUES ($1, $2, $3, 1, 1, $4, $7)
     ON CONFLICT DO NOTHING
     RETURNING id
 )
@@ -30,7 +30,9 @@ FROM created AS c
 """
 
 
-async def create_with_content(database: Database, tenant: str, name: str, update: bytes, actor: str | None) -> bool:
+async def create_with_content(
+    database: Database, tenant: str, name: str, update: bytes, actor: str | None, *, keep_deleted: bool = False
+) -> bool:
     """Whether this call created the document, with `update` as its seq 1; False where there is one already.
 
     Raises StorageUnavailable or StorageBusy; after the former it may have been created all the same.
@@ -39,6 +41,6 @@ async def create_with_content(database: Database, tenant: str, name: str, update
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
             status = await connection.execute(
-                CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update)
+                CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update), keep_deleted
             )
     return bool(status == "INSERT 0 1")

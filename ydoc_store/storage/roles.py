@@ -25,6 +25,7 @@ RELAY: Final[dict[str, str]] = {
     "compactions": "SELECT",
     "quarantines": "SELECT",
     "revocations": "SELECT, INSERT, DELETE",
+    "incarnation": "SELECT",
 }
 COMPACTOR: Final[dict[str, str]] = {
     "migrations": "SELECT",
@@ -35,6 +36,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "compactions": "SELECT, INSERT, DELETE",
     "quarantines": "SELECT, INSERT, UPDATE, DELETE",
     "revocations": "",
+    "incarnation": "",
 }
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 

@@ -82,7 +82,7 @@ async def test_a_reader_sees_everything_shows_presence_and_changes_nothing(node:
     await reader.until(lambda: "!" in reader.text)
     assert ann.text == "kept!"
     assert await count_stored(node.database, "notes") == 2
-    assert node.count('ydoc_updates_total{dialect="y-websocket",result="refused"}') == 3
+    assert node.count('ydoc_updates_total{dialect="y-websocket",result="read_only"}') == 3
 
 
 async def test_an_open_socket_ends_with_its_token(node: Node) -> None:
