@@ -75,14 +75,16 @@ async def test_who_is_cancelled_in_the_moment_of_the_turn_passes_it_on() -> None
 
 async def test_a_turn_that_was_given_no_connection_ends_the_waiting_of_everyone() -> None:
     visitors = Visitors(Turns(2))
+    everyone_is_here = asyncio.Event()
 
     async def fail() -> None:
         async with visitors.turns.turn():
-            await asyncio.sleep(0)
+            await everyone_is_here.wait()
             raise NoneFree("none free")
 
     failing = asyncio.create_task(fail())
     await visitors.come(1, 2, 3)
+    everyone_is_here.set()
     for task in (failing, visitors.tasks[2], visitors.tasks[3]):
         with pytest.raises(NoneFree, match="none free"):
             await task
