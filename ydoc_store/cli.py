@@ -28,13 +28,14 @@ from ydoc_store.commands.identities import (
     secret_command,
     token_command,
 )
+from ydoc_store.commands.imports import import_command
 from ydoc_store.commands.incarnation import incarnation_command
 from ydoc_store.commands.migrate import migrate_command
 from ydoc_store.commands.repair import repair_command
 from ydoc_store.commands.roles import grant_sql_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
-from ydoc_store.commands.transfer import export_command, import_command
+from ydoc_store.commands.transfer import export_command
 from ydoc_store.commands.verify import verify_command
 from ydoc_store.metrics import Metrics
 from ydoc_store.monitor import IsDue

@@ -198,6 +198,16 @@ class BackupRefused(OperatorFault):
     exit_code = 5
 
 
+class SourceUnreadable(OperatorFault):
+    """The store that documents are to come from cannot be read; what came before stays."""
+
+    exit_code = 3
+
+
+class LibraryMissing(OperatorFault):
+    """What was asked for needs an optional library, which the message names."""
+
+
 class EmbeddedPostgresFailed(OperatorFault):
     """The Postgres of our own could not be started; the message says why and what to do."""
 

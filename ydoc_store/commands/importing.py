@@ -7,13 +7,13 @@ refuses one for the same reasons; what was accepted before stays, and a repeated
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from ydoc_store.errors import InvalidUpdate, YdocError
-from ydoc_store.metrics import Metrics
-from ydoc_store.names import DEFAULT_TENANT
+from ydoc_store.metrics import DialectCounts, Metrics
 from ydoc_store.relay import RelayService
 from ydoc_store.rooms.member import Member
 from ydoc_store.settings import Settings
@@ -92,46 +92,48 @@ def _log(data: bytes) -> list[bytes]:
         raise InvalidUpdate(f"neither a Yjs v1 update nor a log of lib0 frames: {error}") from error
 
 
-async def import_updates(
-    database: Database,
-    settings: Settings,
-    name: str,
-    updates: Sequence[bytes],
-    progress: Callable[[int], None],
+@asynccontextmanager
+async def appending(database: Database, settings: Settings) -> AsyncIterator[RelayService]:
+    """A node of the relay that nobody connects to, for imports to append through."""
+    service = RelayService(database, settings, Metrics())
+    try:
+        await service.start()
+        yield service
+    finally:
+        await service.stop()
+
+
+async def append(
+    service: RelayService, tenant: str, name: str, updates: Sequence[bytes], progress: Callable[[int], None]
 ) -> ImportReport:
     """Append in order; `progress` hears the bytes of each update that was handed over.
 
     Returns when the last COMMIT is known. Raises what the room refuses an update for, naming which it was.
     """
-    service = RelayService(database, settings, Metrics())
-    try:
-        await service.start()
-        return await _append(service, name, updates, progress)
-    finally:
-        await service.stop()
-
-
-async def _append(
-    service: RelayService, name: str, updates: Sequence[bytes], progress: Callable[[int], None]
-) -> ImportReport:
-    room = await service.rooms.open(DEFAULT_TENANT, name)
+    room = await service.rooms.open(tenant, name)
     outlet = _Outlet()
-    counts = service.metrics.dialect(_Dialect.name)
+    counts = DialectCounts()
     member = Member(room, outlet, _Dialect(), counts)
     member.deletes_ahead_left = ahead_max = service.settings.import_deletes_ahead_max
     room.members[member] = None
-    for number, update in enumerate(updates, start=1):
-        try:
-            room.submit(member, update)
-        except YdocError as error:
-            await outlet.wait_for(number - 1)
-            raise type(error)(f"update {number} of {len(updates)} was refused: {error}") from error
-        progress(len(update))
-        if number % CHUNK_UPDATES == 0:
-            await outlet.wait_for(number - CHUNK_UPDATES)
-        await outlet.may_send.wait()
-        outlet.raise_if_closed()
-    await outlet.wait_for(len(updates))
+    try:
+        for number, update in enumerate(updates, start=1):
+            try:
+                room.submit(member, update)
+            except YdocError as error:
+                await outlet.wait_for(number - 1)
+                raise type(error)(f"update {number} of {len(updates)} was refused: {error}") from error
+            progress(len(update))
+            if number % CHUNK_UPDATES == 0:
+                await outlet.wait_for(number - CHUNK_UPDATES)
+            await outlet.may_send.wait()
+            outlet.raise_if_closed()
+        await outlet.wait_for(len(updates))
+    finally:
+        # An import of many documents keeps none of them in memory.
+        room.leave(member)
+        if room.is_idle:
+            service.rooms.close(room)
     return ImportReport(
         updates=len(updates),
         bytes=sum(map(len, updates)),

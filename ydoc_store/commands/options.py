@@ -14,7 +14,7 @@ import click
 
 from ydoc_store import logs
 from ydoc_store.errors import InvalidName, NoSuchDocument, SettingInvalid
-from ydoc_store.names import parse_name
+from ydoc_store.names import DEFAULT_TENANT, parse_name
 from ydoc_store.postgres import open_database
 from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
@@ -39,6 +39,8 @@ class DocumentName(click.ParamType[str]):
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+tenant_option = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose documents.")
 
 
 def database_options(command: Callable[..., int]) -> Callable[..., int]:

@@ -1,8 +1,6 @@
-"""`ydoc-store export` and `import`: a document's content out to a file, and updates from a file into the log.
+"""`ydoc-store export`: one document's content out to a file, or all of them to a directory or another store.
 
-What comes in goes through a room like an editor's updates, so that the same limits, the same guards and the same
-commits hold for it; see `importing`. The epoch's marker never leaves with an export: the file can be imported
-anywhere.
+The epoch's marker never leaves with an export: what was written can be imported anywhere; `imports` is the way back.
 """
 
 from __future__ import annotations
@@ -10,27 +8,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import click
 import orjson
 
-from ydoc_store.commands.importing import ImportReport, import_updates, read_updates
 from ydoc_store.commands.options import (
     DONE,
+    FOUND_SOMETHING_WRONG,
     DocumentName,
     found,
-    json_option,
-    require_writes,
+    tenant_option,
     with_database,
-    with_database_or_a_new_one,
 )
-from ydoc_store.commands.output import counted, emit_json, size
-from ydoc_store.errors import DocumentDeleted, NoSuchDocument
-from ydoc_store.names import DEFAULT_TENANT
-from ydoc_store.relay.service import update_limits
+from ydoc_store.commands.output import counted
+from ydoc_store.errors import CorruptDocument, DocumentDeleted, InvalidUpdate, NoSuchDocument
 from ydoc_store.settings import Settings
-from ydoc_store.storage.documents import Document, find_document
+from ydoc_store.sources import directory, hocuspocus_sqlite
+from ydoc_store.storage.documents import Document, find_document, list_documents
 from ydoc_store.storage.history import read_at
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.pool import Database
@@ -40,10 +35,20 @@ from ydoc_store.yjs.lib0 import frame, frames
 from ydoc_store.yjs.markers import without_markers
 
 ExportFormat = Literal["update", "log", "json"]
+PAGE_DOCUMENTS = 1_000
 
 
 @click.command("export")
-@click.argument("name", type=DocumentName())
+@click.argument("name", metavar="NAME | --all PATH")
+@click.option("--all", "every", is_flag=True, help="Every document, into the new directory or file PATH.")
+@click.option(
+    "--to",
+    "store",
+    type=click.Choice(["directory", "hocuspocus-sqlite"]),
+    default="directory",
+    show_default=True,
+    help="With --all: a file a document and an index, or a file that @hocuspocus/extension-sqlite serves from.",
+)
 @click.option(
     "--format",
     "form",
@@ -54,6 +59,7 @@ ExportFormat = Literal["update", "log", "json"]
 )
 @click.option("--at-seq", type=click.IntRange(min=0), metavar="N", help="As it was there; `history` tells the seqs.")
 @click.option("-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), help="Else stdout.")
+@tenant_option
 @with_database
 async def export_command(
     database: Database,
@@ -61,24 +67,57 @@ async def export_command(
     /,
     *,
     name: str,
+    every: bool,
+    store: Literal["directory", "hocuspocus-sqlite"],
     form: ExportFormat,
     at_seq: int | None,
     target: Path | None,
+    tenant: str,
 ) -> int:
-    """Write a document to a file or to stdout."""
+    """Write a document to a file or to stdout, or all of them to a new directory or database."""
+    if every:
+        if form != "update" or at_seq is not None or target is not None:
+            raise click.UsageError("--all writes updates as they are now, to PATH")
+        return await _export_all(database, tenant, store, Path(name))
+    name = DocumentName().convert(name, None, None)
     if at_seq is not None:
-        document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+        document: Document = await found(name, find_document(database, tenant, name))
         if at_seq > document.head:
             raise click.UsageError(f"{name} ends at seq {document.head}")
         updates, seq = (await read_at(database, document.id, at_seq)).updates(), at_seq
     else:
-        stored = await load(database, DEFAULT_TENANT, name)
+        stored = await load(database, tenant, name)
         if isinstance(stored, Absent):
             raise NoSuchDocument(f"no document is named {name!r}")
         updates, seq = updates_of(stored), stored.head
     _hand_over(exported(updates, form), form, target)
     click.echo(f"{name}: up to seq {seq}", err=True)
     return DONE
+
+
+async def _export_all(database: Database, tenant: str, store: str, path: Path) -> int:
+    """Each document's whole content; one that cannot be read is told and stops none of the others."""
+    written = wrong = 0
+    module = hocuspocus_sqlite if store == "hocuspocus-sqlite" else directory
+    with module.writing(path) as writer:
+        after_name: str | None = ""
+        while after_name is not None:
+            page = await list_documents(database, tenant, after_name=after_name, limit=PAGE_DOCUMENTS)
+            for document in page:
+                try:
+                    stored = await load(database, tenant, document.name)
+                    if isinstance(stored, StoredDocument):
+                        writer.write(document.name, whole_update(stored), seq=stored.head)
+                        written += 1
+                except DocumentDeleted:
+                    continue
+                except (CorruptDocument, InvalidUpdate) as error:
+                    wrong += 1
+                    click.echo(f"{document.name}: not exported: {error}", err=True)
+            after_name = page[-1].name if len(page) == PAGE_DOCUMENTS else None
+    not_exported = f", {wrong:,} could not be read" if wrong else ""
+    click.echo(f"{counted(written, 'document')} exported to {path}{not_exported}", err=True)
+    return FOUND_SOMETHING_WRONG if wrong else DONE
 
 
 def _hand_over(content: bytes, form: ExportFormat, target: Path | None) -> None:
@@ -117,63 +156,3 @@ def updates_of(stored: StoredDocument) -> list[bytes]:
     parts = [update for row in stored.tail for update in frames(row.frames)]
     snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
     return parts if snapshot is None else [snapshot, *parts]
-
-
-@click.command("import")
-@click.argument("name", type=DocumentName())
-@click.argument("source", metavar="FILE", type=click.File("rb"))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["auto", "update", "log"]),
-    default="auto",
-    show_default=True,
-    help="One Yjs update, or a log of updates as lib0 frames.",
-)
-@json_option
-@with_database_or_a_new_one
-async def import_command(
-    database: Database,
-    settings: Settings,
-    /,
-    *,
-    name: str,
-    source: BinaryIO,
-    form: Literal["auto", "update", "log"],
-    as_json: bool,
-) -> int:
-    """Append the updates of FILE (- for stdin) to a document, which begins with them where it does not exist.
-
-    What the document holds already is not stored again, so an import that broke off can be repeated.
-    """
-    require_writes(settings)
-    updates = read_updates(source.read(), form, update_limits(settings))
-    total_bytes = sum(map(len, updates))
-    # stdout belongs to the result, and a bar to a terminal
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(length=total_bytes, label=name, file=sys.stderr, hidden=hidden) as bar:
-        try:
-            report = await import_updates(database, settings, name, updates, bar.update)
-        except DocumentDeleted:
-            raise DocumentDeleted(
-                f"{name!r} was deleted: `ydoc-store documents undelete` brings it back, "
-                "`ydoc-store documents recreate` begins it anew"
-            ) from None
-    _tell(name, report, as_json=as_json)
-    if report.deletes_ahead:
-        click.echo(
-            f"warning: {counted(report.deletes_ahead, 'unit')} deleted that never came to this document: what their "
-            "editors write there later will be gone (`ydoc-store documents show` tells whether anything waits)",
-            err=True,
-        )
-    return DONE
-
-
-def _tell(name: str, report: ImportReport, *, as_json: bool) -> None:
-    if as_json:
-        emit_json({"name": name, **report._asdict()})
-        return
-    click.echo(
-        f"{name}: {report.accepted:,} of {counted(report.updates, 'update')} accepted ({size(report.bytes)} read), "
-        f"{report.nothing_new:,} held nothing new; it is at seq {report.head:,}"
-    )
