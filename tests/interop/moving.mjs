@@ -7,9 +7,9 @@
 //                                             given to store, by name
 //   hocuspocusS3 {endpoint, bucket, prefix, documents}  likewise, into a bucket under extension-s3's keys -> {states}
 //   yLeveldb {path, documents}                y-leveldb's LeveldbPersistence                       -> {states}
-//   yWebsocket {path, port, documents}        y-websocket's server with YPERSISTENCE               -> {states}
 //   hooks {}                                  the hooks of Hocuspocus's Extension type             -> {hooks}
-// States are Y.encodeStateAsUpdate of the editors, in base64.
+//   yWebsocket {path, port, documents}        y-websocket's server with YPERSISTENCE               -> {states}
+// States are Y.encodeStateAsUpdate of the editors, of the last one of what it stored, in base64.
 
 import { readFileSync } from 'node:fs'
 import process from 'node:process'
@@ -134,13 +134,14 @@ const operations = {
       const reader = await open()
       const same = () => base64(Y.encodeStateVector(reader.doc)) === base64(Y.encodeStateVector(writer.doc))
       await until(reader.doc, 'update', same)
-      states[name] = base64(Y.encodeStateAsUpdate(writer.doc))
       writer.destroy()
       reader.destroy()
     }
     // It stores without waiting: what it reads when a document is opened comes first, and then what was typed.
     const { provider } = getPersistence()
     await provider._transact(async () => {})
+    // Its editors may type before it has read what it stored of the document: they see that a moment later.
+    for (const name of Object.keys(documents)) states[name] = base64(Y.encodeStateAsUpdate(await provider.getYDoc(name)))
     await provider.destroy()
     return { states }
   },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import anyio
 import asyncpg
+import plyvel
 import pymysql
 import pytest
 from pycrdt import Doc, Text
@@ -20,7 +22,7 @@ from tests.commands import Ran, Run, runner
 from tests.interop.stores import S3_CREDENTIALS, at_work, mariadb, mariadb_is_there, s3, states
 from tests.interop.yjs_judge import shared_judge
 from tests.postgres import run_apart
-from tests.service import free_port
+from tests.service import STORE, clean_environment, free_port
 
 # Names that are told apart by everything but their look, and with what a path or a key of another store may mind.
 WORDS = {"plan": "first words", "team/Straße": "zweite Worte 👋", "PLAN": "and others", "a%2Fb=c d": "third"}
@@ -241,3 +243,35 @@ def test_a_table_of_the_applications_in_sqlite_with_a_row_an_update(run: Run, tm
     query = "SELECT document, bytes FROM updates ORDER BY document"
     wanted = {"plan": shared_judge().encode(plan), "other": other[0]}
     assert_moves(run, wanted, "--from", "sql", "--source-url", f"sqlite:///{file}", "--query", query)
+
+
+def test_a_leveldb_that_a_server_has_open_is_left_alone(database_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "leveldb"
+    at_work("yLeveldb", path=str(folder), documents={"plan": "words"})
+    with closing(plyvel.DB(str(folder))):
+        # LevelDB's lock is one of processes, so another one asks.
+        command = [*STORE, "import", "--from", "y-websocket", str(folder), "--database-url", database_url]
+        ended = subprocess.run(command, env=clean_environment({}), capture_output=True, text=True, check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert "a server has it open: stop that one first" in ended.stderr
+
+
+# The way back
+
+
+def test_hocuspocus_serves_what_goes_back_to_it_and_takes_edits_on_it(run: Run, tmp_path: Path) -> None:
+    wanted = states(at_work("hocuspocusSqlite", path=str(tmp_path / "before.sqlite"), documents=WORDS))
+    run("import", "--from", "hocuspocus-sqlite", tmp_path / "before.sqlite")
+    assert run("compact", "--all").code == 0
+    after = tmp_path / "after.sqlite"
+    ran = run("export", "--all", "--to", "hocuspocus-sqlite", after)
+    assert ran.code == 0, ran.err
+    served = states(at_work("readHocuspocusSqlite", path=str(after), names=list(WORDS)))
+    for name, state in wanted.items():
+        assert shared_judge().difference([state], [served[name]]) is None, name
+    edited = states(at_work("hocuspocusSqlite", path=str(after), documents={"plan": "typed there again"}))
+    moved = run("import", "--from", "hocuspocus-sqlite", after, "--json")
+    assert results(moved) == {**dict.fromkeys(WORDS, "unchanged"), "plan": "imported"}
+    assert_same(run, edited)
+    refused = run("export", "--all", "--to", "hocuspocus-sqlite", after)
+    assert (refused.code, "nothing is overwritten" in refused.err) == (5, True)
