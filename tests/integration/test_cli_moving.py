@@ -195,6 +195,7 @@ def test_a_store_whose_library_is_missing_is_told_what_to_install(
         ("boto3", "s3", ("hocuspocus-s3", "bucket")),
     ):
         monkeypatch.setitem(sys.modules, library, None)
+        monkeypatch.setitem(sys.modules, f"{library}_next", None)
         ran = run("import", "--from", *arguments)
         assert (ran.code, f"pip install 'ydoc-store[{extra}]'" in ran.err) == (2, True), ran.err
 

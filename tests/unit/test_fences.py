@@ -28,6 +28,7 @@ OWNERS = {
     "sqlite3": ("ydoc_store.sources.",),
     "pymysql": ("ydoc_store.sources.mysql",),
     "plyvel": ("ydoc_store.sources.leveldb",),
+    "plyvel_next": ("ydoc_store.sources.leveldb",),
     "boto3": ("ydoc_store.sources.hocuspocus_s3",),
     "botocore": ("ydoc_store.sources.hocuspocus_s3",),
 }

@@ -5,6 +5,7 @@ Opening a LevelDB takes its lock, so nobody else, their server included, has it 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -22,10 +23,7 @@ _KEYS = bytes((_STRING,)) + encode_string("v1")
 @asynccontextmanager
 async def leveldb(path: Path) -> AsyncIterator[Opened]:
     """The documents of such a folder. SourceUnreadable where it is none, or is in use."""
-    try:
-        import plyvel
-    except ImportError as error:
-        missing("plyvel", "leveldb", error)
+    plyvel = _library()
     if not (path / "CURRENT").is_file():
         raise SourceUnreadable(f"no LevelDB at {path}: a folder with a file CURRENT in it")
     try:
@@ -36,6 +34,17 @@ async def leveldb(path: Path) -> AsyncIterator[Opened]:
         raise SourceUnreadable(f"{path} cannot be read: {reason}") from error
     with closing(database):
         yield _Entries(database)
+
+
+def _library() -> Any:
+    """plyvel has wheels up to Python 3.11, its continuation from 3.12 on."""
+    try:
+        return importlib.import_module("plyvel")
+    except ImportError:
+        try:
+            return importlib.import_module("plyvel_next")
+        except ImportError as error:
+            missing("plyvel, or plyvel-next", "leveldb", error)
 
 
 class _Entries:
