@@ -26,7 +26,7 @@ from ydoc_store.commands.options import (
     with_database_or_a_new_one,
 )
 from ydoc_store.commands.output import counted, emit_json, size
-from ydoc_store.errors import DocumentDeleted
+from ydoc_store.errors import DocumentDeleted, ServerFault, SourceUnreadable
 from ydoc_store.relay.service import update_limits
 from ydoc_store.settings import Settings
 from ydoc_store.sources.directory import directory
@@ -136,16 +136,20 @@ async def _import_all(source: Source, wanted: Wanted, *, as_json: bool) -> int:
     async with source as opened:
         total = await opened.total()
         with click.progressbar(length=total, label="documents", file=sys.stderr, hidden=not shows_bar) as bar:
-            async for moved in move(opened, wanted):
-                counts[moved.result] += 1
-                new_bytes += moved.new_bytes
-                if as_json:
-                    emit_json({name: value for name, value in _row(moved).items() if name != "entries"})
-                elif not shows_bar:
-                    click.echo(_line(moved))
-                elif not moved.is_well:
-                    failed.append(moved)
-                bar.update(moved.entries)
+            try:
+                async for moved in move(opened, wanted):
+                    counts[moved.result] += 1
+                    new_bytes += moved.new_bytes
+                    if as_json:
+                        emit_json(_row(moved))
+                    elif not shows_bar:
+                        click.echo(_line(moved))
+                    elif not moved.is_well:
+                        failed.append(moved)
+                    bar.update(moved.entries)
+            except (ServerFault, SourceUnreadable) as error:
+                done = counted(counts.total(), "document")
+                raise type(error)(f"{error} ({done} done with; the same command goes on from there)") from error
     for moved in failed:
         click.echo(_line(moved))
     told = ", ".join(f"{count:,} {result}" for result, count in sorted(counts.items()))
@@ -154,7 +158,7 @@ async def _import_all(source: Source, wanted: Wanted, *, as_json: bool) -> int:
 
 
 def _row(moved: Moved) -> dict[str, Any]:
-    return {name: getattr(moved, name) for name in Moved.__slots__}
+    return {name: getattr(moved, name) for name in Moved.__slots__ if name != "entries"}
 
 
 def _line(moved: Moved) -> str:
