@@ -182,7 +182,7 @@ _PAIRS = re.compile("[\ufffd\U00010000-\U0010ffff]")
 
 
 def _without_pairs(shown: dict[str, Any]) -> str:
-    return _PAIRS.sub("", json.dumps(shown, ensure_ascii=False))
+    return _PAIRS.sub("", json.dumps(shown, ensure_ascii=False, sort_keys=True))
 
 
 def _whole(updates: list[bytes]) -> bytes:
