@@ -27,6 +27,8 @@ from tests.interop.yjs_judge import shared_judge
 from tests.postgres import run_apart
 from tests.service import STORE, clean_environment
 
+PAGE_BYTES = 4096  # of SQLite
+
 
 @pytest.fixture
 def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -198,6 +200,36 @@ def test_a_store_whose_library_is_missing_is_told_what_to_install(
         monkeypatch.setitem(sys.modules, f"{library}_next", None)
         ran = run("import", "--from", *arguments)
         assert (ran.code, f"pip install 'ydoc-store[{extra}]'" in ran.err) == (2, True), ran.err
+
+
+def test_a_name_that_no_terminal_should_see_and_one_that_is_no_text_are_told(run: Run, tmp_path: Path) -> None:
+    source = sqlite_file(tmp_path / "db", {"\x1b[31mred": typed_by(1, "words"), "plan": typed_by(2, "words")})
+    with closing(sqlite3.connect(tmp_path / "db")) as connection:
+        connection.execute("INSERT INTO documents VALUES (CAST(x'61ff' AS TEXT), x'0000')")
+        connection.execute("INSERT INTO documents VALUES (NULL, x'0000')")
+        connection.commit()
+    ran = run("import", *source)
+    assert ran.code == 1
+    assert "\x1b" not in ran.out.decode()
+    assert "plan: imported" in ran.out.decode()
+    assert "its name is not UTF-8" in ran.out.decode()
+    assert "it has no name" in ran.out.decode()
+    assert run("import", *source, "--json").code == 1
+
+
+def test_a_source_that_breaks_off_leaves_what_came_and_says_that_it_goes_on(run: Run, tmp_path: Path) -> None:
+    source = sqlite_file(tmp_path / "db", {f"{at:03}": typed_by(at + 1, "words " * 2_000) for at in range(60)})
+    # The last page that holds nothing but a part of a document's text, behind the number of the page where it goes on.
+    content = (tmp_path / "db").read_bytes()
+    pages = [at for at in range(0, len(content), PAGE_BYTES) if content[at + 4 : at + 64].count(b"words") > 8]
+    pages = [at for at in pages if any(content[at : at + 4])]
+    (tmp_path / "db").write_bytes(content[: pages[-1]] + b"\xff" * 4 + content[pages[-1] + 4 :])
+    ran = run("import", *source, "--json")
+    assert ran.code == 3, ran.err
+    done = len(ran.out.splitlines())
+    assert 0 < done < 60, ran.err
+    assert f"({done} documents done with; the same command goes on from there)" in ran.err
+    assert len(run("documents", "list", "--json").rows) == done
 
 
 # Killed, and watched

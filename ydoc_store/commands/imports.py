@@ -97,8 +97,11 @@ async def import_command(
     if len(arguments) != 2 or dry_run or any(options.values()):
         raise click.UsageError("name a document and a FILE, or another store with --from")
     name, file = DocumentName().convert(arguments[0], None, None), arguments[1]
-    with click.open_file(file, "rb") as opened:
-        data = opened.read()
+    try:
+        with click.open_file(file, "rb") as opened:
+            data = opened.read()
+    except OSError as error:
+        raise click.BadParameter(f"{file!r}: {error.strerror}", param_hint="FILE") from error
     updates = read_updates(data, form, update_limits(settings))
     return await _import_file(database, settings, tenant, name, updates, as_json=as_json)
 
@@ -162,8 +165,8 @@ def _row(moved: Moved) -> dict[str, Any]:
 
 
 def _line(moved: Moved) -> str:
-    named = moved.name if moved.name == moved.source_name else f"{moved.source_name} as {moved.name}"
-    line = f"{named}: {moved.result}"
+    source_name, name = (name if name.isprintable() else repr(name) for name in (moved.source_name, moved.name))
+    line = f"{name if name == source_name else f'{source_name} as {name}'}: {moved.result}"
     if moved.new_bytes:
         line += f", {size(moved.new_bytes)} of {size(moved.bytes)}"
         line += " are new" if moved.exists else ""

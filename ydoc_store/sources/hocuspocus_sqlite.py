@@ -14,7 +14,8 @@ from ydoc_store.errors import SourceUnreadable, WrongState
 from ydoc_store.sources.source import Source
 from ydoc_store.sources.sqlite import sqlite_query
 
-DOCUMENTS = "SELECT name, data FROM documents ORDER BY name"
+# Without an order, which would have every byte read to count the rows
+DOCUMENTS = "SELECT name, data FROM documents"
 # As the extension creates it
 CREATE = """
 CREATE TABLE "documents" (

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10
 ROWS_AT_ONCE = 16
+# Rows wait in the server for as long as our own database takes; it would hang up after a minute.
+PATIENCE = "SET SESSION net_write_timeout = 3600"
 SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 
@@ -35,6 +37,7 @@ async def mysql_query(url: str, query: str) -> AsyncIterator[Opened]:
         connection = pymysql.connect(**_options(url), cursorclass=SSCursor)
     with closing(connection):
         with _reading(), connection.cursor() as cursor:
+            cursor.execute(PATIENCE)
             cursor.execute(SNAPSHOT)
         yield _Rows(connection, query.strip().rstrip(";"))
 
@@ -85,7 +88,7 @@ class _Rows:
 
     async def total(self) -> int:
         with _reading(), self._connection.cursor() as cursor:
-            cursor.execute(f"SELECT count(*) FROM ({self._query}) AS q")  # noqa: S608
+            cursor.execute(f"SELECT count(*) FROM (\n{self._query}\n) AS q")  # noqa: S608
             row = cursor.fetchone()
         return int(row[0]) if row else 0
 

@@ -17,7 +17,11 @@ from ydoc_store.sources.source import Found, Opened, Unreadable, entry, together
 CONNECT_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 5
 ROWS_AT_ONCE = 16
-SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# Between two portions of rows it is idle for as long as our own database takes.
+SNAPSHOT = """
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL idle_in_transaction_session_timeout = 0
+"""
 
 
 @asynccontextmanager
@@ -52,7 +56,7 @@ class _Rows:
 
     async def total(self) -> int:
         with _reading():
-            return int(await self._connection.fetchval(f"SELECT count(*) FROM ({self._query}) AS q"))  # noqa: S608
+            return int(await self._connection.fetchval(f"SELECT count(*) FROM (\n{self._query}\n) AS q"))  # noqa: S608
 
     async def documents(self) -> AsyncIterator[Found | Unreadable]:
         with _reading():

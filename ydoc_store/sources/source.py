@@ -7,6 +7,7 @@ they were found; of what a store cannot give, the reason.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import NoReturn, Protocol, TypeVar
 from ydoc_store.errors import LibraryMissing
 
 Item = TypeVar("Item")
+
+# What a driver has in place of bytes that are no UTF-8
+_TORN = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ def entry(name: object, data: object) -> Found | Unreadable:
             return Unreadable(repr(name), "its name is not UTF-8")
     if name is None:
         return Unreadable("(none)", "it has no name")
+    if isinstance(name, str) and _TORN.search(name):
+        return Unreadable(repr(name), "its name is not UTF-8")
     if data is None:
         return Found(str(name), [])
     if isinstance(data, bytes | bytearray | memoryview):

@@ -29,6 +29,8 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     url = f"file:{quote(str(path.resolve()))}?mode=ro"
     with reading(path):
         connection = sqlite3.connect(url, uri=True, isolation_level=None, check_same_thread=False)
+        # One name that is no UTF-8 is told, and keeps no other from being read.
+        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         connection.execute("BEGIN")
     return connection
 
@@ -50,7 +52,7 @@ class _Rows:
 
     async def total(self) -> int:
         with reading(self._path):
-            row = self._connection.execute(f"SELECT count(*) FROM ({self._query}) AS q").fetchone()  # noqa: S608
+            row = self._connection.execute(f"SELECT count(*) FROM (\n{self._query}\n) AS q").fetchone()  # noqa: S608
         return int(row[0])
 
     def documents(self) -> AsyncIterator[Found | Unreadable]:
