@@ -117,7 +117,8 @@ class DocumentSession:
         """Without a Step1 nobody knows which history this one holds (I10), and an edit alone does not carry its
         marker. Stock clients say it first. Raises, what is wrong with the update itself before anything else."""
         room = self.member.room
-        judge_reserved(walk(update, room.limits.update), room.marker)
+        if len(update) <= INLINE_BYTES_MAX:
+            judge_reserved(walk(update, room.limits.update), room.marker)
         raise InvalidFrame("a SyncStep1 comes before any update")
 
     def _hold(self, work: Coroutine[Any, Any, None]) -> None:
