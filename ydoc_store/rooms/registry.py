@@ -190,6 +190,7 @@ class Rooms:
     def discard_all(self, error: YdocError) -> None:
         """The database's connection was lost: nothing is acked or shown on what a room remembers from before."""
         self._generation += 1
+        self.database.drop_connections()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         for room in list(self.rooms.values()):
             room.discard(RoomDiscarded("the database's connection was lost: sync again"))
