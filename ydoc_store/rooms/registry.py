@@ -229,6 +229,7 @@ class Rooms:
         """The database's connection was lost, or it is another database: nothing is acked or shown on what a room
         remembers from before."""
         self._generation += 1
+        self.database.drop_connections()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
         for room in list(self.rooms.values()):
