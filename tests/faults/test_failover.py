@@ -23,6 +23,7 @@ from tests.nodes import Editor, Node, running_node
 from tests.postgres import Cluster
 from tests.stored import connecting
 from tests.waiting import until
+from ydoc_store.errors import ServerFault
 
 DATABASE = "migrated"
 
@@ -59,6 +60,19 @@ def url_of(node: Node) -> str:
     return node.url("").rstrip("/")
 
 
+async def has_moved(node: Node) -> None:
+    """Returns once the node has looked at the database that its address leads to now."""
+
+    async def has_looked() -> bool:
+        try:
+            await node.service.rooms.watch.poll()
+        except ServerFault:
+            return False
+        return True
+
+    await until(has_looked)
+
+
 async def test_failover_to_a_lagging_standby_loses_the_window_alone_and_doubles_nothing(
     pair: Pair, journal: Journal, editors: Editors
 ) -> None:
@@ -80,6 +94,7 @@ async def test_failover_to_a_lagging_standby_loses_the_window_alone_and_doubles_
             back_s = await live.goes_on(20)
             assert back_s < 30, f"back after {back_s:.0f} s"
             await live.stop()
+            await has_moved(node)
             late = await Editor.open_synced(node.url("gone"))
             assert late.text == marked("gone.0"), "the window was one update"
             clients = {**live.clients, "gone": [late]}
@@ -110,6 +125,7 @@ async def test_failover_with_another_history_written_over_the_window_shows_one_o
         code, reason = await ann.closed()
         assert code == 1012, reason
         await node.room_closed(room)
+        await has_moved(node)
         # Before Ann is back, Ben writes over her seqs.
         ben = await Editor.open_synced(node.url("doc"))
         assert ben.text == marked("ann.0")
@@ -143,6 +159,7 @@ async def test_failover_while_the_old_primary_lives_on_never_mixes_the_two_datab
         await pair.standby.promote()
         pair.switch.to(pair.standby)
         assert (await ann.closed())[0] == 1012
+        await has_moved(moved)
         cid = await Editor.open_synced(moved.url("doc"))
         await cid.type(marked("cid.0"))
         await acked(moved, "doc", 2)
@@ -154,6 +171,7 @@ async def test_failover_while_the_old_primary_lives_on_never_mixes_the_two_datab
         )
         other_switch.to(pair.standby)
         assert (await ben.closed())[0] == 1012
+        await has_moved(stays)
         back = [
             await Editor.open_synced(moved.url("doc"), ann.doc),
             await Editor.open_synced(stays.url("doc"), ben.doc),
