@@ -19,9 +19,10 @@ from tests.faults.proxy import Proxy
 from tests.faults.standby import PRIMARY_SETTINGS, STANDBY_NAME, Standby, Switch, caught_up, followed
 from tests.faults.writing import writing
 from tests.interop.editors import Editors
+from tests.log_rows import text_of
 from tests.nodes import Editor, Node, running_node
 from tests.postgres import Cluster
-from tests.stored import connecting
+from tests.stored import connecting, head_of, log_of
 from tests.waiting import until
 from ydoc_store.errors import ServerFault
 
@@ -39,9 +40,13 @@ class Pair:
 
     async def fall_over(self) -> None:
         """The primary dies; the standby takes over with what it has; the address leads there."""
+        await self.take_over()
+        self.switch.to(self.standby)
+
+    async def take_over(self) -> None:
+        """The primary dies and the standby takes over, before anyone is led there."""
         await asyncio.to_thread(self.primary.kill)
         await self.standby.promote()
-        self.switch.to(self.standby)
 
     async def caught_up(self) -> None:
         async with connecting(self.primary.url(DATABASE)) as here, connecting(self.standby.url(DATABASE)) as there:
@@ -206,10 +211,15 @@ async def test_failover_to_a_synchronous_standby_loses_nothing_at_all(
             await seer.leave()
             # What waits for the standby now is acked to nobody.
             pair.line.stall()
-            await until(lambda: bool(node.room("doc").queue.in_flight))
-            acked_before = live.acked()
-            await pair.fall_over()
-            assert live.acked() == acked_before
+            async with connecting(pair.primary.url()) as operator:
+                await until(lambda: is_waiting(operator))
+            await pair.take_over()
+            seen = live.known().acked
+            async with connecting(pair.standby.url(DATABASE)) as there:
+                document_id = (await head_of(there, "doc")).document_id
+                stored = text_of(await log_of(there, document_id))
+            assert seen <= set(markers_in(stored)), "somebody was shown what the standby does not have"
+            pair.switch.to(pair.standby)
             await live.goes_on(20)
             await live.stop()
             await verify(Scene(pair.standby.url(DATABASE), journal.known(), live.clients, nodes=[node]))
@@ -217,3 +227,7 @@ async def test_failover_to_a_synchronous_standby_loses_nothing_at_all(
 
 async def is_synchronous(connection: asyncpg.Connection) -> bool:
     return await connection.fetchval("SELECT sync_state FROM pg_stat_replication") == "sync"
+
+
+async def is_waiting(connection: asyncpg.Connection) -> bool:
+    return bool(await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
