@@ -89,7 +89,10 @@ class RelayService:
 
     def _hinted(self, hint: LogHint) -> None:
         room = self.rooms.by_document_id.get(hint.document_id)
-        if hint.count == 0:
+        if room is not None and hint.marker not in (None, room.marker):
+            # Either is of a database that went back.
+            self._poll_soon()
+        elif hint.count == 0:
             # Deleted or replaced: what the room lacks is the reason to close. Or all of them are not what they were.
             if room is not None:
                 self.rooms.catch_up(room)

@@ -40,8 +40,8 @@ HINT_BYTES_MAX = 7_999
 # Above this many documents in one commit the bytes are not sent along: the commit's time is worth more than the
 # one read that each of the other nodes saves, and the notification queue is a bounded thing.
 INLINE_HINTS_MAX = 16
-# "|id:count:head" of one document, at its longest.
-_HINT_DOCUMENT_BYTES_MAX = 64
+# "|id:count:head:marker" of one document, at its longest.
+_HINT_DOCUMENT_BYTES_MAX = 72
 
 # The marker tells that the id still means what its room means by it: in a restored backup, ids and seqs that were
 # given after it are given again. What was typed into one document must never land in another.
@@ -70,7 +70,7 @@ WITH locked AS MATERIALIZED (
         accepted_bytes = d.accepted_bytes + ($4::bigint[])[width_bucket(d.id, $1::bigint[])],
         changed_at = now()
     WHERE d.id = ANY ((SELECT a.ids FROM admitted AS a)::bigint[])
-    RETURNING d.id, d.head, width_bucket(d.id, $1::bigint[]) AS place
+    RETURNING d.id, d.head, d.marker, width_bucket(d.id, $1::bigint[]) AS place
 ), heads AS MATERIALIZED (
     SELECT array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.head ORDER BY a.id) AS heads
     FROM advanced AS a
@@ -85,7 +85,9 @@ WITH locked AS MATERIALIZED (
     SELECT pg_notify('ydoc_log', ($12::text[])[t.hint] || t.heads)
     FROM (
         SELECT ($6::integer[])[a.place] AS hint,
-            string_agg('|' || a.id || ':' || ($2::integer[])[a.place] || ':' || a.head, '' ORDER BY a.id) AS heads
+            string_agg(
+                '|' || a.id || ':' || ($2::integer[])[a.place] || ':' || a.head || ':' || a.marker, '' ORDER BY a.id
+            ) AS heads
         FROM advanced AS a
         WHERE ($6::integer[])[a.place] > 0
         GROUP BY 1
@@ -331,7 +333,7 @@ class _Rows:
 def _hints(batches: list[DocumentBatch], hints: Hints | None) -> tuple[list[int], list[str]]:
     """For each batch the number of the hint that names it (0 = none), and the texts that the hints begin with.
 
-    A hint is `prefix;inline|id:count:head|…`; inline is base64 of the frames of its one document where they fit,
+    A hint is `prefix;inline|id:count:head:marker|…`; inline is base64 of the frames of its one document where they fit,
     else empty. Documents without inline bytes share hints, as many as fit.
     """
     if hints is None:
