@@ -43,8 +43,9 @@ def test_every_promised_series_is_there() -> None:
         "ydoc_deliver_seconds_bucket",
         "ydoc_append_batch_updates_bucket", "ydoc_backlog_rows", "ydoc_backlog_bytes", "ydoc_backlog_age_seconds",
         "ydoc_compactions_total", "ydoc_quarantined_documents", "ydoc_closes_total", "ydoc_documents_near_limit",
-        "ydoc_frames_ignored_total", "ydoc_hints_total", "ydoc_vacuum_held_seconds",
-        "ydoc_notification_queue_usage", "ydoc_updates_audited_total", "process_resident_memory_bytes",
+        "ydoc_frames_ignored_total", "ydoc_read_only", "ydoc_reconnect_loops", "ydoc_hints_total",
+        "ydoc_vacuum_held_seconds", "ydoc_notification_queue_usage", "ydoc_updates_audited_total",
+        "process_resident_memory_bytes",
     ):  # fmt: skip
         assert name in found, name
 

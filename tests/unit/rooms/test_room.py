@@ -17,7 +17,7 @@ from ydoc_store.metrics import Metrics
 from ydoc_store.rooms import room as room_module
 from ydoc_store.rooms.admission import RoomLimits
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
-from ydoc_store.rooms.member import RESUME_BELOW_BYTES, Member
+from ydoc_store.rooms.member import READ_ONLY, RESUME_BELOW_BYTES, Member
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import LIVE_BYTES_MAX, Room
 from ydoc_store.storage.append_batch import Accepted, Created
@@ -251,6 +251,23 @@ def test_what_is_known_is_acked_and_not_queued(scene: Scene) -> None:
     assert sent(scene.ben) == [b"ack"]
     assert not scene.room.queue.waiting
     assert scene.ben.counts.nothing_new == 1
+
+
+def test_a_read_only_room_queues_nothing_tells_why_once_and_sends_nobody_away(scene: Scene) -> None:
+    """I4: nothing of a member is acked behind what was declined."""
+    scene.exist()
+    scene.room.submit(scene.ann, scene.updates[0])
+    scene.commit(1)
+    sent(scene.ann).clear()
+    sent(scene.ben).clear()
+    scene.room.limits = replace(scene.room.limits, read_only=True)
+    for update in scene.updates[:3]:
+        scene.room.submit(scene.ann, update)
+    assert sent(scene.ann) == [b"ack", b"nak", READ_ONLY.encode(), b"nak"], "what is stored is acked all the same"
+    assert sent(scene.ben) == []
+    assert not scene.room.queue.waiting
+    assert closed_by(scene.ann) is None
+    assert (scene.ann.counts.read_only, scene.ann.counts.refused) == (2, 0)
 
 
 @pytest.mark.parametrize("error", [StorageBusy("busy"), TooLarge("full"), Draining("stopping")], ids=repr)
