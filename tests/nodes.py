@@ -235,6 +235,10 @@ class Editor:
         assert self.close_code is not None
         return self.close_code, self.close_reason
 
+    async def state(self) -> bytes:
+        """Everything that it has, as one update; what cannot be applied yet is not in it."""
+        return self.doc.get_update()
+
     async def leave(self) -> None:
         await self.socket.close()
         await asyncio.wait([self._reading])

@@ -12,13 +12,17 @@ from contextlib import asynccontextmanager
 import click
 
 from compactor.compaction import Compacted, Skipped, compact, judged
+from compactor.fold import fold_document
 from compactor.policy import Due, due
 from compactor.schedule import CompactionEvent, Compactor, Event, terms_of, worker_of
 from ydoc_store import __version__
 from ydoc_store.commands.compact import CompactionResult, CompactOne, compact_command
 from ydoc_store.commands.documents import documents_command
 from ydoc_store.commands.ending import run_to_exit_code
+from ydoc_store.commands.epochs import EPOCH_COMMANDS
+from ydoc_store.commands.incarnation import incarnation_command
 from ydoc_store.commands.migrate import migrate_command
+from ydoc_store.commands.repair import repair_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
 from ydoc_store.commands.transfer import export_command, import_command
@@ -27,6 +31,7 @@ from ydoc_store.metrics import Metrics
 from ydoc_store.monitor import IsDue
 from ydoc_store.serve import CompactorParts
 from ydoc_store.settings import Settings
+from ydoc_store.storage.epochs import Content
 from ydoc_store.storage.pool import Database
 
 
@@ -86,6 +91,14 @@ async def _compacting(database: Database, settings: Settings) -> AsyncIterator[C
         await worker.close()
 
 
+def _rebuild(updates: Sequence[bytes], keep_deleted: bool) -> Content:
+    folded = fold_document(None, updates, keep_deleted)
+    return Content(folded.snapshot, folded.way)
+
+
+for _command in EPOCH_COMMANDS:
+    documents_command.add_command(_command)
+
 for _command in (
     serve_command(CompactorParts(_build_compactor, _due_by)),
     migrate_command,
@@ -94,6 +107,8 @@ for _command in (
     verify_command,
     export_command,
     import_command,
+    repair_command(_rebuild),
+    incarnation_command,
     settings_command,
 ):
     commands.add_command(_command)

@@ -92,6 +92,12 @@ class DocumentDeleted(ClientFault):
     exit_code = 4
 
 
+class WrongState(ClientFault):
+    """What was asked for does not fit the state that the document is in; nothing was changed."""
+
+    http_status = 409
+
+
 class EpochChanged(ClientFault):
     """The peer holds another history of this document: it must reload, never merge."""
 

@@ -106,7 +106,7 @@ def columns(batch: list[tuple[int, list[tuple[bytes, asyncio.Future[None]]]]]) -
         b"".join([part for update, _ in updates for part in (encode_uint(len(update)), update)]) for _, updates in batch
     ]
     n = len(batch)
-    return [ids, counts, [1] * n, sizes, [2**62] * n, [0] * n, ids, [0] * n, counts, [None] * n, frames, []]
+    return [ids, counts, [1] * n, sizes, [2**62] * n, [0] * n, ids, [0] * n, counts, [None] * n, frames, [], [None] * n]
 
 
 async def rate(write: Write, documents: int, seconds: float) -> float:

@@ -140,6 +140,7 @@ async def test_an_update_outlives_the_service(free_port: int, database_url: str)
             await reader.send(encode_sync_step1(b"\0"))
             assert isinstance(decode_message(await received(reader)), SyncStep1)
             assert isinstance(decode_message(await received(reader)), SyncStep2)
+            await writer.send(encode_sync_step1(b"\0"))
             await writer.send(encode_update(update))
             # the first accepted update makes the document, and its epoch's marker goes ahead of it
             assert isinstance(decode_message(await received(reader)), Update)

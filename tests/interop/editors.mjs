@@ -6,9 +6,12 @@
 
 import readline from 'node:readline'
 import process from 'node:process'
+import { appendFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
+import 'fake-indexeddb/auto'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
+import { IndexeddbPersistence, storeState } from 'y-indexeddb'
 import { WebsocketProvider } from 'y-websocket'
 import { history } from './histories.mjs'
 
@@ -149,6 +152,9 @@ const letters = (seed, length) => {
 
 const digestOf = text => createHash('sha256').update(text).digest('hex')
 
+const MARKER = /<([\w-]+\.\d+)>/g
+const line = (kind, room, marker) => JSON.stringify([kind, room, marker, Date.now() / 1000]) + '\n'
+
 const editors = new Map()
 const named = name => {
   const editor = editors.get(name)
@@ -163,6 +169,20 @@ const operations = {
   // As behind a load balancer: the same provider, its next connection elsewhere.
   moveTo: ({ editor, url }) => { named(editor).provider.serverUrl = url },
   connect: ({ editor }) => { named(editor).provider.connect() },
+  // The stock store in the browser, under the document's name: it brings what the last tab kept there, and keeps on.
+  persist: async ({ editor }) => {
+    const one = named(editor)
+    one.persistence = new IndexeddbPersistence(one.provider.roomname, one.doc)
+    await one.persistence.whenSynced
+  },
+  // A tab that is closed when everything is in its store.
+  closeTab: async ({ editor }) => {
+    const one = named(editor)
+    one.provider.destroy()
+    await storeState(one.persistence)
+    one.destroy()
+    editors.delete(editor)
+  },
 
   type: ({ editor, text, at, root }) => {
     const typed = named(editor).text(root)
@@ -173,6 +193,25 @@ const operations = {
     const one = named(editor)
     let number = 0
     one.typing = setInterval(() => one.text().insert(one.text().length, `${number++} `), everyMs)
+  },
+  // Lines as tests/faults/journal.py has them: written by one call each, so that they outlive this process.
+  keepMarking: ({ editor, journal, prefix, everyMs }) => {
+    const one = named(editor)
+    let number = 0
+    one.typing = setInterval(() => {
+      const marker = `${prefix}.${number++}`
+      appendFileSync(journal, line('attempted', one.provider.roomname, marker))
+      one.text().insert(one.text().length, `<${marker}>`)
+    }, everyMs)
+  },
+  noteSeen: ({ editor, journal }) => {
+    const one = named(editor)
+    one.text().observe((event, transaction) => {
+      if (transaction.origin !== one.provider) return
+      const text = event.changes.delta.map(({ insert }) => typeof insert === 'string' ? insert : '').join('')
+      const seen = [...text.matchAll(MARKER)].map(found => line('acked', one.provider.roomname, found[1]))
+      if (seen.length > 0) appendFileSync(journal, seen.join(''))
+    })
   },
   stopTyping: ({ editor }) => { clearInterval(named(editor).typing) },
   // Several pieces, so that no single update is over the server's limit.
@@ -187,6 +226,7 @@ const operations = {
     for (const update of history(seed).updates) Y.applyUpdate(named(editor).doc, update, 'history')
   },
 
+  state: ({ editor }) => ({ update: Buffer.from(Y.encodeStateAsUpdate(named(editor).doc)).toString('base64') }),
   text: ({ editor, root }) => ({ text: named(editor).text(root).toString() }),
   digest: ({ editor }) => {
     const text = named(editor).text().toString()
@@ -288,8 +328,8 @@ const operations = {
   }
 }
 
-const answer = async line => {
-  const { id, op, ...options } = JSON.parse(line)
+const answer = async asked => {
+  const { id, op, ...options } = JSON.parse(asked)
   let told
   try {
     told = (await operations[op](options)) ?? {}

@@ -7,6 +7,7 @@ waits for signals only; one that never happens fails at its time-out, with every
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -58,8 +59,26 @@ class Editor:
     async def connect(self) -> None:
         await self.ask("connect")
 
+    async def state(self) -> bytes:
+        """Everything that it has, as one update, what cannot be applied yet included."""
+        return base64.b64decode((await self.ask("state"))["update"])
+
+    async def keep_marking(self, journal: Path, prefix: str, every_ms: int) -> None:
+        """Type `<prefix.0>`, `<prefix.1>`, … one insert each, and write each attempt to the journal before."""
+        await self.ask("keepMarking", journal=str(journal), prefix=prefix, everyMs=every_ms)
+
+    async def note_seen(self, journal: Path) -> None:
+        """From now on write every marker that comes from others to the journal: it was seen."""
+        await self.ask("noteSeen", journal=str(journal))
+
+    async def stop_typing(self) -> None:
+        await self.ask("stopTyping")
+
     async def destroy(self) -> None:
         await self.ask("destroy")
+
+    async def leave(self) -> None:
+        await self.destroy()
 
 
 class Editors:

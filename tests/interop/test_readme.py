@@ -33,6 +33,39 @@ provider.once('sync', () => {
 """
 
 
+# What a page has and Node has not; a reload loads the page's second life, with what the browser kept.
+BROWSER = """
+import 'fake-indexeddb/auto'
+import WebSocket from 'ws'
+globalThis.WebSocket = WebSocket
+globalThis.location = { reload: () => { console.log('reloaded'); import('./again.mjs') } }
+"""
+
+# Types an update and then another, and says so when both are stored and kept.
+KEPT_PAGE = """
+import { storeState } from 'y-indexeddb'
+provider.once('sync', () => {
+  const other = new Y.Doc()
+  const seen = new WebsocketProvider(provider.serverUrl, provider.roomname, other, { disableBc: true })
+  other.on('update', async () => {
+    const text = other.getText('content').toString()
+    if (text === 'good') doc.getText('content').insert(4, ' and bad')
+    if (text !== 'good and bad') return
+    seen.destroy()
+    await storeState(persistence)
+    console.log('kept')
+  })
+  seen.once('sync', () => doc.getText('content').insert(0, 'good'))
+})
+"""
+
+PAGE_AGAIN = """
+await persistence.whenSynced
+provider.once('sync', () => { console.log(doc.getText('content').toString()); process.exit(0) })
+if (provider.synced) { console.log(doc.getText('content').toString()); process.exit(0) }
+"""
+
+
 def block(title: str) -> str:
     """The code block behind `<!-- title -->`."""
     found = re.search(rf"<!-- {title} -->\n```\w+\n(.*?)\n```", README.read_text(), re.DOTALL)
@@ -88,7 +121,8 @@ def test_every_setting_stands_in_readme_with_its_default_and_reason(monkeypatch:
 
 
 async def test_every_command_in_readme_exists() -> None:
-    named = set(re.findall(r"`(ydoc-store|ydoc-compactor) ([a-z]+(?: (?:list|show|compactions))?)", README.read_text()))
+    second = "list|show|compactions|delete|undelete|recreate|purge|epochs|bump"
+    named = set(re.findall(rf"`(ydoc-store|ydoc-compactor) ([a-z]+(?: (?:{second})\b)?)", README.read_text()))
     assert len(named) >= 10
     for program, words in sorted(named):
         ended = await run(BIN / program, *words.split(), "--help")
@@ -97,6 +131,28 @@ async def test_every_command_in_readme_exists() -> None:
 
 async def test_the_four_lines_connect_an_editor(service: Service, tmp_path: Path) -> None:
     assert await edit_as_readme_says(service, tmp_path) == "hello"
+
+
+async def test_the_closed_handler_clears_what_the_browser_kept_and_reloads(
+    service: Service, database_url: str, tmp_path: Path
+) -> None:
+    """I10: over a repair; the page that is loaded anew shows the repaired document and nothing of the old copy."""
+    require_npm_packages()
+    (tmp_path / "node_modules").symlink_to(Path(__file__).parent / "node_modules")
+    (tmp_path / "browser.mjs").write_text(BROWSER)
+    lines = f"{block('editor')}\n{block('closed handler')}".replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    (tmp_path / "page.mjs").write_text(lines + KEPT_PAGE)
+    (tmp_path / "again.mjs").write_text(lines + PAGE_AGAIN)
+    command = ("sh", "-c", f"cd {tmp_path} && exec node --import ./browser.mjs page.mjs")
+    page = Program(command, re.compile(r"^kept$", re.MULTILINE), tmp_path / "page.log")
+    try:
+        await page.start()
+        repaired = await shell("ydoc-store repair my-document --to-seq 1", database_url)
+        assert repaired.exit_code == 0, repaired.messages
+        assert await page.ended() == 0, page.log_text()
+    finally:
+        await page.clear_away()
+    assert page.log_text().splitlines()[-2:] == ["reloaded", "good"]
 
 
 async def test_the_look_at_what_is_stored_works_as_written(service: Service, database_url: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ydoc_store.rooms.member import Member
 from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import Malformed, frames
+from ydoc_store.yjs.markers import without_markers
 from ydoc_store.yjs.split import split
 from ydoc_store.yjs.walker import UpdateLimits, walk
 
@@ -56,6 +57,10 @@ def read_updates(data: bytes, form: Literal["auto", "update", "log"], limits: Up
             walked = walk(update, any_size)
         except YdocError as error:
             raise InvalidUpdate(f"update {number} of {len(found)}: {error}") from error
+        if walked.reserved_clients():
+            # A copy that somebody saved in an editor carries the marker of where it was: its content is wanted.
+            update = without_markers(update)
+            walked = walk(update, any_size)
         if len(update) <= limits.update_bytes_max and walked.over(limits) is None:
             updates.append(update)
         else:

@@ -17,7 +17,7 @@ import orjson
 from ydoc_store.commands.importing import ImportReport, import_updates, read_updates
 from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database, with_database_or_a_new_one
 from ydoc_store.commands.output import counted, emit_json, size
-from ydoc_store.errors import NoSuchDocument
+from ydoc_store.errors import DocumentDeleted, NoSuchDocument
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.relay.service import update_limits
 from ydoc_store.settings import Settings
@@ -26,6 +26,7 @@ from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.document import to_json
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frame, frames
+from ydoc_store.yjs.markers import without_markers
 
 ExportFormat = Literal["update", "log", "json"]
 
@@ -81,7 +82,7 @@ def whole_update(stored: StoredDocument) -> bytes:
     """Snapshot and tail as one update, without the epoch's marker."""
     parts = [update for row in stored.tail for update in frames(row.frames)]
     snapshot = stored.snapshot.bytes if stored.snapshot is not None else None
-    return join(parts if snapshot is None else [snapshot, *parts])
+    return without_markers(join(parts if snapshot is None else [snapshot, *parts]))
 
 
 @click.command("import")
@@ -116,7 +117,13 @@ async def import_command(
     # stdout belongs to the result, and a bar to a terminal
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=total_bytes, label=name, file=sys.stderr, hidden=hidden) as bar:
-        report = await import_updates(database, settings, name, updates, bar.update)
+        try:
+            report = await import_updates(database, settings, name, updates, bar.update)
+        except DocumentDeleted:
+            raise DocumentDeleted(
+                f"{name!r} was deleted: `ydoc-store documents undelete` brings it back, "
+                "`ydoc-store documents recreate` begins it anew"
+            ) from None
     _tell(name, report, as_json=as_json)
     return DONE
 

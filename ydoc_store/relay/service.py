@@ -68,6 +68,8 @@ class RelayService:
         # Before anyone is let in, so that nobody waits for it or shares a core with its start.
         warming = self.rooms.spawn(self.rooms.heavy.warm())
         await self.appender.start()
+        # What the rooms are loaded from is known before the first is.
+        await self.rooms.watch.poll()
         self.fanout.start()
         self.relay.start()
         await warming
@@ -82,7 +84,16 @@ class RelayService:
 
     def _hinted(self, hint: LogHint) -> None:
         room = self.rooms.by_document_id.get(hint.document_id)
-        if room is None:
+        if room is not None and hint.marker not in (None, room.marker):
+            # Either is of a database that went back.
+            self._poll_soon()
+        elif hint.count == 0:
+            # Deleted or replaced: what the room lacks is the reason to close. Or all of them are not what they were.
+            if room is not None:
+                self.rooms.catch_up(room)
+            elif hint.document_id == 0:
+                self._poll_soon()
+        elif room is None:
             self.rooms.watch.unknown_moved()
         elif hint.updates is not None:
             try:

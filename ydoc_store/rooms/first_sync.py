@@ -134,7 +134,7 @@ class FirstSync:
                 seq = room.head
             else:
                 async with self._preparing:
-                    stored = await read_after(self._database, room.document_id or 0, seq)
+                    stored = await read_after(self._database, room.document_id or 0, seq, room.marker)
                     missed, seq = await self._parts_of(stored, seq), stored.head
             for update in missed:
                 for piece in await self._heavy.run(len(update), cut_pieces, [update], None, self._piece_bytes_max):
@@ -195,7 +195,7 @@ class FirstSync:
         loaded = room.cache.drop_loaded()
         if loaded is not None:
             return loaded
-        stored = await read_after(self._database, room.document_id or 0, 0)
+        stored = await read_after(self._database, room.document_id or 0, 0, room.marker)
         return stored.head, await self._parts_of(stored, 0)
 
     async def _parts_of(self, stored: StoredDocument, cursor: int) -> list[bytes]:

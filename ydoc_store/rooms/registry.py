@@ -192,11 +192,13 @@ class Rooms:
             del self.by_document_id[room.document_id]
 
     def discard_all(self, error: YdocError) -> None:
-        """The database's connection was lost: nothing is acked or shown on what a room remembers from before."""
+        """The database's connection was lost, or it is another database: nothing is acked or shown on what a room
+        remembers from before."""
         self._generation += 1
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
+        told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
         for room in list(self.rooms.values()):
-            room.discard(RoomDiscarded("the database's connection was lost: sync again"))
+            room.discard(RoomDiscarded(f"{told}: sync again"))
 
     def _connected_again(self) -> None:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.

@@ -130,7 +130,7 @@ class Room:
     def _identify(self, document_id: int, epoch: int, marker: int) -> None:
         self.document_id = self.queue.document_id = document_id
         self.epoch = epoch
-        self.marker = marker
+        self.marker = self.queue.marker = marker
         self._keeper.identified(self)
 
     def set_size(self, size_bytes: int, tail_bytes: int, accepted_bytes: int) -> None:

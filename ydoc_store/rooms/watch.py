@@ -2,8 +2,8 @@
 
 A gap is read from the log after a moment in which the hint that was overtaken may still come; and once an interval
 one query asks where all open documents stand, so that a lost, doubled, late or reordered hint costs latency and
-nothing else (I5). A document that was deleted or replaced, or a database that went back, closes its room. How
-rooms come and go is the registry's.
+nothing else (I5). A document that was deleted or replaced closes its room, and a database that is no longer the one
+it was closes all of them (I11). How rooms come and go is the registry's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ydoc_store.rooms.first_sync import trimmed
 from ydoc_store.rooms.heavy import knowledge_of
 from ydoc_store.storage.append_batch import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
+from ydoc_store.storage.incarnation import Incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
 from ydoc_store.yjs.lib0 import Malformed, frames
 
@@ -48,6 +49,8 @@ class Watch:
 
     def __init__(self, rooms: Rooms):
         self._rooms = rooms
+        # The database that the rooms were loaded from, from the first poll on.
+        self._incarnation: Incarnation | None = None
         self._catching_up: set[Room] = set()
         self._finding = False
 
@@ -91,7 +94,7 @@ class Watch:
                 return
             stored = loaded
         else:
-            stored = await read_after(database, room.document_id, room.head)
+            stored = await read_after(database, room.document_id, room.head, room.marker)
         # A room that was discarded meanwhile takes nothing more.
         if room.closed_by is None:
             room.adopt(Created(stored.id, stored.epoch, stored.marker))
@@ -122,7 +125,14 @@ class Watch:
     async def poll(self) -> None:
         """One look at all open documents: what is behind catches up, what is deleted or replaced closes."""
         asked = {document_id: (room, room.head) for document_id, room in self._rooms.by_document_id.items()}
-        heads = await read_heads(self._rooms.database, list(asked)) if asked else {}
+        incarnation, heads = await read_heads(self._rooms.database, list(asked))
+        if self._incarnation is None:
+            self._incarnation = incarnation
+        elif incarnation != self._incarnation:
+            self._incarnation = incarnation
+            # Before any head is looked at: one that was written over may stand where it stood, or further on.
+            self._rooms.discard_all(RoomDiscarded("the database was restored, or another one took over"))
+            return
         for document_id, (room, head_then) in asked.items():
             if room.closed_by is None:
                 self._judge(room, head_then, heads.get(document_id))
@@ -153,7 +163,7 @@ class Watch:
                 self.catch_up(absent[index])
 
     def _judge(self, room: Room, head_then: int, head: Head | None) -> None:
-        if head is None or head.seq < head_then:
+        if head is None or head.seq < head_then or head.marker != room.marker:
             # A restored backup, or a failover to a standby that lagged.
             room.discard(RoomDiscarded("the database went back: sync again"))
         elif head.replaced:

@@ -7,12 +7,13 @@ this connection alone; an unknown message type is ignored and counted, so that a
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from ydoc_store.errors import ServerFailed, YdocError
-from ydoc_store.rooms.admission import judge_vector
+from ydoc_store.errors import EpochChanged, InvalidFrame, RoomDiscarded, ServerFailed, YdocError
+from ydoc_store.rooms.admission import judge_reserved, judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.member import Member, Outlet
@@ -88,6 +89,8 @@ class YWebsocketSession:
         self._outlet = outlet
         self._questions_left = float(QUESTIONS_BURST)
         self._asked_at_s = time.monotonic()
+        # Whether it has said what it has, and carries no other history.
+        self._is_judged = False
         counts = rooms.metrics.dialect(Y_WEBSOCKET.name)
         self.member = Member(room, outlet, Y_WEBSOCKET, counts, actor)
         rooms.enter(self.member)
@@ -103,29 +106,48 @@ class YWebsocketSession:
             kind = type(message)
             if kind is Update or kind is SyncStep2:
                 update: bytes = message.update  # type: ignore[union-attr] # told by `kind`, once
+                if not self._is_judged:
+                    self._refuse_unasked(update)
                 if len(update) <= INLINE_BYTES_MAX:
                     member.room.submit(member, update)
                 else:
-                    self._outlet.hold_reading()
-                    self._rooms.spawn(self._submit_large(update))
+                    self._hold(self._submit_large(update))
             else:
                 self._receive_other(message)
+        except EpochChanged as error:
+            self._hold(self._send_away(error))
         except Exception as error:
-            self._fail(error)
+            self._refuse(error)
 
-    async def _submit_large(self, update: bytes) -> None:
-        """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and what this member sent behind it
-        is held, so that its order stays (I4) and no other document waits (I13)."""
-        member = self.member
+    def _refuse_unasked(self, update: bytes) -> None:
+        """Without a Step1 nobody knows which history this one holds (I10), and an edit alone does not carry its
+        marker. Stock clients say it first. Raises, what is wrong with the update itself before anything else."""
+        room = self.member.room
+        judge_reserved(walk(update, room.limits.update), room.marker)
+        raise InvalidFrame("a SyncStep1 comes before any update")
+
+    def _hold(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what takes a while; what this member sent behind is held until then, so that its order stays (I4)."""
+        self._outlet.hold_reading()
+        self._rooms.spawn(self._then_release(work))
+
+    async def _then_release(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            walked = await self._rooms.heavy.run(len(update), walk, update, member.room.limits.update)
-            if not member.closed:
-                member.room.submit_walked(member, update, walked)
+            await work
+        except EpochChanged as error:
+            await self._send_away(error)
         except Exception as error:
-            self._fail(error)
+            self._refuse(error)
         self._outlet.release_reading()
 
-    def _fail(self, error: Exception) -> None:
+    async def _submit_large(self, update: bytes) -> None:
+        """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and no other document waits (I13)."""
+        member = self.member
+        walked = await self._rooms.heavy.run(len(update), walk, update, member.room.limits.update)
+        if not member.closed:
+            member.room.submit_walked(member, update, walked)
+
+    def _refuse(self, error: Exception) -> None:
         member = self.member
         if isinstance(error, YdocError):
             member.counts.refused += 1
@@ -133,6 +155,21 @@ class YWebsocketSession:
         else:
             log.error("a frame could not be handled", connection=self._outlet.id, exc_info=error)
             member.room.fence(member, ServerFailed("this server failed: come back"))
+
+    async def _send_away(self, error: EpochChanged) -> None:
+        """This member carries another marker than the room, and 4409 has its editor throw its copy away. It may be the
+        room that is behind, where another node has replaced the document a moment ago: the database is asked first."""
+        room = self.member.room
+        marker = room.marker
+        try:
+            await self._rooms.watch.read_missing(room)
+            heard = RoomDiscarded("this document was made a moment ago: sync again")
+            self._refuse(error if room.marker == marker else heard)
+        except EpochChanged as replaced:
+            self._refuse(RoomDiscarded("this document was replaced a moment ago: sync again"))
+            room.discard(replaced)
+        except Exception as unknown:
+            self._refuse(unknown)
 
     def _receive_other(self, message: Message) -> None:
         if isinstance(message, SyncStep1):
@@ -160,26 +197,22 @@ class YWebsocketSession:
         clients_max = VECTOR_CLIENTS_MAX + len(room.knowledge.structs)
         vector = decode_state_vector(state_vector, clients_max=clients_max)
         if room.marker is None and any(client >= RESERVED_CLIENT_ID_MIN for client in vector):
-            self._outlet.hold_reading()
-            self._rooms.spawn(self._answer_once_known(vector))
+            self._hold(self._answer_once_known(vector))
         else:
             self._answer(vector)
 
     async def _answer_once_known(self, vector: dict[int, int]) -> None:
         """A reader with a marker comes from a history of a document that does not exist here, as far as this room has
         heard. Another node may have made it a moment ago, so the database is asked before the reader is sent away."""
-        try:
-            await self._rooms.watch.read_missing(self.member.room)
-            if not self.member.closed:
-                self._answer(vector)
-        except Exception as error:
-            self._fail(error)
-        self._outlet.release_reading()
+        await self._rooms.watch.read_missing(self.member.room)
+        if not self.member.closed:
+            self._answer(vector)
 
     def _answer(self, vector: dict[int, int]) -> None:
         member, room = self.member, self.member.room
         # No document bytes leave before this: whoever carries another history's marker is told, and gets nothing.
         judge_vector(vector, room.marker)
+        self._is_judged = True
         member.send(encode_sync_step1(room.state_vector()))
         if not member.presence_sent:
             member.presence_sent = True

@@ -48,7 +48,8 @@ class DocumentQueue:
     """The waiting updates of one open document. Its owner sets the identity that the append is guarded by.
 
     `document_id` is None until the document exists: the append then creates it, and the owner learns its identity
-    from `Accepted`. `bytes_ceiling` bounds the row's counter of accepted bytes (see the room).
+    from `Accepted`. `marker` is its epoch's; None leaves unasked whether the id still means the same document.
+    `bytes_ceiling` bounds the row's counter of accepted bytes (see the room).
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class DocumentQueue:
         "document_id",
         "in_flight",
         "lane",
+        "marker",
         "name",
         "outcome",
         "tenant",
@@ -67,6 +69,7 @@ class DocumentQueue:
         self.tenant = tenant
         self.name = name
         self.document_id: int | None = None
+        self.marker: int | None = None
         self.bytes_ceiling = 2**62
         self.outcome = outcome
         self.lane = lane

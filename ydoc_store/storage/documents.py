@@ -32,7 +32,8 @@ SELECT d.id, d.tenant, d.name, d.epoch, d.marker, d.head, d.keep_deleted, d.crea
     g.after_seq AS history_after_seq,
     coalesce(q.failures, 0) AS failures,
     q.reason AS failure_reason,
-    q.quarantined_at
+    q.quarantined_at,
+    d.purged_at
 FROM ydoc.documents AS d
 LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
 LEFT JOIN ydoc.quarantines AS q ON q.document_id = d.id
@@ -73,7 +74,8 @@ class Document:
     `snapshot_stored_bytes` and `history_bytes` are what they take on disk.
 
     `tail_since` is when the oldest row of the tail was accepted. History can be replayed from `history_after_seq`
-    on, None where there is none. `quarantined_at` is set once the compactor leaves the document alone.
+    on, None where there is none. `quarantined_at` is set once the compactor leaves the document alone, `purged_at` once
+    of a deleted document nothing but the tombstone is left.
     """
 
     id: int
@@ -101,6 +103,7 @@ class Document:
     failures: int
     failure_reason: str | None
     quarantined_at: datetime | None
+    purged_at: datetime | None
 
     @property
     def size_bytes(self) -> int:

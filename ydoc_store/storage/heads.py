@@ -1,7 +1,8 @@
 """Where the documents stand: the one query by which a node polls all its rooms.
 
 A hint that never came costs latency up to the poll interval, because this is asked regardless of any hint:
-heads, tombstones, replaced epochs and sizes of everything that is open here, in one statement.
+heads, tombstones, replaced epochs and sizes of everything that is open here, in one statement, and on the same
+connection before it, whether this is still the same database.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ydoc_store.storage.incarnation import Incarnation, read_incarnation
 from ydoc_store.storage.pool import mapping_errors
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
 
 READ_HEADS = """
-SELECT d.id, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
+SELECT d.id, d.marker, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
     d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged
 FROM ydoc.documents AS d
 LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
@@ -33,6 +35,7 @@ JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.name = n.name AND d.replac
 @dataclass(frozen=True, slots=True)
 class Head:
     document_id: int
+    marker: int
     seq: int
     deleted: bool
     replaced: bool
@@ -50,12 +53,13 @@ class Head:
         return self.snapshot_bytes + self.tail_bytes
 
 
-async def read_heads(database: Database, document_ids: Sequence[int]) -> dict[int, Head]:
-    """The heads of these documents as they are now; a document that is gone is left out."""
+async def read_heads(database: Database, document_ids: Sequence[int]) -> tuple[Incarnation, dict[int, Head]]:
+    """Which database this is, and the heads of these documents as they are now; one that is gone is left out."""
     async with database.acquire() as connection:
         with mapping_errors("polling the heads"):
-            rows = await connection.fetch(READ_HEADS, list(document_ids))
-    return {row[0]: Head(*row) for row in rows}
+            incarnation = await read_incarnation(connection)
+            rows = await connection.fetch(READ_HEADS, list(document_ids)) if document_ids else []
+    return incarnation, {row[0]: Head(*row) for row in rows}
 
 
 async def find_created(database: Database, names: Sequence[tuple[str, str]]) -> list[int]:

@@ -134,17 +134,20 @@ async def load(database: Database, tenant: str, name: str) -> StoredDocument | A
     return Absent(tenant, name) if row is None else _checked(row, 0)
 
 
-async def read_after(database: Database, document_id: int, cursor: int) -> StoredDocument:
+async def read_after(database: Database, document_id: int, cursor: int, marker: int | None = None) -> StoredDocument:
     """What a reader at `cursor` lacks: the tail, or the snapshot and then the tail where the cursor lies behind it.
 
     Raises like `load`; also EpochChanged where this epoch was replaced, and RoomDiscarded where the document is
-    gone or the cursor is ahead of its head: the database is not the one that the cursor comes from.
+    gone, its marker is not `marker`, or the cursor is ahead of its head: the database is not the one that the cursor
+    comes from.
     """
     async with database.acquire() as connection:
         with mapping_errors("reading the log"):
             row = await connection.fetchrow(READ_AFTER, document_id, cursor)
     if row is None:
         raise RoomDiscarded(f"document {document_id} is gone from the database: sync again")
+    if marker not in (None, row["marker"]):
+        raise RoomDiscarded(f"the database went back: document {document_id} is another one there; sync again")
     return _checked(row, cursor)
 
 

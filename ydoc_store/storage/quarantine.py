@@ -34,7 +34,15 @@ SELECT q.document_id, q.failures, q.reason, q.first_failed_at, q.last_failed_at,
 FROM ydoc.quarantines AS q
 WHERE q.document_id = $1
 """
-COUNT_QUARANTINED = "SELECT count(*) FROM ydoc.quarantines WHERE quarantined_at IS NOT NULL"
+COUNT_QUARANTINED = """
+SELECT count(*)
+FROM ydoc.quarantines AS q
+WHERE q.quarantined_at IS NOT NULL AND NOT EXISTS (
+    SELECT
+    FROM ydoc.documents AS d
+    WHERE d.id = q.document_id AND (d.deleted_at IS NOT NULL OR d.replaced_at IS NOT NULL)
+)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ async def read_failures(database: Database, document_id: int) -> Failures | None
 
 
 async def count_quarantined(database: Database) -> int:
-    """How many documents are quarantined, for the gauge."""
+    """How many documents are quarantined, for the gauge; a deleted one troubles nobody."""
     async with database.acquire() as connection:
         with mapping_errors("counting the quarantined"):
             return int(await connection.fetchval(COUNT_QUARANTINED))

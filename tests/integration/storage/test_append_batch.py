@@ -189,7 +189,7 @@ async def test_heads_are_found_by_key_and_locked_in_the_order_of_their_ids(
     lane = await connect()
     # The plan is made once, on the empty table, and is looked at on the full one.
     await lane.execute(f"PREPARE append AS {APPEND_BATCH}")
-    await lane.execute("EXECUTE append ('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')")
+    await lane.execute("EXECUTE append ('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')")
     await connection.execute(
         "INSERT INTO ydoc.documents (tenant, name, marker)"
         " SELECT 't', number::text, 9007199237963776 FROM generate_series(1, $1::int) AS number",
@@ -197,7 +197,7 @@ async def test_heads_are_found_by_key_and_locked_in_the_order_of_their_ids(
     )
     if analyzed:
         await connection.execute("ANALYZE ydoc.documents, ydoc.updates")
-    arguments = "'{1,2}','{1,1}','{1,1}','{1,1}','{9,9}','{0,0}','{1,2}','{0,0}','{1,1}','{a,b}','{a,b}','{}'"
+    arguments = "'{1,2}','{1,1}','{1,1}','{1,1}','{9,9}','{0,0}','{1,2}','{0,0}','{1,1}','{a,b}','{a,b}','{}','{7,7}'"
     plan = json.loads(await lane.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE append ({arguments})"))
     nodes = list(_nodes(plan[0]["Plan"]))
     kinds = {node["Node Type"] for node in nodes}

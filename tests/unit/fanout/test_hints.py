@@ -22,6 +22,14 @@ def test_many_documents_share_a_hint_without_bytes() -> None:
     assert parse_log_hint("them;|7:2:9|8:1:1", "us") == [LogHint(7, 2, 9, None), LogHint(8, 1, 1, None)]
 
 
+def test_a_hint_tells_the_epoch_by_its_marker() -> None:
+    assert parse_log_hint(f"them;{inline(b'a')}|7:1:9:77", "us") == [LogHint(7, 1, 9, [b"a"], 77)]
+
+
+def test_a_document_that_is_not_what_it_was_is_a_hint_without_a_count() -> None:
+    assert parse_log_hint(";|7:0:0", "us") == [LogHint(7, 0, 0, None)]
+
+
 def test_our_own_are_no_news() -> None:
     assert parse_log_hint("us;|7:2:9", "us") == []
 

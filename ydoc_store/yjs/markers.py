@@ -1,0 +1,25 @@
+"""Taking epoch markers out of an update: content that leaves its epoch, for a new one or a file, carries none.
+
+A client that sends all it has sends the marker along, and so it may stand in the log and in snapshots. There it
+does no harm, because it is the epoch's own; in another epoch it would have everybody refused who loads it.
+"""
+
+from __future__ import annotations
+
+from ydoc_store.yjs.structs import read_update, write_update
+from ydoc_store.yjs.walked import UNLIMITED
+from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
+
+
+def without_markers(update: bytes) -> bytes:
+    """`update` without structs and deletes under reserved client ids; the very same bytes where it holds none.
+
+    All other content stays byte for byte. Linear; raises InvalidUpdate.
+    """
+    if not walk(update, UNLIMITED).reserved_clients():
+        return update
+    decoded = read_update(update)
+    return write_update(
+        {client: block for client, block in decoded.structs.items() if client < RESERVED_CLIENT_ID_MIN},
+        {client: ranges for client, ranges in decoded.deletes.items() if client < RESERVED_CLIENT_ID_MIN},
+    )
