@@ -118,7 +118,7 @@ class Lane:
         self.connection = connection
         if self._was_lost:
             self._was_lost = False
-            self._tell(self.appender.events.connected_again)
+            self._report(self.appender.events.connected_again)
         return connection
 
     async def connect_again(self) -> None:
@@ -154,9 +154,9 @@ class Lane:
         self._refuse(batches, error)
         self._refuse_waiting(StorageUnavailable(f"not tried: {error}"))
         self._was_lost = True
-        self._tell(partial(self.appender.events.connection_lost, error))
+        self._report(partial(self.appender.events.connection_lost, error))
 
-    def _tell(self, event: Callable[[], None]) -> None:
+    def _report(self, event: Callable[[], None]) -> None:
         try:
             event()
         except Exception:
@@ -251,7 +251,7 @@ class Lane:
             else:
                 await self._append_in_parts(connection, batches, busy, deadline_s)
             return
-        self._tell_results(batches, results)
+        self._tell(batches, results)
         appender.events.committed(sum(len(batch.updates) for batch in batches), time.monotonic() - started_s)
 
     async def _connect_by(self, deadline_s: float) -> asyncpg.Connection[asyncpg.Record]:
@@ -302,7 +302,7 @@ class Lane:
 
     # Who is told
 
-    def _tell_results(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
+    def _tell(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
         for batch, result in zip(batches, results, strict=True):
             if not isinstance(result, Accepted):
                 self._refuse([batch], result)
