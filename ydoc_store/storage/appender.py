@@ -56,6 +56,7 @@ class DocumentQueue:
         "bytes_ceiling",
         "document_id",
         "in_flight",
+        "is_abandoned",
         "lane",
         "marker",
         "name",
@@ -76,6 +77,8 @@ class DocumentQueue:
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
         self.in_flight: list[QueuedUpdate] = []
+        # Its owner trusts nothing any more: what was taken and not sent yet never is.
+        self.is_abandoned = False
 
     def put(self, update: QueuedUpdate) -> None:
         """Queue behind everything that this document has waiting; the outcome is told later, exactly once."""

@@ -231,6 +231,9 @@ class Lane:
         appender = self.appender
         hints = appender if appender.hints_wanted else None
         connection = self.connection or await self._connect_by(deadline_s)
+        batches = self._without_abandoned(batches)
+        if not batches:
+            return
         if connection.is_closed():
             raise StorageUnavailable(ENDED)
         started_s = time.monotonic()
@@ -253,6 +256,13 @@ class Lane:
             return
         self._tell(batches, results)
         appender.events.committed(sum(len(batch.updates) for batch in batches), time.monotonic() - started_s)
+
+    def _without_abandoned(self, batches: list[DocumentBatch]) -> list[DocumentBatch]:
+        """Refuse what was taken from rooms that were discarded since: with a new connection there may be a server that
+        lacks what these updates follow."""
+        abandoned = [batch for batch in batches if batch.queue.is_abandoned]
+        self._refuse(abandoned, RoomDiscarded("what this follows may be lost: sync again"))
+        return [batch for batch in batches if not batch.told]
 
     async def _connect_by(self, deadline_s: float) -> asyncpg.Connection[asyncpg.Record]:
         try:
