@@ -74,11 +74,11 @@ class DocumentQueue:
         self.bytes_ceiling = 2**62
         self.outcome = outcome
         self.lane = lane
+        # Its owner trusts nothing any more: what was taken and not sent yet never is.
+        self.is_abandoned = False
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
         self.in_flight: list[QueuedUpdate] = []
-        # Its owner trusts nothing any more: what was taken and not sent yet never is.
-        self.is_abandoned = False
 
     def put(self, update: QueuedUpdate) -> None:
         """Queue behind everything that this document has waiting; the outcome is told later, exactly once."""

@@ -257,13 +257,6 @@ class Lane:
         self._tell(batches, results)
         appender.events.committed(sum(len(batch.updates) for batch in batches), time.monotonic() - started_s)
 
-    def _without_abandoned(self, batches: list[DocumentBatch]) -> list[DocumentBatch]:
-        """Refuse what was taken from rooms that were discarded since: with a new connection there may be a server that
-        lacks what these updates follow."""
-        abandoned = [batch for batch in batches if batch.queue.is_abandoned]
-        self._refuse(abandoned, RoomDiscarded("what this follows may be lost: sync again"))
-        return [batch for batch in batches if not batch.told]
-
     async def _connect_by(self, deadline_s: float) -> asyncpg.Connection[asyncpg.Record]:
         try:
             async with asyncio.timeout(deadline_s - time.monotonic()), self._connecting:
@@ -309,6 +302,13 @@ class Lane:
             if not held:
                 break
         return held
+
+    def _without_abandoned(self, batches: list[DocumentBatch]) -> list[DocumentBatch]:
+        """Refuse what was taken from rooms that were discarded since: with a new connection there may be a server that
+        lacks what these updates follow."""
+        abandoned = [batch for batch in batches if batch.queue.is_abandoned]
+        self._refuse(abandoned, RoomDiscarded("what this follows may be lost: sync again"))
+        return [batch for batch in batches if not batch.told]
 
     # Who is told
 
