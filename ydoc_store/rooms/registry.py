@@ -24,7 +24,6 @@ from ydoc_store.errors import (
     InvalidUpdate,
     RoomDiscarded,
     ServerFailed,
-    StorageUnavailable,
     TooLarge,
     YdocError,
 )
@@ -239,7 +238,7 @@ class Rooms:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.
         self._generation += 1
         if self.rooms:
-            self.discard_all(StorageUnavailable("they were loaded while the append connection was lost"))
+            self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
 
     # What rooms ask for
 

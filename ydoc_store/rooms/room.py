@@ -364,6 +364,7 @@ class Room:
         """What this room remembers can no longer be trusted: everyone comes back to a room that is loaded anew."""
         if self.closed_by is None:
             self.closed_by = error
+            self.queue.is_abandoned = True
             for queued in self.queue.drop_waiting():
                 queued.sender.settled(len(queued.update))
             self._early.clear()

@@ -57,6 +57,7 @@ class DocumentQueue:
         "bytes_ceiling",
         "document_id",
         "in_flight",
+        "is_abandoned",
         "lane",
         "marker",
         "name",
@@ -75,6 +76,8 @@ class DocumentQueue:
         self.bytes_ceiling = 2**62
         self.outcome = outcome
         self.lane = lane
+        # Its owner trusts nothing any more: what was taken and not sent yet never is.
+        self.is_abandoned = False
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
         self.in_flight: list[QueuedUpdate] = []

@@ -118,7 +118,7 @@ class Lane:
         self.connection = connection
         if self._was_lost:
             self._was_lost = False
-            self._tell(self.appender.events.connected_again)
+            self._report(self.appender.events.connected_again)
         return connection
 
     async def connect_again(self) -> None:
@@ -154,9 +154,9 @@ class Lane:
         self._refuse(batches, error)
         self._refuse_waiting(StorageUnavailable(f"not tried: {error}"))
         self._was_lost = True
-        self._tell(partial(self.appender.events.connection_lost, error))
+        self._report(partial(self.appender.events.connection_lost, error))
 
-    def _tell(self, event: Callable[[], None]) -> None:
+    def _report(self, event: Callable[[], None]) -> None:
         try:
             event()
         except Exception:
@@ -232,6 +232,9 @@ class Lane:
         appender = self.appender
         hints = appender if appender.hints_wanted else None
         connection = self.connection or await self._connect_by(deadline_s)
+        batches = self._without_abandoned(batches)
+        if not batches:
+            return
         if connection.is_closed():
             raise StorageUnavailable(ENDED)
         batches = await self._without_held_again(connection, batches, deadline_s)
@@ -327,6 +330,13 @@ class Lane:
             if not held:
                 break
         return held
+
+    def _without_abandoned(self, batches: list[DocumentBatch]) -> list[DocumentBatch]:
+        """Refuse what was taken from rooms that were discarded since: with a new connection there may be a server that
+        lacks what these updates follow."""
+        abandoned = [batch for batch in batches if batch.queue.is_abandoned]
+        self._refuse(abandoned, RoomDiscarded("what this follows may be lost: sync again"))
+        return [batch for batch in batches if not batch.told]
 
     # Who is told
 

@@ -305,6 +305,7 @@ def test_a_discarded_room_takes_nothing_more_and_its_late_commits_ack_nobody(sce
     scene.take()
     scene.room.discard(CommitUnknown("lost"))
     scene.room.cache.clear()
+    assert scene.room.queue.is_abandoned
     scene.commit(1)
     scene.room.arrived_from_elsewhere(2, 2, scene.updates[1:2])
     assert sent(scene.ann) == []
