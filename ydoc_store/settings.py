@@ -17,8 +17,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import unquote
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     PrivateAttr,
     SecretStr,
@@ -28,46 +26,26 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ydoc_store.errors import SettingInvalid
+from ydoc_store.units import (
+    GIB,
+    KIB,
+    MIB,
+    Bytes,
+    Count,
+    Days,
+    Folder,
+    InlineBytes,
+    Milliseconds,
+    Seconds,
+    SecondsOrNone,
+    Unit,
+)
 
 PREFIX = "YDOC_"
 EXEMPT_PREFIX = "YDOC_TEST_"
 SECRETS = frozenset({"database_url"})
 MASK = "********"
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-
 Source = Literal["default", "environment", "file", "flag"]
-
-
-class Unit(NamedTuple):
-    """Marks a setting's type with the unit that `describe` reports."""
-
-    name: str
-
-
-def parse_size(value: object) -> object:
-    """Bytes from `4096`, `256KiB`, `16 MiB` or `2GiB`. Anything that is no string is left to the type.
-
-    Raises ValueError, which pydantic turns into an error of that setting.
-    """
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d+)\s*(B|KiB|MiB|GiB)?\s*", value, re.IGNORECASE | re.ASCII)
-    if found is None:
-        raise ValueError("not a size: write bytes, or a whole number with KiB, MiB or GiB")
-    factor = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}[(found[2] or "B").lower()]
-    return int(found[1]) * factor
-
-
-Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=1), Unit("bytes")]
-InlineBytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=5_900), Unit("bytes")]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Unit("s")]
-SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("s")]
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("ms")]
-Days = Annotated[int, Field(ge=0), Unit("days")]
-Count = Annotated[int, Field(ge=1), Unit("count")]
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 def default_data_dir() -> Path:
@@ -108,6 +86,10 @@ class Settings(BaseSettings):
     """Off, so that one process is a whole service; set it where `ydoc-compactor run` has a host of its own."""
     connections_max: Count = 10_000
     """At 24 KiB an idle connection this is 240 MiB; the process's file limit must allow it too."""
+    rooms_max: Count = 11_000
+    """Every connection may have a document of its own, and a thousand wait empty for somebody to come back."""
+    document_connections_max: Count = 2_000
+    """One keystroke is written to each of them: at two thousand it takes some 10 ms of everyone's time."""
 
     # What is told
     log_format: Literal["console", "json"] = "console"
@@ -144,6 +126,10 @@ class Settings(BaseSettings):
     """Each head is a row lock held until the commit; a thousand keep a lane's locks short."""
     append_queue_bytes_max: Bytes = 64 * MIB
     """Past it reading pauses: what waits for a commit is memory, and 64 MiB are seconds of the busiest load."""
+    process_incoming_bytes_max: Bytes = 256 * MIB
+    """Pausing stops a socket after its message: half and whole messages of all members together stay under this."""
+    member_unsettled_bytes_max: Bytes = 4 * MIB
+    """Past it this socket is not read: some 8,000 keystrokes in flight, and half of what another's outbox holds."""
 
     # Limits on one update and one document
     update_bytes_max: Bytes = 16 * MIB
@@ -158,6 +144,10 @@ class Settings(BaseSettings):
     """New client ids in one update: years of daily sessions; each costs every reader an entry for ever."""
     update_delete_ranges_max: Count = 100_000
     """New delete ranges in one update; mere repeats, which every reconnect brings, are bounded by bytes alone."""
+    document_ranges_max: Count = 1_000_000
+    """A room remembers each run of clocks held or deleted, in some 100 bytes; years of editing bring thousands."""
+    process_ranges_max: Count = 5_000_000
+    """All rooms' runs together, some 500 MiB; past it empty rooms close, and no more documents open here."""
     nesting_max: Annotated[int, Field(ge=1, le=100), Unit("levels")] = 64
     """Values nested some thousand deep crash native decoders, and 64 is deeper than anyone writes."""
 
@@ -172,10 +162,20 @@ class Settings(BaseSettings):
     # Members, rooms and the first sync
     outbox_bytes_max: Bytes = 8 * MIB
     """A live member is at most this far behind; coming back costs it one sync, and no memory here."""
+    process_outbox_bytes_max: Bytes = 256 * MIB
+    """All outboxes together: past it the slowest members go first, so that many cost no more than some do."""
     slow_member_s: Seconds = 30
     """A socket that took no byte for as long as stock clients wait themselves is gone."""
     sync_piece_bytes_max: Annotated[Bytes, Field(ge=4 * KIB)] = 256 * KIB
     """Clients drop a socket after 30 s without a whole message: this piece crosses 100 kbit/s in 21 s."""
+    syncs_at_once_max: Count = 1_000
+    """Each holds one piece for its socket, 250 MiB together; who comes later waits, kept alive, for its turn."""
+    process_sync_bytes_max: Bytes = 256 * MIB
+    """Documents cut into pieces for readers that take them just now, one for all that are new; others wait."""
+    sync_worker_memory_bytes_max: Bytes = 4 * GIB
+    """What is too large for the event loop is prepared there; one that runs away ends itself, not the host."""
+    loads_at_once_max: Count = 6
+    """Of the ten connections of the pool; in a reconnect storm the others wait and share, and do not time out."""
     room_cache_bytes_max: Bytes = 1 * MIB
     """Most documents fit whole, so that a second reader costs no query."""
     process_cache_bytes_max: Bytes = 256 * MIB

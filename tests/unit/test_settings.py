@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from ydoc_store.errors import SettingInvalid
-from ydoc_store.settings import GIB, KIB, MIB, SettingRow, Settings, describe, parse_size
+from ydoc_store.settings import SettingRow, Settings, describe
+from ydoc_store.units import GIB, KIB, MIB, parse_size
 
 DURATIONS = ("_s", "_ms", "_days")
 

@@ -20,6 +20,7 @@ from ydoc_store.errors import (
     Forbidden,
     ServerFailed,
     ServerFault,
+    ServerFull,
     StorageUnavailable,
     UnknownPath,
     YdocError,
@@ -33,6 +34,7 @@ from ydoc_store.yjs.messages import KEEPALIVE
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
     from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.rooms.room import Room
     from ydoc_store.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -40,14 +42,12 @@ log = structlog.get_logger(__name__)
 TICK_S = 1.0
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S = 25.0
+# Whoever gives way to others holds its memory until it is gone.
+GIVE_WAY_TIMEOUT_S = 1.0
 # Cutting a socket takes a turn of the event loop.
 CUT_TIMEOUT_S = 1.0
 # A tab closed, a page left, a cable pulled, a server drained: nothing that anyone has to look at.
 ORDINARY_CLOSES = frozenset({1000, 1001, 1005, 1006})
-
-
-class TooManyConnections(ServerFault):
-    """This process serves as many sockets as it was set to; another node, or a later try, may do."""
 
 
 class Relay:
@@ -62,7 +62,9 @@ class Relay:
         self.dead_after_s = 2 * settings.slow_member_s
         self.connections: dict[Connection, None] = {}
         # Only those whose socket does not keep up are looked at by every tick.
-        self.congested: dict[Connection, None] = {}
+        self.outboxes = rooms.outboxes
+        # A large part of a message is here, and the rest is not; the one that began first comes first.
+        self.half_read: dict[Connection, None] = {}
         self.server_connections: Any = set()
         # By when each is due; one interval for all, so that the order of entering is the order of time.
         self._keepalive_due: dict[Connection, float] = {}
@@ -94,7 +96,8 @@ class Relay:
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
-        self.congested.pop(connection, None)
+        self.outboxes.forget(connection)
+        self.half_read_now(connection, 0)
         self._keepalive_due.pop(connection, None)
         self.server_connections.discard(connection)
         if not self.connections:
@@ -116,7 +119,7 @@ class Relay:
         self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
         room = self.rooms.rooms.get((DEFAULT_TENANT, name))
         if room is not None:
-            connection.begin(YWebsocketSession(self.rooms, room, connection))
+            self._begin(connection, room)
             return
         connection.wait_for_session()
         task = asyncio.create_task(self._open(connection, name))
@@ -127,7 +130,7 @@ class Relay:
         if self._draining:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
-            raise TooManyConnections("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
+            raise ServerFull("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
         if not self.settings.open_to_network:
             verdict = refusal(connection.headers.raw_items())
             if isinstance(verdict, Refused):
@@ -140,7 +143,7 @@ class Relay:
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
-            if isinstance(error, ServerFault):
+            if isinstance(error, ServerFault) and not isinstance(error, ServerFull):
                 log.warning("a document could not be opened", reason=str(error))
             connection.close(error)
         except Exception:
@@ -149,7 +152,36 @@ class Relay:
         else:
             # No await since the room was handed out, so that it is still open.
             if connection.is_open and not connection.is_closing:
-                connection.begin(YWebsocketSession(self.rooms, room, connection))
+                self._begin(connection, room)
+
+    def _begin(self, connection: Connection, room: Room) -> None:
+        if room.is_full:
+            connection.close(ServerFull("this document is open as often as it may be (YDOC_DOCUMENT_CONNECTIONS_MAX)"))
+        else:
+            connection.begin(YWebsocketSession(self.rooms, room, connection))
+
+    def half_read_now(self, connection: Connection, size: int) -> None:
+        """So much of a message of this connection is here, and the rest is not."""
+        incoming = self.rooms.incoming
+        is_more = size > connection.half_read_bytes
+        incoming.partial_bytes += size - connection.half_read_bytes
+        connection.half_read_bytes = size
+        if size:
+            self.half_read.setdefault(connection)
+        else:
+            self.half_read.pop(connection, None)
+        if is_more and incoming.is_full:
+            self._make_room_for_incoming()
+
+    def _make_room_for_incoming(self) -> None:
+        # Whoever has been at it longest gives way: an honest large message is whole within seconds.
+        left = self.rooms.incoming.used_bytes - self.rooms.incoming.bytes_max
+        for connection in list(self.half_read):
+            if left <= 0:
+                break
+            if not connection.is_closing:
+                connection.close(ServerFull("this server is busy: try again later"), GIVE_WAY_TIMEOUT_S)
+            left -= connection.half_read_bytes
 
     # The common clock
 
@@ -164,8 +196,7 @@ class Relay:
     def tick(self, now_s: float) -> None:
         """Keep alive who is due, close who takes nothing, forget whose presence was not renewed."""
         self.now_s = now_s
-        for connection in list(self.congested):
-            connection.check_progress(now_s, self.settings.slow_member_s)
+        self.outboxes.check_progress(now_s, self.settings.slow_member_s)
         due = self._keepalive_due
         while due and due[connection := next(iter(due))] <= now_s:
             del due[connection]

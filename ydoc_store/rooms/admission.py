@@ -23,9 +23,11 @@ class RoomLimits:
 
     update: UpdateLimits
     document_bytes_max: int
-    # What one member may have in flight before its socket is no longer read: some seconds of the fastest typist.
     member_unsettled_bytes_max: int = 4 * 2**20
     queue_bytes_max: int = 64 * 2**20
+    incoming_bytes_max: int = 256 * 2**20
+    members_max: int = 2_000
+    document_ranges_max: int = 1_000_000
 
 
 def judge_vector(clients: Iterable[int], marker: int | None) -> None:

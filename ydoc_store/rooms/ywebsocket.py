@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from ydoc_store.errors import ServerFailed, YdocError
+from ydoc_store.errors import ServerFailed, ServerFull, YdocError
 from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 # So many clients more than the document itself has is no reader's state vector; decoding these takes some 50 ms.
 VECTOR_CLIENTS_MAX = 50_000
+# A reader brings a few clients of its own; beyond so many only those are remembered that the document has.
+VECTOR_EXTRA_KEPT = 100
 # Step1 and QueryAwareness: a client asks once a connection, and again when its application forces a sync.
 QUESTIONS_BURST = 20
 QUESTIONS_PER_S = 2.0
@@ -116,13 +118,18 @@ class YWebsocketSession:
     async def _submit_large(self, update: bytes) -> None:
         """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and what this member sent behind it
         is held, so that its order stays (I4) and no other document waits (I13)."""
-        member = self.member
+        member, incoming = self.member, self._rooms.incoming
+        incoming.walking_bytes += len(update)
         try:
+            if incoming.is_full:
+                raise ServerFull("this server is busy: try again later")
             walked = await self._rooms.heavy.run(len(update), walk, update, member.room.limits.update)
             if not member.closed:
                 member.room.submit_walked(member, update, walked)
         except Exception as error:
             self._fail(error)
+        finally:
+            incoming.walking_bytes -= len(update)
         self._outlet.release_reading()
 
     def _fail(self, error: Exception) -> None:
@@ -186,6 +193,9 @@ class YWebsocketSession:
             current = room.presence.current()
             if current:
                 self._send_presence(current)
+        if len(vector) > len(room.knowledge.structs) + VECTOR_EXTRA_KEPT:
+            # It may wait for its turn, and what this document does not know makes no difference to the answer.
+            vector = {client: end for client, end in vector.items() if client in room.knowledge.structs}
         self._rooms.sync(member, Reader(vector))
 
     def _send_presence(self, entries: list[AwarenessEntry]) -> None:
