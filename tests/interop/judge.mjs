@@ -47,7 +47,9 @@ const plain = value => {
 const visible = type => {
   const units = []
   for (let item = type._start; item !== null; item = item.right) {
-    if (!item.deleted) units.push(...unitsOf(item))
+    if (item.deleted) continue
+    // One by one: spread into arguments, a long pasted text is more than a call can take.
+    for (const unit of unitsOf(item)) units.push(unit)
   }
   const entries = {}
   for (const key of [...type._map.keys()].sort()) {

@@ -270,6 +270,8 @@ class Connection(asyncio.Protocol):
             self._written_bytes += len(encoded)
             self._paced_end_bytes = self._written_bytes
             self.transport.write(encoded)
+        # Whoever waits here holds one copy of it, the transport's.
+        del encoded
         while self._congested and not self.is_closing:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()

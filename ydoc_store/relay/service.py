@@ -68,7 +68,7 @@ class RelayService:
             "outboxes": lambda: rooms.outboxes.used_bytes,
             "queued": lambda: rooms.appender.queued_bytes,
             "incoming": lambda: rooms.incoming.used_bytes,
-            "first syncs": lambda: rooms.first_sync.prepared.used,
+            "first_syncs": lambda: rooms.first_sync.prepared.used,
             "caches": lambda: rooms.cache_bytes,
         }
 

@@ -270,7 +270,10 @@ def _length_bytes(length: int) -> int:
 async def _send(member: Member, messages: Iterable[bytes]) -> bool:
     """At the pace of the socket; False when the member is gone."""
     for message in messages:
-        if not await member.outlet.write_paced(member.outlet.encode(message)):
+        writing = member.outlet.write_paced(member.outlet.encode(message))
+        # A thousand readers wait here: the socket's own copy of the piece is enough.
+        del message
+        if not await writing:
             return False
     return True
 

@@ -80,3 +80,14 @@ def test_another_node_speaks_for_any_number() -> None:
     presence.hear(("node", "n"), [entry(number, 1) for number in range(8)], 0, is_node=True)
     assert len(presence) == 8
     assert len(presence.current_of([("node", "n")])) == 8
+
+
+def test_what_one_member_shows_is_bounded_in_bytes_too() -> None:
+    """I15: a hundred entries of the largest size would be 1.6 MB a connection."""
+    presence = Presence(10, 10, owned_bytes_max=10)
+    assert presence.hear("a", [entry(1, 1, "123456")], 0).fresh
+    assert not presence.hear("a", [entry(2, 1, "12345")], 0).fresh
+    assert not presence.hear("a", [entry(1, 2, "12345678901")], 0).fresh
+    assert presence.hear("a", [entry(1, 2, "1234567890")], 0).fresh
+    assert presence.hear("b", [entry(2, 1, "12345")], 0).fresh
+    assert presence.hear("a", [entry(1, 3, None)], 0).fresh
