@@ -44,6 +44,8 @@ TICK_S = 1.0
 OPEN_TIMEOUT_S = 25.0
 # Whoever gives way to others holds its memory until it is gone.
 GIVE_WAY_TIMEOUT_S = 1.0
+# Down to here, so that whoever comes next finds room.
+ROOM_FOR_OTHERS_SHARE = 3 / 4
 # Cutting a socket takes a turn of the event loop.
 CUT_TIMEOUT_S = 1.0
 # A tab closed, a page left, a cable pulled, a server drained: nothing that anyone has to look at.
@@ -175,7 +177,7 @@ class Relay:
 
     def _make_room_for_incoming(self) -> None:
         # Whoever has been at it longest gives way: an honest large message is whole within seconds.
-        left = self.rooms.incoming.used_bytes - self.rooms.incoming.bytes_max
+        left = self.rooms.incoming.used_bytes - self.rooms.incoming.bytes_max * ROOM_FOR_OTHERS_SHARE
         for connection in list(self.half_read):
             if left <= 0:
                 break

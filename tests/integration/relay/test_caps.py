@@ -60,7 +60,7 @@ async def test_messages_that_are_half_here_are_bounded_by_process(database_url: 
         opcode, payload = next(iter(first)).result()
         assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, 1013)
         relay = node.service.relay
-        await until(lambda: node.service.rooms.incoming.used_bytes <= 4 * MIB)
+        await until(lambda: node.service.rooms.incoming.used_bytes <= 3 * MIB)
         assert relay.half_read
         await ann.type("x" * 300_000)
         await ben.until(lambda: len(ben.root) == 300_000)
