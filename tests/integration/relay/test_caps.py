@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from tests.integration.relay.test_sockets import CLOSE, RawSocket
-from tests.interop.test_readme import README
 from tests.nodes import Editor, closed_at_once, connect_raw, running_node
 from tests.waiting import until
 from ydoc_store.rooms import registry
@@ -187,15 +185,3 @@ async def test_a_huge_state_vector_is_kept_as_what_it_means_for_this_document(da
         assert kept[0] <= len(member.room.knowledge.structs)
         await socket.close()
         await ann.leave()
-
-
-def test_the_inventory_names_every_cap_that_is_a_setting() -> None:
-    """A cap that somebody adds is asked for in the list of what can grow."""
-    inventory = (Path(README).parent / "tests/README.md").read_text()
-    for name in (
-        "CONNECTIONS_MAX", "ROOMS_MAX", "DOCUMENT_CONNECTIONS_MAX", "OUTBOX_BYTES_MAX", "PROCESS_OUTBOX_BYTES_MAX",
-        "MEMBER_UNSETTLED_BYTES_MAX", "PROCESS_INCOMING_BYTES_MAX", "APPEND_QUEUE_BYTES_MAX", "SYNCS_AT_ONCE_MAX",
-        "PROCESS_SYNC_BYTES_MAX", "LOADS_AT_ONCE_MAX", "ROOM_CACHE_BYTES_MAX", "PROCESS_CACHE_BYTES_MAX",
-        "DOCUMENT_RANGES_MAX", "PROCESS_RANGES_MAX", "SYNC_WORKER_MEMORY_BYTES_MAX", "AWARENESS_BYTES_MAX",
-    ):  # fmt: skip
-        assert f"`YDOC_{name}`" in inventory, name
