@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from ydoc_store.errors import ServerFailed, ServerFull, YdocError
+from ydoc_store.errors import ServerFailed, ServerFault, ServerFull, YdocError
 from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
@@ -135,7 +135,10 @@ class YWebsocketSession:
     def _fail(self, error: Exception) -> None:
         member = self.member
         if isinstance(error, YdocError):
-            member.counts.refused += 1
+            if isinstance(error, ServerFault):
+                member.counts.failed += 1
+            else:
+                member.counts.refused += 1
             member.room.fence(member, error)
         else:
             log.error("a frame could not be handled", connection=self._outlet.id, exc_info=error)
