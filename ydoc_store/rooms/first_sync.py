@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PREPARED_AT_ONCE_MAX = 4
 # Runs that are joined in the event loop for a reader: 1 to 2 µs each.
 INLINE_RUNS_MAX = 2_000
+# Differences that are remembered, each of a document of DIFF_INLINE_BYTES_MAX at most.
+ANSWERS_MAX = 64
 # A difference is made struct by struct: of typing, which is the worst case, this much takes some 10 ms.
 DIFF_INLINE_BYTES_MAX = 32 * 1024
 
@@ -93,6 +95,10 @@ class FirstSync:
         self.prepared = Turns(limits.bytes_max, limits.wait_s)
         self._spawn = spawn
         self._cutting: dict[Room, asyncio.Task[ColdPieces]] = {}
+        # The last difference of some rooms: up to which seq, for whom, and what.
+        self._answers: weakref.WeakKeyDictionary[Room, tuple[int, dict[int, int], list[bytes]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE_MAX)
 
     def at_once(self, member: Member, reader: Reader) -> bool:
@@ -112,6 +118,9 @@ class FirstSync:
         if room.gaps_known and room.knowledge.is_within(reader.vector):
             deletes = _all_deletes(room)
             return [deletes] if len(deletes) <= self._piece_bytes_max else None
+        remembered = self._answers.get(room)
+        if remembered is not None and remembered[:2] == (room.head, reader.vector):
+            return remembered[2]
         parts = room.cache.parts()
         if parts is None and room.cache.loaded is not None and room.cache.loaded[0] == room.head:
             parts = room.cache.loaded[1]
@@ -125,7 +134,16 @@ class FirstSync:
             joined = join(parts[len(base) :])
             room.cache.join(room.head, joined)
             parts = [*base, joined]
-        return cut_pieces(parts, None if is_new else reader.vector, self._piece_bytes_max)
+        pieces = cut_pieces(parts, None if is_new else reader.vector, self._piece_bytes_max)
+        if not is_new:
+            self._remember(room, reader, pieces)
+        return pieces
+
+    def _remember(self, room: Room, reader: Reader, pieces: list[bytes]) -> None:
+        # After a restart everybody comes back with the same vector, and a difference takes milliseconds.
+        self._answers[room] = (room.head, reader.vector, pieces)
+        if len(self._answers) > ANSWERS_MAX:
+            del self._answers[next(iter(self._answers))]
 
     async def paced(self, member: Member, reader: Reader) -> None:
         """Answer at the pace of the socket, then catch up with what was committed meanwhile, then go live.
