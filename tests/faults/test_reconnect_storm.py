@@ -133,8 +133,8 @@ async def test_everyone_is_back_within_a_minute_after_a_kill(
         assert last_at_s - killed_at_s < BACK_WITHIN_S
         # Held while it starts, and refused by nobody; a port without a process is no handshake.
         assert after["refused_handshakes"] == {}
-        # Behind ten thousand handshakes an append's answer may wait for longer than YDOC_APPEND_TIMEOUT_S: it is unknown
-        # then, and its members sync again.
+        # Behind ten thousand handshakes an append's answer may wait for longer than YDOC_APPEND_TIMEOUT_S: it is
+        # unknown then, and its members sync again.
         assert set(after["closes"]) <= ({"1006", "1012"} if count > 2_000 else {"1006"})
         assert max(loads) <= LOADS_AT_ONCE_MAX
         assert peak.relay_bytes < fresh_bytes + 100 * MIB + count * CONNECTION_BYTES_MAX
