@@ -24,8 +24,8 @@ STEP_S = 0.25
 HEALED_WITHIN_S = 60.0
 # Everyone was renewed once and everyone else has timed out, on nodes and in editors.
 PRESENCE_WITHIN_S = 75.0
-# Whoever leaves says so: nobody waits for a time-out.
-GONE_WITHIN_S = 5.0
+# Whoever leaves says so; what another connection or node still answers for goes with its time-out.
+GONE_WITHIN_S = 40.0
 EMPTY_WITHIN_S = 20.0
 
 
