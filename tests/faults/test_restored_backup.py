@@ -213,7 +213,7 @@ async def test_a_database_restored_to_an_hour_ago_under_live_clients(
         for name in ("cid", "dan", "reader of created"):
             stopped = await people.tabs[name].ask("untilStopped", timeout_s=60)
             assert stopped["code"] == 4409, name
-            assert "reload" in stopped["reason"]
+            assert ("was recreated, repaired or restored" if name == "cid" else "does not exist") in stopped["reason"]
         # Who knew the document as it was comes back, with what the lost hour held: once, and what was erased stays so.
         for name in ("ann", "ben"):
             closes = (await people.tabs[name].ask("untilCloses", count=before[name] + 1, timeout_s=60))["closes"]
@@ -281,10 +281,11 @@ async def test_a_restore_that_was_written_over_is_noticed_all_the_same(
         assert (await cid.closed())[0] == 1012
         again = await StrictEditor.open_synced(there.url("notes"), ben.doc)
         other = await StrictEditor.open_synced(here.url("notes"), cid.doc)
-        for editor in (again, other):
-            await editor.until(
-                lambda editor=editor: len(editor.root) == len(" one two three early of the lost hour") - 1
-            )
+        async with asyncio.timeout(20):
+            while {len(again.root), len(other.root)} != {len(EVERYTHING)}:
+                # Here a hint that comes while the room is still loading is lost for good: nobody else polls.
+                for node in (here, there):
+                    await node.service.rooms.watch.poll()
         fresh = await StrictEditor.open_synced(here.url("notes"))
         assert fresh.text == again.text
         for words in ("early", " of the lost hour", " one two three"):

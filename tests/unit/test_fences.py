@@ -34,7 +34,7 @@ OWNERS = {
 }
 
 # What a package of ydoc_store may import of ydoc_store, besides itself and the modules for everyone.
-ROOM_FOR_ALL = {"errors", "logs", "names", "settings", "metrics", "failpoints"}
+ROOM_FOR_ALL = {"errors", "logs", "names", "settings", "metrics", "failpoints", "units", "setting_sources"}
 MAY_IMPORT = {
     "yjs": set(),
     "storage": {"yjs"},
@@ -48,11 +48,13 @@ MAY_IMPORT = {
     "http": {"rooms", "fanout", "auth", "storage", "yjs"},
 }
 # The level of the command line, which may import all of the above.
-COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "__main__"}
+COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "setting_rows", "__main__"}
 MODULES_FOR_ALL_MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
-    "settings": {"errors", "failpoints"},
+    "settings": {"errors", "failpoints", "setting_sources", "units"},
+    "setting_sources": {"errors"},
+    "units": set(),
     "logs": set(),
     "metrics": set(),
     "failpoints": set(),

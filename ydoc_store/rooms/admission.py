@@ -27,10 +27,12 @@ class RoomLimits:
 
     update: UpdateLimits
     document_bytes_max: int
-    pending_units_max: int = 1_000_000
-    # What one member may have in flight before its socket is no longer read: some seconds of the fastest typist.
     member_unsettled_bytes_max: int = 4 * 2**20
+    pending_units_max: int = 1_000_000
     queue_bytes_max: int = 64 * 2**20
+    incoming_bytes_max: int = 256 * 2**20
+    members_max: int = 2_000
+    document_ranges_max: int = 1_000_000
     # Nothing new is stored; members read and stay.
     read_only: bool = False
 
@@ -39,7 +41,7 @@ def judge_vector(clients: Iterable[int], marker: int | None) -> None:
     """Raises EpochChanged when a reader carries the marker of a history that this document is not."""
     for client in clients:
         if client >= RESERVED_CLIENT_ID_MIN and client != marker:
-            raise _another_epoch()
+            raise _another_epoch(marker)
 
 
 def judge_reserved(walked: Walked, marker: int | None) -> None:
@@ -51,7 +53,7 @@ def judge_reserved(walked: Walked, marker: int | None) -> None:
         for client, clock, end in ranges:
             if client >= RESERVED_CLIENT_ID_MIN:
                 if client != marker:
-                    raise _another_epoch()
+                    raise _another_epoch(marker)
                 if (clock, end) != (0, 1):
                     raise InvalidUpdate("client ids from 2^53 - 2^24 on are reserved")
 
@@ -77,5 +79,8 @@ def blanks_a_live_client(walked: Walked, sender: Hashable, knowledge: Knowledge,
     return bool(live) and bool(knowledge.lacks(found for found in walked.blanks if found[0] in live))
 
 
-def _another_epoch() -> EpochChanged:
-    return EpochChanged("this document was recreated or repaired: reload it before editing on")
+def _another_epoch(marker: int | None) -> EpochChanged:
+    if marker is None:
+        # Made in the hour that a restored backup lost, or on another server.
+        return EpochChanged("the document that you hold does not exist here: save it, and reload before editing on")
+    return EpochChanged("this document was recreated, repaired or restored: reload it before editing on")
