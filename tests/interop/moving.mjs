@@ -133,7 +133,8 @@ const operations = {
       edit(writer.doc, words)
       const reader = await open()
       const same = () => base64(Y.encodeStateVector(reader.doc)) === base64(Y.encodeStateVector(writer.doc))
-      await until(reader.doc, 'update', same)
+      // What it had stored comes to both a moment later, to either one last.
+      await Promise.race([until(reader.doc, 'update', same), until(writer.doc, 'update', same)])
       writer.destroy()
       reader.destroy()
     }
