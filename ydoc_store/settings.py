@@ -99,8 +99,6 @@ class Settings(BaseSettings):
     """Loopback, because the server is open to whoever reaches it until identities are configured."""
     port: Annotated[int, Field(ge=0, le=65535), Unit("port")] = 1234
     """The port that y-websocket's own examples use, for HTTP and WebSocket alike; 0 lets the system choose."""
-    open_to_network: bool = False
-    """Off, because anyone who reaches an open server reads and writes every document."""
     database_url: SecretStr | None = None
     """Unset, so that a first run needs nothing installed: a Postgres of our own is started in the data folder."""
     data_dir: Folder = Field(default_factory=default_data_dir)

@@ -156,7 +156,7 @@ class Relay:
         if not self.authorizer.is_open:
             headers = connection.headers
             self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
-        elif not self.settings.open_to_network:
+        else:
             verdict = refusal(connection.headers.raw_items())
             if isinstance(verdict, Refused):
                 raise Forbidden(verdict.reason)
