@@ -36,6 +36,9 @@ BUSIEST_COMPACTION = {
 }
 """Every sweep merges whatever is worth it, and sweeps follow each other."""
 
+AT_FULL_SPEED = {"YDOC_CONNECTION_MESSAGES_PER_S": "1000000", "YDOC_CONNECTION_BYTES_PER_S": "1GiB"}
+"""One connection may bring a whole history as fast as it is taken."""
+
 
 def free_port() -> int:
     """A TCP port on the loopback that nobody used a moment ago."""

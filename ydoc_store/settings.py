@@ -65,6 +65,8 @@ Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=1), Unit("bytes")]
 InlineBytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=5_900), Unit("bytes")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Unit("s")]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("s")]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), Unit("1/s")]
+ByteRate = Annotated[int, BeforeValidator(parse_size), Field(ge=1), Unit("bytes/s")]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("ms")]
 Days = Annotated[int, Field(ge=0), Unit("days")]
 Count = Annotated[int, Field(ge=1), Unit("count")]
@@ -145,6 +147,22 @@ class Settings(BaseSettings):
     """Pages of the same host and of loopback may connect; others are named here, separated by commas."""
     trusted_proxies: str = ""
     """Networks, separated by commas, whose X-Forwarded-For is believed; unset, limits per address are off."""
+
+    # How fast one connection and one address may bring things: what is over is read later, never dropped
+    connection_messages_per_s: Rate = 2_000
+    """A shape that is dragged brings 60 a second, a pasted loop of edits some thousand once."""
+    connection_bytes_per_s: ByteRate = 4 * MIB
+    """More than most uplinks carry; the largest update fits into what is kept for a burst."""
+    address_messages_per_s: Rate = 20_000
+    """A third of what a process on one core takes: a flood from one address leaves the rest to the others."""
+    address_bytes_per_s: ByteRate = 32 * MIB
+    """Likewise, in bytes: eight connections that send all they may."""
+    address_connections_per_s: Rate = 100
+    """With the burst, an office of 500 comes back at once after a restart; whoever is over tries again."""
+    address_failures_per_s: Rate = 5
+    """A page with an old token tries once or twice; guessing tokens takes thousands of tries a second."""
+    limit_burst_s: Seconds = 5
+    """What was not used in so many seconds may come at once: opening, pasting, coming back."""
 
     # What is told
     log_format: Literal["console", "json"] = "console"

@@ -78,7 +78,7 @@ def shown(value: object, unit: str | None) -> str:
         return "unset"
     if isinstance(value, bool):
         return str(value).lower()
-    if unit == "bytes" and isinstance(value, int):
+    if unit in ("bytes", "bytes/s") and isinstance(value, int):
         for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
             if value % factor == 0:
                 return f"{value // factor} {name}"

@@ -17,12 +17,15 @@ import structlog
 
 from ydoc_store.auth.access import OPEN, Asked
 from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.limits import Allowance
 from ydoc_store.auth.open_mode import Refused, refusal
 from ydoc_store.auth.origins import Origins
+from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import (
     CorruptDocument,
     Draining,
     Forbidden,
+    LimitExceeded,
     ServerFailed,
     ServerFault,
     StorageUnavailable,
@@ -153,6 +156,13 @@ class Relay:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
             raise TooManyConnections("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
+        address = self.authorizer.addresses.find(self._address(connection))
+        if address is not None:
+            if not address.connections.holds(1, time.monotonic()):
+                self.metrics.limited("address_connections")
+                raise LimitExceeded("too many new connections from this address (YDOC_ADDRESS_CONNECTIONS_PER_S)")
+            address.connections.take(1, time.monotonic())
+        connection.allowance = Allowance(self.settings, address, self.metrics.limited, time.monotonic())
         if not self.authorizer.is_open:
             headers = connection.headers
             self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
@@ -183,9 +193,13 @@ class Relay:
                 connection.begin(YWebsocketSession(self.rooms, room, connection, granted, self.authorizer.judge))
 
     def _brought(self, connection: Connection) -> Asked:
-        peer = connection.transport.get_extra_info("peername")
-        found = read_credentials(connection.path, connection.headers, peer[0] if peer else None)
+        found = read_credentials(connection.path, connection.headers, self._address(connection))
         return Asked("", found.token, found.cookie, found.origin, found.address, "y-websocket")
+
+    def _address(self, connection: Connection) -> str | None:
+        peer = connection.transport.get_extra_info("peername")
+        forwarded_for = connection.headers.get_all(FORWARDED_FOR)
+        return self.authorizer.proxies.client_address(peer[0] if peer else None, forwarded_for)
 
     def _review(self) -> None:
         """Something was taken back: everyone who is here is judged again."""
