@@ -128,7 +128,7 @@ class Relay:
             self._judge(connection)
             if connection.path.partition("?")[0].rstrip("/") == HOCUSPOCUS_PATH:
                 self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
-                brought = self._brought(connection)
+                brought = self._brought(connection, "hocuspocus")
                 connection.begin(
                     HocuspocusSocket(self.rooms, connection, brought, self.authorizer.authorize, self.authorizer.judge)
                 )
@@ -174,7 +174,9 @@ class Relay:
     async def _open(self, connection: Connection, name: str) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
+                granted = await self.authorizer.authorize(
+                    replace(self._brought(connection, "y-websocket"), document=name)
+                )
                 room = await self.rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
@@ -192,9 +194,9 @@ class Relay:
             if connection.is_open and not connection.is_closing:
                 connection.begin(YWebsocketSession(self.rooms, room, connection, granted, self.authorizer.judge))
 
-    def _brought(self, connection: Connection) -> Asked:
+    def _brought(self, connection: Connection, dialect: str) -> Asked:
         found = read_credentials(connection.path, connection.headers, self._address(connection))
-        return Asked("", found.token, found.cookie, found.origin, found.address, "y-websocket")
+        return Asked("", found.token, found.cookie, found.origin, found.address, dialect)
 
     def _address(self, connection: Connection) -> str | None:
         peer = connection.transport.get_extra_info("peername")
