@@ -8,6 +8,7 @@ forwarded has been done: only the answer is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,6 +31,7 @@ class Link:
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._hung_up_to = 0
         self._delay_s = 0.0
         self._swallows = False
         self._swallows_from: bytes | None = None
@@ -65,6 +67,13 @@ class Link:
     def resume(self) -> None:
         self._flowing.set()
 
+    def hang(self) -> None:
+        """The connections of now hear nothing any more, for good, as behind a firewall that forgot them.
+
+        New ones work.
+        """
+        self._hung_up_to = self.connections
+
     def delay(self, seconds: float) -> None:
         """Whatever is said from now on arrives so much later, in its order; 0 ends that."""
         self._delay_s = seconds
@@ -85,6 +94,7 @@ class Link:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         self._writers.add(writer)
         task = asyncio.current_task()
         assert task is not None
@@ -98,16 +108,20 @@ class Link:
             self._writers.discard(writer)
             return
         self._writers.add(server_writer)
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._carry(reader, server_writer, is_request=True))
-            both.create_task(self._carry(server_reader, writer, is_request=False))
+        # Cancelled by `close` alone; asyncio's own callback for this task cannot take a cancellation.
+        with contextlib.suppress(asyncio.CancelledError):
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._carry(number, reader, server_writer, is_request=True))
+                both.create_task(self._carry(number, server_reader, writer, is_request=False))
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
+    async def _carry(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool
+    ) -> None:
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_MAX)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._take(reader, under_way, is_request=is_request))
-                both.create_task(self._pass_on(under_way, writer))
+                both.create_task(self._pass_on(number, under_way, writer))
         except* OSError:
             # Either end hung up, or was cut.
             pass
@@ -128,13 +142,17 @@ class Link:
                 await under_way.put((loop.time() + self._delay_s, data))
         await under_way.put((0.0, b""))
 
-    async def _pass_on(self, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, number: int, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+    ) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due_s, data = await under_way.get()
             if due_s > loop.time():
                 await asyncio.sleep(due_s - loop.time())
             await self._flowing.wait()
+            if number <= self._hung_up_to:
+                await asyncio.Event().wait()
             if not data:
                 return
             writer.write(data)

@@ -27,8 +27,8 @@ from tests.postgres import Cluster
 from tests.service import serving
 from tests.stored import connecting
 from tests.waiting import until
-from ydoc_store.settings import KIB, MIB
 from ydoc_store.storage.pool import Database
+from ydoc_store.units import KIB, MIB
 
 AT_ONCE = {"YDOC_ROOM_IDLE_S": "0"}
 TOLD_WITHIN_S = 5.0
@@ -103,7 +103,17 @@ def standstill(_proxy: Proxy, cluster: Cluster) -> AbstractContextManager[None]:
     return paused_postgres(cluster)
 
 
-@pytest.mark.parametrize("stalling", [black_hole, standstill])
+@contextlib.contextmanager
+def answers_lost(proxy: Proxy, _cluster: Cluster) -> Iterator[None]:
+    """Postgres commits what it is sent, and nobody hears of it."""
+    proxy.swallow_answers()
+    try:
+        yield
+    finally:
+        proxy.heal()
+
+
+@pytest.mark.parametrize("stalling", [black_hole, standstill, answers_lost])
 async def test_a_database_that_stalls_is_told_to_those_who_write_within_five_seconds(
     tmp_path: Path,
     durable_cluster: Cluster,
@@ -114,7 +124,9 @@ async def test_a_database_that_stalls_is_told_to_those_who_write_within_five_sec
     stalling: Callable[[Proxy, Cluster], AbstractContextManager[None]],
 ) -> None:
     """I1, I4: 1012 or 1013, which stock clients come back from; nothing acked that is not stored."""
-    async with serving(tmp_path, database_url=proxy.url, environment=AT_ONCE) as service:
+    # What our own time-out is by default is measured twice; the third time is about what was committed.
+    shorter = {"YDOC_APPEND_TIMEOUT_S": "2"} if stalling is answers_lost else {}
+    async with serving(tmp_path, database_url=proxy.url, environment=AT_ONCE | shorter) as service:
         watched = await watch(service)
         load = Load(editors, journal)
         for document in ("typed in", "also", "goes"):
@@ -134,6 +146,36 @@ async def test_a_database_that_stalls_is_told_to_those_who_write_within_five_sec
     print(f"told after {told_s:.2f} s with {closes[0]['code']}; served again after {resumed_s:.2f} s")
     assert told_s < TOLD_WITHIN_S + SLACK_S
     assert resumed_s < RESUMED_WITHIN_S
+
+
+async def test_connections_that_are_dead_without_a_word_are_not_handed_to_those_who_come_back(
+    tmp_path: Path, durable_url: str, proxy: Proxy, journal: Journal, editors: Editors
+) -> None:
+    """I1, I11: the database can be reached again at once, over new connections; the old ones say nothing for ever."""
+    soon = AT_ONCE | {"YDOC_APPEND_TIMEOUT_S": "2"}
+    async with serving(tmp_path, database_url=proxy.url, environment=soon) as service:
+        load = Load(editors, journal)
+        await load.enter("typed in", service.url)
+        # Each of them loads at once, so that the pool has many connections.
+        others = [await editors.open(service.url, f"read-{number}") for number in range(8)]
+        for editor in others:
+            await editor.synced()
+        await load.shows("typed in", 500)
+        proxy.hang()
+        # Whoever opens a document now has its load in the hole.
+        newcomers = [await editors.open(service.url, f"opened-{number}") for number in range(8)]
+        await load.by_document["typed in"][1].ask("untilCloses", count=1)
+        told_s = time.monotonic()
+        resumed_s = await load.served_after_now("typed in")
+        for editor in newcomers:
+            await editor.synced(timeout_s=60)
+        all_s = time.monotonic() - told_s
+        await load.stop_typing()
+        for editor in (*others, *newcomers):
+            await editor.leave()
+        await verify(Scene(durable_url, journal.known(), load.by_document))
+    print(f"served again {resumed_s:.2f} s after the time-out, everyone after {all_s:.2f} s")
+    assert max(resumed_s, all_s) < RESUMED_WITHIN_S
 
 
 async def test_what_comes_while_the_database_stalls_is_bounded_and_let_go(durable_url: str, proxy: Proxy) -> None:

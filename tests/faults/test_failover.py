@@ -19,10 +19,12 @@ from tests.faults.proxy import Proxy
 from tests.faults.standby import PRIMARY_SETTINGS, STANDBY_NAME, Standby, Switch, caught_up, followed
 from tests.faults.writing import writing
 from tests.interop.editors import Editors
+from tests.log_rows import text_of
 from tests.nodes import Editor, Node, running_node
 from tests.postgres import Cluster
-from tests.stored import connecting
+from tests.stored import connecting, head_of, log_of
 from tests.waiting import until
+from ydoc_store.errors import ServerFault
 
 DATABASE = "migrated"
 
@@ -38,9 +40,13 @@ class Pair:
 
     async def fall_over(self) -> None:
         """The primary dies; the standby takes over with what it has; the address leads there."""
+        await self.take_over()
+        self.switch.to(self.standby)
+
+    async def take_over(self) -> None:
+        """The primary dies and the standby takes over, before anyone is led there."""
         await asyncio.to_thread(self.primary.kill)
         await self.standby.promote()
-        self.switch.to(self.standby)
 
     async def caught_up(self) -> None:
         async with connecting(self.primary.url(DATABASE)) as here, connecting(self.standby.url(DATABASE)) as there:
@@ -57,6 +63,19 @@ async def pair(start_cluster: Callable[..., Cluster]) -> AsyncIterator[Pair]:
 
 def url_of(node: Node) -> str:
     return node.url("").rstrip("/")
+
+
+async def has_moved(node: Node) -> None:
+    """Returns once the node has looked at the database that its address leads to now."""
+
+    async def has_looked() -> bool:
+        try:
+            await node.service.rooms.watch.poll()
+        except ServerFault:
+            return False
+        return True
+
+    await until(has_looked)
 
 
 async def test_failover_to_a_lagging_standby_loses_the_window_alone_and_doubles_nothing(
@@ -80,6 +99,7 @@ async def test_failover_to_a_lagging_standby_loses_the_window_alone_and_doubles_
             back_s = await live.goes_on(20)
             assert back_s < 30, f"back after {back_s:.0f} s"
             await live.stop()
+            await has_moved(node)
             late = await Editor.open_synced(node.url("gone"))
             assert late.text == marked("gone.0"), "the window was one update"
             clients = {**live.clients, "gone": [late]}
@@ -110,6 +130,7 @@ async def test_failover_with_another_history_written_over_the_window_shows_one_o
         code, reason = await ann.closed()
         assert code == 1012, reason
         await node.room_closed(room)
+        await has_moved(node)
         # Before Ann is back, Ben writes over her seqs.
         ben = await Editor.open_synced(node.url("doc"))
         assert ben.text == marked("ann.0")
@@ -143,6 +164,7 @@ async def test_failover_while_the_old_primary_lives_on_never_mixes_the_two_datab
         await pair.standby.promote()
         pair.switch.to(pair.standby)
         assert (await ann.closed())[0] == 1012
+        await has_moved(moved)
         cid = await Editor.open_synced(moved.url("doc"))
         await cid.type(marked("cid.0"))
         await acked(moved, "doc", 2)
@@ -154,6 +176,7 @@ async def test_failover_while_the_old_primary_lives_on_never_mixes_the_two_datab
         )
         other_switch.to(pair.standby)
         assert (await ben.closed())[0] == 1012
+        await has_moved(stays)
         back = [
             await Editor.open_synced(moved.url("doc"), ann.doc),
             await Editor.open_synced(stays.url("doc"), ben.doc),
@@ -188,10 +211,15 @@ async def test_failover_to_a_synchronous_standby_loses_nothing_at_all(
             await seer.leave()
             # What waits for the standby now is acked to nobody.
             pair.line.stall()
-            await until(lambda: bool(node.room("doc").queue.in_flight))
-            acked_before = live.acked()
-            await pair.fall_over()
-            assert live.acked() == acked_before
+            async with connecting(pair.primary.url()) as operator:
+                await until(lambda: is_waiting(operator))
+            await pair.take_over()
+            seen = live.known().acked
+            async with connecting(pair.standby.url(DATABASE)) as there:
+                document_id = (await head_of(there, "doc")).document_id
+                stored = text_of(await log_of(there, document_id))
+            assert seen <= set(markers_in(stored)), "somebody was shown what the standby does not have"
+            pair.switch.to(pair.standby)
             await live.goes_on(20)
             await live.stop()
             await verify(Scene(pair.standby.url(DATABASE), journal.known(), live.clients, nodes=[node]))
@@ -199,3 +227,7 @@ async def test_failover_to_a_synchronous_standby_loses_nothing_at_all(
 
 async def is_synchronous(connection: asyncpg.Connection) -> bool:
     return await connection.fetchval("SELECT sync_state FROM pg_stat_replication") == "sync"
+
+
+async def is_waiting(connection: asyncpg.Connection) -> bool:
+    return bool(await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))

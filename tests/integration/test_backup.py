@@ -89,6 +89,9 @@ async def test_what_is_no_place_or_no_backup_is_refused_before_anything_is_copie
     for place, reason in (("taken", "is there already"), ("file", "is there already"), ("no/where", "is no folder")):
         with pytest.raises(BackupRefused, match=reason):
             await backup.back_up(url, folder, tmp_path / place)
+    data_dir.mkdir()
+    with pytest.raises(BackupRefused, match="in the data folder itself"):
+        await backup.back_up(url, folder, data_dir / "backup")
     monkeypatch.setattr(backup, "SPARE_BYTES", 2**60)
     with pytest.raises(BackupRefused, match="MiB free, and a backup takes"):
         await backup.back_up(url, folder, tmp_path / "new")

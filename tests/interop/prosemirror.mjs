@@ -7,7 +7,7 @@
 import * as Y from 'yjs'
 import { schema } from 'prosemirror-schema-basic'
 import { EditorState, TextSelection } from 'prosemirror-state'
-import { canJoin, canSplit, findWrapping, liftTarget } from 'prosemirror-transform'
+import { TransformError, canJoin, canSplit, findWrapping, liftTarget } from 'prosemirror-transform'
 import { initProseMirrorDoc, updateYFragment } from 'y-prosemirror'
 import { randomOf } from './histories.mjs'
 
@@ -33,10 +33,16 @@ class Writer {
     this.load()
   }
 
-  // Applies what `change` makes of a transaction, and writes it as the plugin would: one update.
+  // Applies what `change` makes of a transaction, and writes it as the plugin would: one update. What the document does
+  // not allow, a heading joined to a quotation, is not done.
   edit (change) {
     const transaction = this.state.tr
-    change(transaction)
+    try {
+      change(transaction)
+    } catch (error) {
+      if (error instanceof TransformError) return
+      throw error
+    }
     if (!transaction.docChanged) return
     this.state = this.state.apply(transaction)
     this.ydoc.transact(() => updateYFragment(this.ydoc, this.ydoc.getXmlFragment('prosemirror'), this.state.doc, this.meta))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.interop.editors import Editor, Editors
+from tests.interop.test_runbooks import fill, small_disk
 from tests.postgres import Cluster
 from tests.service import STORE, Service, run, serving
 from tests.standby import caught_up, running_standby
@@ -113,6 +117,39 @@ async def test_a_hot_standby_serves_readers_what_the_primary_stores(
             refused = await run(*STORE, "serve", "--port", "0", "--database-url", read)
             assert refused.exit_code == 3
             assert "takes no writes" in refused.messages
+
+
+async def test_readers_are_served_from_a_database_whose_disk_is_full(
+    start_cluster: Callable[..., Cluster], editors: Editors, open_folder: Path, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("absent: root's rights")
+    cluster = start_cluster()
+    cluster.create_template()
+    url = cluster.url(cluster.create_database())
+    async with serving(tmp_path, database_url=url) as service:
+        ann = await editors.open_synced(service.url, "notes")
+        await ann.type("hello")
+        ben = await editors.open_synced(service.url, "notes")
+        await ben.shows("hello")
+    cluster.stop()
+    with small_disk(open_folder / "disk", "256m") as disk:
+        data = cluster.folder / "data"
+        moved = await run("sh", "-c", f"cp -a {data} {disk}/data && rm -r {data} && ln -s {disk}/data {data}")
+        assert moved.exit_code == 0, moved
+        cluster.start()
+        try:
+            # It fills while the database is in use: one that nobody has connected to since its start lets nobody in.
+            async with connecting(url):
+                fill(disk / "ballast")
+            async with serving(tmp_path, database_url=url, environment=READ_ONLY) as reader:
+                cem = await editors.open_synced(reader.url, "notes")
+                assert await cem.text() == "hello"
+                await cem.type("lost?")
+                await cem.ask("untilDenied")
+                assert await closes(cem) == 0
+        finally:
+            cluster.stop(signal.SIGQUIT)
 
 
 async def test_commands_that_write_are_refused_before_they_begin(database_url: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def apply(bug: Bug, tree: Path, *, check: bool = False) -> str:
     command = ["git", "apply", "-C1", *(["--check"] if check else []), str(bug.patch)]
     outside = {**environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)}
     done = subprocess.run(command, cwd=tree, env=outside, capture_output=True, text=True, check=False)
-    return done.stderr
+    return done.stderr if done.returncode else ""
 
 
 def run_tests(tests: Iterable[str], tree: Path) -> Verdict:

@@ -18,7 +18,7 @@ import asyncpg
 from tests.simulation.loop import OWNER
 from tests.simulation.postgres import Document, Postgres, Session
 from tests.simulation.weather import Fate, Weather
-from ydoc_store.storage import append_batch, heads, lane, loader, notifications
+from ydoc_store.storage import append_batch, heads, incarnation, lane, loader, notifications
 from ydoc_store.storage.pool import mapping_errors
 
 LOST = "connection was closed in the middle of operation"
@@ -61,6 +61,9 @@ class SimulatedDatabase:
     def acquire(self) -> _Acquired:
         return _Acquired(self)
 
+    # There are always enough here, so nobody waits for a turn.
+    acquire_in_turn = acquire
+
     async def connect_alone(self) -> Any:
         with mapping_errors("connecting to the database"):
             return await self._connect()
@@ -74,6 +77,11 @@ class SimulatedDatabase:
     def cut(self) -> None:
         """Every connection ends, as when the server or its client is killed."""
         for connection in list(self.connections):
+            connection.lose()
+
+    def drop_connections(self) -> None:
+        """Those of the pool end, whoever uses them; lanes and the listener have connections of their own."""
+        for connection in [one for one in self.connections if one.is_pooled]:
             connection.lose()
 
     async def close(self) -> None:
@@ -90,6 +98,7 @@ class _Acquired:
     async def __aenter__(self) -> SimulatedConnection:
         with mapping_errors("using the database"):
             self._connection = await self._database._connect()
+        self._connection.is_pooled = True
         return self._connection
 
     async def __aexit__(
@@ -108,6 +117,7 @@ class SimulatedConnection:
         self._weather = database.weather
         self._session = Session(database.lock_timeout_s)
         self._session.timeline = self._postgres.timeline
+        self.is_pooled = False
         self._closed = False
         self._is_busy = False
         self._answer: asyncio.Future[list[Record]] | None = None
@@ -129,6 +139,7 @@ class SimulatedConnection:
             loader.LOAD_BY_NAME: self._load,
             loader.READ_AFTER: self._read_after,
             heads.READ_HEADS: self._read_heads,
+            incarnation.READ_INCARNATION: self._read_incarnation,
             heads.FIND_CREATED: self._find_created,
             notifications.NOTIFY: self._notify,
             notifications.LISTENERS_AND_QUEUE: self._listeners,
@@ -299,7 +310,9 @@ class SimulatedConnection:
         self._postgres.roll_back(self._session)
         return []
 
-    async def _create(self, tenants: Sequence[str], names: Sequence[str], markers: Sequence[int]) -> list[Record]:
+    async def _create(
+        self, tenants: Sequence[str], names: Sequence[str], markers: Sequence[int], _keep_deleted: bool = False
+    ) -> list[Record]:
         await self._postgres.create_documents(self._session, tenants, names, markers)
         return []
 
@@ -309,7 +322,7 @@ class SimulatedConnection:
 
     async def _append(self, *columns: Any) -> list[Record]:
         answer = await self._postgres.append(self._session, *columns)
-        return records("id head deleted replaced hints", [(*row, 0) for row in answer])
+        return records("id head deleted replaced another hints", [(*row, 0) for row in answer])
 
     async def _find_free(self, ids: Sequence[int]) -> list[Record]:
         known = self._postgres.documents
@@ -325,8 +338,12 @@ class SimulatedConnection:
 
     async def _read_heads(self, ids: Sequence[int]) -> list[Record]:
         found = [self._postgres.documents[i] for i in ids if i in self._postgres.documents]
-        names = "id head deleted replaced accepted_bytes snapshot_bytes merged"
+        names = "id marker head deleted replaced accepted_bytes snapshot_bytes merged"
         return records(names, [_head(document) for document in found])
+
+    async def _read_incarnation(self) -> list[Record]:
+        names = "system_identifier timeline started_at database_oid table_oid bump bumped_at"
+        return records(names, [(1, self._postgres.timeline, *(0,) * 5)])
 
     async def _find_created(self, tenants: Sequence[str], names: Sequence[str]) -> list[Record]:
         keys = enumerate(zip(tenants, names, strict=True))
@@ -349,7 +366,15 @@ class SimulatedConnection:
 def _head(document: Document) -> tuple[Any, ...]:
     snapshot = document.snapshot
     merged = (len(snapshot.bytes), snapshot.merged_bytes) if snapshot else (0, 0)
-    return (document.id, document.head, document.deleted, document.replaced, document.accepted_bytes, *merged)
+    return (
+        document.id,
+        document.marker,
+        document.head,
+        document.deleted,
+        document.replaced,
+        document.accepted_bytes,
+        *merged,
+    )
 
 
 _STORED = (

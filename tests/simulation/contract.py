@@ -44,6 +44,7 @@ from ydoc_store.storage.notifications import Listener, notify
 from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
+KEEPS_NOTHING = False
 MARKER = RESERVED_CLIENT_ID_MIN + 1
 
 
@@ -183,6 +184,13 @@ class Contract:
         (result,) = await waiting
         assert isinstance(result, DocumentDeleted)
 
+    async def test_an_id_that_means_another_document_than_its_room_means_is_refused(self, log: Log, hand: Hand) -> None:
+        owner = await hand.known("a")
+        owner.queue.marker = MARKER
+        (result,) = await hand.commit(owner.batch(b"u"))
+        assert isinstance(result, RoomDiscarded)
+        assert updates_of(await loaded(log, "a")) == [b"first"]
+
     # Creation
 
     async def test_two_connections_that_create_one_document_share_it(self, log: Log, hand: Hand) -> None:
@@ -198,7 +206,7 @@ class Contract:
         """I2: neither by a load nor by a look for what was created."""
         connection = await hand.connect()
         await connection.execute(BEGIN_CREATING)
-        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER])
+        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER], KEEPS_NOTHING)
         assert isinstance(await load(log.database, "t", "a"), Absent)
         assert await find_created(log.database, [("t", "a")]) == []
         await connection.execute(COMMIT_CREATED)
@@ -210,7 +218,7 @@ class Contract:
     ) -> None:
         connection = await hand.connect()
         await connection.execute(BEGIN_CREATING)
-        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER])
+        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER], KEEPS_NOTHING)
         connection.terminate()
         owner = await hand.known("a")
         assert (await loaded(log, "a")).marker != MARKER
@@ -247,7 +255,8 @@ class Contract:
         await log.delete(owners[1].document_id)
         await log.recreate(owners[2].document_id)
         ids = [owner.document_id for owner in owners]
-        heads = await read_heads(log.database, [*ids, 999_999])
+        incarnation, heads = await read_heads(log.database, [*ids, 999_999])
+        assert await read_heads(log.database, []) == (incarnation, {})
         assert set(heads) == set(ids)
         assert (heads[ids[0]].seq, heads[ids[0]].tail_bytes, heads[ids[0]].size_bytes) == (2, 2, 6)
         assert [(heads[i].deleted, heads[i].replaced) for i in ids] == [(False, False), (True, False), (False, True)]
@@ -280,12 +289,19 @@ class Contract:
             await asyncio.wait_for(ready.wait(), 10)
             await until(lambda: listener.listeners == 1)
             owner, other = await hand.known("a"), await hand.known("b")
+            marker_of_other = (await loaded(log, "b")).marker
             await hand.commit(owner.batch(b"u"), other.batch(b"v" * 200), hints=_Hints())
             await log.delete(other.document_id)
             await hand.commit(other.batch(b"refused"), hints=_Hints())
             await notify(log.database, "other", ["same", "same"])
             await until(lambda: "same" in heard)
-            assert heard == [f"here;AXU=|{owner.document_id}:1:2", f"here;|{other.document_id}:1:2", "same"]
+            told = [text for text in heard if not text.startswith(";")]
+            first, second = (await loaded(log, "a")).marker, marker_of_other
+            assert told == [
+                f"here;AXU=|{owner.document_id}:1:2:{first}",
+                f"here;|{other.document_id}:1:2:{second}",
+                "same",
+            ]
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

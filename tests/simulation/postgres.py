@@ -190,10 +190,11 @@ class Postgres:
         actors: Sequence[str | None],
         row_frames: Sequence[bytes],
         texts: Sequence[str],
-    ) -> list[tuple[int, int | None, bool, bool]]:
-        """(id, head or None, deleted, replaced) of each document that exists; heads locked in id order."""
+        markers: Sequence[int | None],
+    ) -> list[tuple[int, int | None, bool, bool, bool]]:
+        """(id, head or None, deleted, replaced, another) of each document that exists; heads locked in id order."""
         own = {document.id: document for document in session.created.values()}
-        answer: list[tuple[int, int | None, bool, bool]] = []
+        answer: list[tuple[int, int | None, bool, bool, bool]] = []
         told: dict[int, str] = {}
         for place, document_id in enumerate(ids):
             document = own.get(document_id) or self.documents.get(document_id)
@@ -201,8 +202,9 @@ class Postgres:
                 continue
             await self.lock(session, document_id)
             full = document.accepted_bytes + sizes[place] > ceilings[place]
+            another = markers[place] not in (None, document.marker)
             head = None
-            if not (document.deleted or document.replaced or full):
+            if not (document.deleted or document.replaced or another or full):
                 head = document.head + counts[place]
                 columns = zip(row_ids, followed_by, row_updates, actors, row_frames, strict=True)
                 rows = [
@@ -211,8 +213,9 @@ class Postgres:
                 assert len(rows) == row_counts[place]
                 session.effects.append(self._advance(document, head, rows, sizes[place]))
                 if hints[place]:
-                    told[hints[place]] = told.get(hints[place], "") + f"|{document_id}:{counts[place]}:{head}"
-            answer.append((document_id, head, document.deleted, document.replaced))
+                    heads = f"|{document_id}:{counts[place]}:{head}:{document.marker}"
+                    told[hints[place]] = told.get(hints[place], "") + heads
+            answer.append((document_id, head, document.deleted, document.replaced, another))
         for number, heads in told.items():
             self.notify(session, HINT_CHANNEL, texts[number - 1] + heads)
         return answer
@@ -241,6 +244,7 @@ class Postgres:
         """Sets the tombstone. Raises where somebody is appending: try again."""
         assert document.id not in self._holders
         document.deleted = True
+        self._tell_changed(document)
 
     def recreate(self, document: Document, marker: int) -> Document:
         """A new epoch under the same name; the old one keeps its rows."""
@@ -249,7 +253,13 @@ class Postgres:
         self._last_id += 1
         new = Document(self._last_id, document.tenant, document.name, document.epoch + 1, marker)
         self._insert(new)
+        self._tell_changed(document)
         return new
+
+    def _tell_changed(self, document: Document) -> None:
+        session = Session(0.0)
+        self.notify(session, HINT_CHANNEL, f";|{document.id}:0:0")
+        self.commit(session)
 
     def is_held(self, document: Document) -> bool:
         return document.id in self._holders

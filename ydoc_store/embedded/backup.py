@@ -65,7 +65,7 @@ async def back_up(url: str, folder: DataFolder, target: Path) -> Backup:
     Writers go on meanwhile. Raises BackupRefused, having left nothing at `target`, where that exists, has too little
     room, or the copying fails; likewise when it is cancelled.
     """
-    _require_absent(target)
+    _require_absent(target, folder)
     needed = await asyncio.to_thread(_size_of, folder.cluster) + SPARE_BYTES
     _require_room(target.parent, needed, "a backup")
     half_done = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
@@ -224,7 +224,9 @@ def _ourselves() -> Account:
     return Account("", os.geteuid(), os.getegid(), is_other=False)
 
 
-def _require_absent(target: Path) -> None:
+def _require_absent(target: Path, folder: DataFolder) -> None:
+    if folder.root in target.resolve().parents:
+        raise BackupRefused(f"{target} lies in the data folder itself, and would be lost with it: name another place")
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise BackupRefused(f"{target} is there already, and nothing is overwritten: name a new folder")
     if not target.parent.is_dir():

@@ -21,11 +21,13 @@ from ydoc_store.errors import (
     Forbidden,
     ServerFailed,
     ServerFault,
+    ServerFull,
     StorageUnavailable,
     Unauthenticated,
     YdocError,
 )
 from ydoc_store.names import NAME_BYTES_MAX, parse_name
+from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.session import DocumentSession, SocketOutlet, call_at_expiry
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.messages import (
@@ -47,6 +49,7 @@ log = structlog.get_logger(__name__)
 ADDRESS_BYTES_MAX: Final = NAME_BYTES_MAX + 128
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S: Final = 25.0
+FULL: Final = "this document is open as often as it may be"
 # A client is asked for its new token this long before the old one ends: its application may have to fetch one.
 TOKEN_AHEAD_S: Final = 15.0
 
@@ -244,9 +247,13 @@ class HocuspocusSocket:
             self._principal = principal
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                room = await self._rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
+                room = await open_granted(self._rooms, granted, name)
             # No await from here on, so that the room is still open.
             document.deciding = None
+            if document.session is None and room.is_full:
+                # Closing the socket would send its other documents' clients back for this one, again and again.
+                self._deny(document, ServerFull(f"{FULL} (YDOC_DOCUMENT_CONNECTIONS_MAX)"))
+                return
             self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
             if document.session is None:
                 self._open(document, room, granted)

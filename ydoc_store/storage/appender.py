@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ydoc_store.errors import YdocError
-from ydoc_store.storage.lane import Lane
+from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES, Lane
 
 if TYPE_CHECKING:
     from ydoc_store.failpoints import Failpoints
@@ -57,6 +57,7 @@ class DocumentQueue:
         "bytes_ceiling",
         "document_id",
         "in_flight",
+        "is_abandoned",
         "lane",
         "marker",
         "name",
@@ -75,6 +76,8 @@ class DocumentQueue:
         self.bytes_ceiling = 2**62
         self.outcome = outcome
         self.lane = lane
+        # Its owner trusts nothing any more: what was taken and not sent yet never is.
+        self.is_abandoned = False
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
         self.in_flight: list[QueuedUpdate] = []
@@ -88,12 +91,12 @@ class DocumentQueue:
         self.waiting.append(update)
         size = len(update.update)
         self.waiting_bytes += size
-        self.lane.appender.queued_bytes += size
+        self.lane.appender.queued_bytes += size + QUEUED_OVERHEAD_BYTES
 
     def drop_waiting(self) -> list[QueuedUpdate]:
         """Forget what waits (not what is in flight): it was never accepted, and nobody is told by us."""
         dropped, self.waiting = self.waiting, []
-        self.lane.appender.queued_bytes -= self.waiting_bytes
+        self.lane.appender.queued_bytes -= self.waiting_bytes + QUEUED_OVERHEAD_BYTES * len(dropped)
         self.waiting_bytes = 0
         self.lane.dirty.pop(self, None)
         return dropped
@@ -158,6 +161,7 @@ class Appender:
         # The fan-out switches hints off while nobody else listens, or while the notification queue is filling.
         self.hints_wanted = True
         self.events = AppenderEvents()
+        # With what each update takes beside its bytes.
         self.queued_bytes = 0
         self._lanes = [Lane(self, number) for number in range(lanes)]
 

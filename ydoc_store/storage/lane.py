@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# What a queued update takes beside its bytes, which are some twenty for a typed character.
+QUEUED_OVERHEAD_BYTES = 512
 # A lane that lost its connection tries again after this long, so that a dead server is not hammered.
 RECONNECT_PAUSE_S = 0.25
 # A head that is held at every one of these looks is held by more than another node's commit.
@@ -118,7 +120,7 @@ class Lane:
         self.connection = connection
         if self._was_lost:
             self._was_lost = False
-            self._tell(self.appender.events.connected_again)
+            self._report(self.appender.events.connected_again)
         return connection
 
     async def connect_again(self) -> None:
@@ -154,9 +156,9 @@ class Lane:
         self._refuse(batches, error)
         self._refuse_waiting(StorageUnavailable(f"not tried: {error}"))
         self._was_lost = True
-        self._tell(partial(self.appender.events.connection_lost, error))
+        self._report(partial(self.appender.events.connection_lost, error))
 
-    def _tell(self, event: Callable[[], None]) -> None:
+    def _report(self, event: Callable[[], None]) -> None:
         try:
             event()
         except Exception:
@@ -232,6 +234,9 @@ class Lane:
         appender = self.appender
         hints = appender if appender.hints_wanted else None
         connection = self.connection or await self._connect_by(deadline_s)
+        batches = self._without_abandoned(batches)
+        if not batches:
+            return
         if connection.is_closed():
             raise StorageUnavailable(ENDED)
         batches = await self._without_held_again(connection, batches, deadline_s)
@@ -328,6 +333,13 @@ class Lane:
                 break
         return held
 
+    def _without_abandoned(self, batches: list[DocumentBatch]) -> list[DocumentBatch]:
+        """Refuse what was taken from rooms that were discarded since: with a new connection there may be a server that
+        lacks what these updates follow."""
+        abandoned = [batch for batch in batches if batch.queue.is_abandoned]
+        self._refuse(abandoned, RoomDiscarded("what this follows may be lost: sync again"))
+        return [batch for batch in batches if not batch.told]
+
     # Who is told
 
     def _tell_results(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
@@ -360,7 +372,7 @@ class Lane:
     def _settle(self, batch: DocumentBatch) -> None:
         batch.told = True
         batch.queue.in_flight = []
-        self.appender.queued_bytes -= batch.size
+        self.appender.queued_bytes -= batch.size + QUEUED_OVERHEAD_BYTES * len(batch.updates)
 
 
 def _first_of(waiting: Sequence[QueuedUpdate], updates_max: int, bytes_max: int) -> tuple[list[QueuedUpdate], int]:

@@ -215,6 +215,17 @@ class Database:
         with mapping_errors("connecting to the database"):
             return await asyncpg.connect(self.url, timeout=self._connect_timeout_s, server_settings=self._session)
 
+    def drop_connections(self) -> None:
+        """Cut every connection of the pool, whoever uses it; the next ones to be asked for are new.
+
+        For when another connection to the same server was lost: those that are dead without a word would be handed
+        to whoever comes back, and hold him up until a statement times out, and one that still leads to a server that
+        was replaced would show what the new one does not hold. Whoever uses one gets StorageUnavailable.
+        """
+        # `Pool.terminate` does this, and closes the pool; `expire_connections` closes politely, waiting for the dead.
+        for holder in self._pool._holders:  # type: ignore[attr-defined] # private, and pinned: see above
+            holder.terminate()
+
     async def close(self, timeout_s: float = 5.0) -> None:
         """Close every connection; those still busy after `timeout_s` are cut."""
         try:

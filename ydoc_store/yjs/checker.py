@@ -30,7 +30,7 @@ def check_fold(merged: bytes, folded: bytes, *, keep_deleted: bool = False) -> N
     Demanded: the same ids, gaps included; for every unit the same origin, right origin, parent and key; the same
     content, save that what the delete set covers, or what is applied in a deleted type, may be a deleted run; GC
     runs only for deleted, applied children of a deleted type, to which nothing that is left refers; no map's entries
-    joined; the same deletes, and more of them only for what is applied in a type that they cover. With
+    joined or cut; the same deletes, and more of them only for what is applied in a type that they cover. With
     `keep_deleted` all content must be there. Linear; holds the interpreter. A `merged` that cannot be read raises
     InvalidUpdate.
     """
@@ -67,7 +67,7 @@ class _Walk:
     """One client's structs in the merge and in the folded update, side by side.
 
     Collects the items that became GC, as the merge has them, those that lost content that the delete set does not
-    cover, and the first of those that were joined alive.
+    cover, and those that were joined alive, or cut.
     """
 
     def __init__(self, client: int, ranges: Ranges, keep_deleted: bool) -> None:  # private
@@ -99,6 +99,8 @@ class _Walk:
                         break
                     old = following
                 if new.end == end:
+                    if old.kind in (STRING, ANY) and old.clock < end:
+                        self.joined.append(old)
                     break
 
     def _compare(self, old: Struct, new: Struct, start: int, end: int) -> None:
@@ -277,8 +279,8 @@ def _check_parents(before: StructUpdate, after: StructUpdate) -> None:
 
 
 def _check_joined(joined: list[tuple[int, Struct]], replay: Replay) -> None:
-    """Checks that no live entries of a map were joined: applying the later one deletes the earlier."""
+    """Checks that no live entries of a map were joined, or one cut: applying the later deletes the earlier."""
     for client, struct in joined:
         home = replay.home((client, struct.clock))
         if home is not None and home.key is not None:
-            raise FoldMismatch(f"client {client}, clock {struct.clock}: entries of a map were joined")
+            raise FoldMismatch(f"client {client}, clock {struct.clock}: entries of a map were joined or cut")

@@ -73,6 +73,8 @@ def _drop_deleted(client: int, block: list[Struct], ranges: Ranges, fate: Fate, 
                 add(_emptied(client, struct, struct.clock, struct.end))
         elif at == len(ranges) or struct.end <= ranges[at][0] or struct.kind in _RUNS or struct.kind == DELETED:
             add(struct)
+        elif joiner.lineage.is_entry(struct):
+            add(struct)  # applying a later piece of a map's entry would delete the earlier one
         else:
             for part in _cut(client, struct, ranges, at):
                 add(part)

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from ydoc_store.yjs.structs import Id, Struct, StructUpdate, covers
-from ydoc_store.yjs.walker import DELETED, GC, SKIP, TYPE
+from ydoc_store.yjs.walker import GC, SKIP, TYPE
 
 
 class Place(NamedTuple):
@@ -65,6 +65,11 @@ class Lineage:
         for visited in path:
             places[visited] = place
         return place
+
+    def is_entry(self, struct: Struct) -> bool:
+        """Whether `struct` is known to be an entry of a map. No editor writes one of more than one unit."""
+        place = self.place(struct)
+        return place is not None and place.key is not None
 
     def parent_type(self, struct: Struct) -> Id | None:
         """The id of the type that `struct` lives in; None for a root type or an unknown place."""
@@ -196,7 +201,7 @@ def _deleted_types(update: StructUpdate) -> set[Id]:
 
 
 def _emptied_types(update: StructUpdate, lineage: Lineage) -> set[Id]:
-    """Named parents that the delete set covers and that have no content any more."""
+    """Named parents that the delete set covers and that have no content any more, or never were types."""
     emptied: set[Id] = set()
     for block in update.structs.values():
         for struct in block:
@@ -204,7 +209,7 @@ def _emptied_types(update: StructUpdate, lineage: Lineage) -> set[Id]:
                 holder = lineage.holder(struct.parent)
                 client, clock = struct.parent
                 is_deleted = covers(update.deletes.get(client, []), clock, clock + 1)
-                if is_deleted and holder is not None and holder.kind in (DELETED, GC):
+                if is_deleted and holder is not None and holder.kind not in (TYPE, SKIP):
                     emptied.add(struct.parent)
     return emptied
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.nodes import Editor, Node, closed_at_once, running_node
@@ -89,10 +90,12 @@ async def test_bytes_that_cannot_be_read_are_corruption_and_not_the_readers_faul
         assert node.service.rooms._budget.used_bytes == 0
 
 
-async def test_a_lost_connection_discards_every_room_even_an_idle_one(node: Node) -> None:
+async def test_a_lost_connection_discards_every_room_even_an_idle_one(
+    node: Node, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
     editors = [await written(node, name) for name in ("a", "b")]
-    await execute(
-        node,
+    # Not by the node's own pool, whose connections are dropped with the lane's.
+    await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE pid <> pg_backend_pid() AND datname = current_database()",
     )

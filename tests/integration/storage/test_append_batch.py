@@ -214,7 +214,7 @@ async def test_heads_are_found_by_key_and_locked_in_the_order_of_their_ids(
 async def test_creating_scans_no_table(connect: Any, statement: str) -> None:
     lane = await connect()
     await lane.execute(f"PREPARE creating AS {statement}")
-    arguments = "'{t}','{a}'" + (",'{9007199237963776}'" if "$3" in statement else "")
+    arguments = "'{t}','{a}'" + (",'{9007199237963776}',false" if "$4" in statement else "")
     plan = json.loads(await lane.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE creating ({arguments})"))
     assert "Seq Scan" not in {node["Node Type"] for node in _nodes(plan[0]["Plan"])}
 

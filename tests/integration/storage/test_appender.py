@@ -27,7 +27,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.storage.append_batch import Accepted
 from ydoc_store.storage.appender import Appender, BatchLimits, QueuedUpdate
-from ydoc_store.storage.lane import Lane
+from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES, Lane
 from ydoc_store.storage.pool import Database
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
@@ -189,7 +189,7 @@ async def test_what_is_dropped_is_neither_stored_nor_told(appender: Appender, co
         owner.put(b"a3", sender=anna)
         owner.put(b"b2", sender=bert)
         owner.queue.drop_waiting_of(anna)
-        assert appender.queued_bytes == len(b"in flight" + b"b1" + b"b2")
+        assert appender.queued_bytes == len(b"in flight" + b"b1" + b"b2") + 3 * QUEUED_OVERHEAD_BYTES
     await owner.heard_of(4)
     assert await log_of(connection, owner.document_id) == [b"first", b"in flight", b"b1", b"b2"]
     owner.put(b"never")
@@ -386,6 +386,31 @@ async def test_a_lost_connection_is_made_again_before_a_load_and_that_is_told(
     assert told == ["lost", "again"]
     await connection.execute("SELECT pg_terminate_backend($1)", pid_of(appender))
     await until(lambda: told == ["lost", "again", "lost"])
+
+
+async def test_what_was_taken_from_a_discarded_room_is_not_sent_on_a_new_connection(
+    appender: Appender, connection: Connection
+) -> None:
+    """I4: a failover may have lost what it follows."""
+    owner, other = await known(appender, "a"), await known(appender, "b")
+    lane = lane_of(appender)
+    connect = lane.connect
+
+    async def connect_and_discard() -> Connection:
+        connected = await connect()
+        owner.queue.is_abandoned = True
+        return connected
+
+    await connection.execute("SELECT pg_terminate_backend($1)", pid_of(appender))
+    await until(lambda: lane.connection is None)
+    lane.connect = connect_and_discard  # type: ignore[method-assign]
+    owner.put(b"behind")
+    other.put(b"fine")
+    await asyncio.gather(owner.heard_of(2), other.heard_of(2))
+    assert [type(error) for error in owner.errors] == [RoomDiscarded]
+    assert not other.errors
+    assert await log_of(connection, owner.document_id) == [b"first"]
+    nothing_is_left(appender, owner, other)
 
 
 async def test_a_load_without_a_lane_is_not_held_up_for_long_and_a_stopped_lane_stays_without(

@@ -281,3 +281,29 @@ async def test_a_close_cuts_who_is_still_busy(database_url: str) -> None:
     with pytest.raises(StorageUnavailable):
         async with database.acquire():
             pass
+
+
+async def test_dropped_connections_end_with_whoever_uses_them_and_the_next_are_new(database_url: str) -> None:
+    async with Proxy(database_url) as proxy:
+        database = await Database.open(proxy.url, pool_size=2)
+        running = asyncio.Event()
+
+        async def borrow() -> None:
+            async with database.transaction() as pooled:
+                await pooled.execute("SELECT 1")
+                running.set()
+                await pooled.execute("SELECT pg_sleep(30)")
+
+        task = asyncio.create_task(borrow())
+        await running.wait()
+        # The one that is in use and the one that is not say nothing any more, and do not end either.
+        proxy.hang()
+        started_s = time.monotonic()
+        database.drop_connections()
+        with pytest.raises(StorageUnavailable):
+            await task
+        for _ in range(3):
+            async with database.acquire() as pooled:
+                assert await pooled.fetchval("SELECT 1") == 1
+        assert time.monotonic() - started_s < 5
+        await database.close()

@@ -221,6 +221,12 @@ def test_what_only_stands_near_a_child_of_an_emptied_type_stays() -> None:
     refused({ME: [emptied, child, near], YOU: live}, after, {ME: [(0, 2)]}, "dropped that is not deleted")
 
 
+def test_a_cut_entry_of_a_map_is_caught() -> None:
+    before = {ME: [Struct(0, 2, STRING, parent="m", parent_key="k", payload=b"ab")]}
+    left = Struct(0, 1, STRING, parent="m", parent_key="k", payload=b"a")
+    refused(before, {ME: [left, Struct(1, 2, DELETED, (ME, 0))]}, {ME: [(1, 2)]}, "entries of a map")
+
+
 def test_joined_entries_of_a_map_are_caught() -> None:
     before = {
         ME: [

@@ -119,6 +119,11 @@ def test_entries_of_a_map_are_not_joined_alive() -> None:
     assert folded({ME: entries}, {ME: [(0, 2)]}) == {ME: [(0, 2, DELETED, "")]}
 
 
+def test_an_entry_of_a_map_is_not_cut() -> None:
+    entry = Struct(0, 2, STRING, parent="m", parent_key="k", payload=b"ab")
+    assert folded({ME: [entry]}, {ME: [(1, 2)]}) == {ME: [(0, 2, STRING, "ab")]}
+
+
 def test_values_of_an_array_are_joined() -> None:
     assert folded({ME: [value(0, "x"), value(1, "y", (ME, 0))]}) == {ME: [(0, 2, ANY, "")]}
 
