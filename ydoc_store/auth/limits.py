@@ -56,15 +56,44 @@ class Bucket:
         return min(self._left + (now_s - self._at_s) * self._per_s, self._most) >= amount
 
 
+class Traffic:
+    """Two buckets that are looked at for every message, in one: messages and their bytes."""
+
+    __slots__ = ("_at_s", "_bytes_left", "_bytes_most", "_bytes_per_s", "_left", "_limits", "_most", "_per_s")
+
+    def __init__(self, per_s: float, bytes_per_s: float, burst_s: float, limits: tuple[Limit, Limit], now_s: float):
+        self._per_s, self._bytes_per_s = per_s, bytes_per_s
+        self._left = self._most = per_s * burst_s
+        self._bytes_left = self._bytes_most = bytes_per_s * burst_s
+        self._limits = limits
+        self._at_s = now_s
+
+    def take(self, size: int, now_s: float) -> tuple[float, Limit] | None:
+        """Take one message of so many bytes; after how many seconds the debt is paid, and whose, None where none is."""
+        passed_s = now_s - self._at_s
+        self._at_s = now_s
+        left, bytes_left = self._left + passed_s * self._per_s, self._bytes_left + passed_s * self._bytes_per_s
+        self._left = left = (left if left < self._most else self._most) - 1
+        self._bytes_left = bytes_left = (bytes_left if bytes_left < self._bytes_most else self._bytes_most) - size
+        if left >= 0 and bytes_left >= 0:
+            return None
+        return max((-left / self._per_s, self._limits[0]), (-bytes_left / self._bytes_per_s, self._limits[1]))
+
+
 class Address:
     """What all connections from one address share."""
 
-    __slots__ = ("bytes", "connections", "failures", "messages")
+    __slots__ = ("connections", "failures", "traffic")
 
     def __init__(self, settings: Settings, now_s: float):
         burst_s = settings.limit_burst_s
-        self.messages = Bucket(settings.address_messages_per_s, burst_s, now_s)
-        self.bytes = Bucket(settings.address_bytes_per_s, burst_s, now_s)
+        self.traffic = Traffic(
+            settings.address_messages_per_s,
+            settings.address_bytes_per_s,
+            burst_s,
+            ("address_messages", "address_bytes"),
+            now_s,
+        )
         self.connections = Bucket(settings.address_connections_per_s, burst_s, now_s)
         self.failures = Bucket(settings.address_failures_per_s, burst_s, now_s)
 
@@ -96,31 +125,26 @@ class Addresses:
 class Allowance:
     """What one connection may bring, within what its address may."""
 
-    __slots__ = ("_address", "_bytes", "_limited", "_messages")
+    __slots__ = ("_limited", "_own", "_shared")
 
     def __init__(self, settings: Settings, address: Address | None, limited: Callable[[Limit], None], now_s: float):
         self._limited = limited
-        self._messages = Bucket(settings.connection_messages_per_s, settings.limit_burst_s, now_s)
-        self._bytes = Bucket(settings.connection_bytes_per_s, settings.limit_burst_s, now_s)
-        self._address = address
+        self._own = Traffic(
+            settings.connection_messages_per_s,
+            settings.connection_bytes_per_s,
+            settings.limit_burst_s,
+            ("connection_messages", "connection_bytes"),
+            now_s,
+        )
+        self._shared = None if address is None else address.traffic
 
     def take(self, size: int, now_s: float) -> float:
         """Count one message of so many bytes; returns how many seconds to read nothing after it, mostly 0."""
-        messages_s = self._messages.take(1, now_s)
-        bytes_s = self._bytes.take(size, now_s)
-        address, all_messages_s, all_bytes_s = self._address, 0.0, 0.0
-        if address is not None:
-            all_messages_s = address.messages.take(1, now_s)
-            all_bytes_s = address.bytes.take(size, now_s)
-        if not (messages_s or bytes_s or all_messages_s or all_bytes_s):
+        own = self._own.take(size, now_s)
+        shared = None if self._shared is None else self._shared.take(size, now_s)
+        if own is None and shared is None:
             return 0.0
-        waits: tuple[tuple[float, Limit], ...] = (
-            (messages_s, "connection_messages"),
-            (bytes_s, "connection_bytes"),
-            (all_messages_s, "address_messages"),
-            (all_bytes_s, "address_bytes"),
-        )
-        rest_s, limit = max(waits)
+        rest_s, limit = max(debt for debt in (own, shared) if debt is not None)
         self._limited(limit)
         return max(rest_s, REST_S_MIN)
 
