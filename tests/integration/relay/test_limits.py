@@ -145,6 +145,34 @@ async def test_a_connection_that_brings_too_much_is_read_slower_and_loses_nothin
         await socket.close()
 
 
+async def test_once_proxies_are_trusted_a_flood_of_one_address_is_shared_by_its_connections(database_url: str) -> None:
+    limits = {"trusted_proxies": "127.0.0.1", "address_messages_per_s": 100, "limit_burst_s": 1}
+    async with running_node(database_url, jwt_secret=SECRET, **limits) as node:
+        updates = typed(250)
+        url = f"{node.url('flooded')}?token={token()}"
+        floods = [await connect_raw(url, **behind("203.0.113.7")) for _ in range(2)]
+        started_s = time.monotonic()
+        # Half of the history each: none is over what one connection may.
+        for number, socket in enumerate(floods):
+            await socket.send(encode_sync_step1(EMPTY_STATE_VECTOR))
+            for update in updates[number::2]:
+                await socket.send(encode_update(update))
+        ann = await Editor.open_synced(f"{node.url('quiet')}?token={token()}", **behind("198.51.100.1"))
+        ben = await Editor.open_synced(f"{node.url('quiet')}?token={token()}", **behind("198.51.100.2"))
+        await ann.type("at once")
+        await ben.shows("at once")
+        assert await count_stored(node.database, "flooded") < len(updates)
+
+        async def all_stored() -> bool:
+            return await count_stored(node.database, "flooded") == len(updates)
+
+        await until(all_stored)
+        assert time.monotonic() - started_s > 1
+        assert limited(node, "address_messages") > 0
+        assert limited(node, "connection_messages") == 0
+        await asyncio.gather(*(socket.close() for socket in floods))
+
+
 async def test_a_flooding_member_delays_nobody_else(tmp_path: Path, database_url: str) -> None:
     """I13: 99 of a hundred of another's edits arrive at once; and all of the flood is stored in the end."""
     environment = {"YDOC_CONNECTION_MESSAGES_PER_S": "2000", "YDOC_LIMIT_BURST_S": "0.5"}
