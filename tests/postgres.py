@@ -86,7 +86,7 @@ def url_as(login: str, url: str) -> str:
     """A database's URL for this login, where the programs under test run with the least that they need."""
     if not IS_LEAST_PRIVILEGE:
         return url
-    assert f"//{USER}@" in url, "not a URL of the superuser: whose rights these are is not known"
+    assert f"//{USER}@" in url or "_login@" in url, "neither the superuser's nor a login's of the roles"
     return url.replace(f"//{USER}@", f"//{login}@")
 
 
