@@ -122,6 +122,13 @@ class SlowMember(ClientFault):
     close_code = 1013
 
 
+class LimitExceeded(ClientFault):
+    """More than an address may at once; it may again in a moment, so nobody is sent away for good."""
+
+    close_code = 1013
+    http_status = 429
+
+
 # Our side's trouble: the same bytes may be accepted later.
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import Forbidden, InvalidRequest, StorageUnavailable, UnknownPath
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.revocations import (
@@ -90,7 +91,9 @@ async def _admin(here: Identities, request: Request, document: str) -> Granted:
             token,
             request.headers.get("Cookie"),
             request.headers.get("Origin"),
-            request.client.host if request.client is not None else None,
+            here.authorizer.proxies.client_address(
+                request.client.host if request.client is not None else None, request.headers.getlist(FORWARDED_FOR)
+            ),
             "http",
         )
     )

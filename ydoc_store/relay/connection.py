@@ -28,6 +28,7 @@ from ydoc_store.relay.sockets import set_options
 from ydoc_store.relay.wire import new_protocol
 
 if TYPE_CHECKING:
+    from ydoc_store.auth.limits import Allowance
     from ydoc_store.relay.relay import Relay
 
 # Below this much unsent, a first sync writes its next piece.
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._paused_for = 0
         # Frames that were read before the session takes them: at most what one read of the socket brought.
         self._held: deque[bytes] | None = None
+        self.allowance: Allowance | None = None
         self._fragments: bytearray | None = None
         self._is_text = False
         # All bytes written so far, up to where they belong to a first sync, and when to look at the outbox again.
@@ -130,6 +132,10 @@ class Connection(asyncio.Protocol):
                 message, self._fragments = bytes(self._fragments), None
                 self._message(message, is_text=self._is_text)
         elif opcode is Opcode.CLOSE:
+            if self._rest_timer is not None:
+                # Whoever rests and leaves has said before what is held here: one read of the socket at most.
+                self.allowance = None
+                self._rested()
             received = self._protocol.close_rcvd
             self._begin_closing(received.code if received is not None else 1005)
             self._write_all(self._protocol.data_to_send())
@@ -143,7 +149,13 @@ class Connection(asyncio.Protocol):
         elif self._held is not None:
             self._held.append(message)
         elif self.session is not None:
-            self.session.receive(message)
+            self._give(self.session, message)
+
+    def _give(self, session: Session, message: bytes) -> None:
+        """Hand over, and read on when this connection and its address may bring more."""
+        if self.allowance is not None and (rest_s := self.allowance.take(len(message), time.monotonic())):
+            self.rest_reading(rest_s)
+        session.receive(message)
 
     def _refuse_frame(self, error: Exception) -> None:
         words = self._protocol.data_to_send()
@@ -193,7 +205,7 @@ class Connection(asyncio.Protocol):
 
     def _hand_over(self) -> None:
         while self._held and self.session is not None and not self.is_closing and not self._holds_back:
-            self.session.receive(self._held.popleft())
+            self._give(self.session, self._held.popleft())
         if not self._held and not self._holds_back:
             self._held = None
 
@@ -211,8 +223,7 @@ class Connection(asyncio.Protocol):
 
     def rest_reading(self, seconds: float) -> None:
         if not self.is_closing and not self._paused_for & _RESTING:
-            if self._held is None:
-                self._held = deque()
+            self._held = deque() if self._held is None else self._held
             self._pause(_RESTING)
             self._rest_timer = asyncio.get_running_loop().call_later(seconds, self._rested)
 
@@ -223,8 +234,7 @@ class Connection(asyncio.Protocol):
 
     def hold_reading(self) -> None:
         if not self.is_closing:
-            if self._held is None:
-                self._held = deque()
+            self._held = deque() if self._held is None else self._held
             self._pause(_HOLDING)
 
     def release_reading(self) -> None:
@@ -383,8 +393,7 @@ def connection_factory(relay: Relay) -> Any:
     """What uvicorn calls for each upgrade, as its `ws` setting."""
 
     def make(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Connection:
-        connection = Connection(relay)
         relay.server_connections = server_state.connections
-        return connection
+        return Connection(relay)
 
     return make

@@ -17,12 +17,15 @@ import structlog
 
 from ydoc_store.auth.access import OPEN, Asked, Granted
 from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.limits import Allowance
 from ydoc_store.auth.open_mode import Refused, refusal
 from ydoc_store.auth.origins import Origins
+from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import (
     CorruptDocument,
     Draining,
     Forbidden,
+    LimitExceeded,
     ServerFailed,
     ServerFault,
     ServerFull,
@@ -131,7 +134,7 @@ class Relay:
             self._judge(connection)
             if connection.path.partition("?")[0].rstrip("/") == HOCUSPOCUS_PATH:
                 self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
-                brought = self._brought(connection)
+                brought = self._brought(connection, "hocuspocus")
                 connection.begin(
                     HocuspocusSocket(self.rooms, connection, brought, self.authorizer.authorize, self.authorizer.judge)
                 )
@@ -159,10 +162,17 @@ class Relay:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
             raise ServerFull("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
+        address = self.authorizer.addresses.find(self._address(connection))
+        if address is not None:
+            if not address.connections.holds(1, time.monotonic()):
+                self.metrics.limited("address_connections")
+                raise LimitExceeded("too many new connections from this address (YDOC_ADDRESS_CONNECTIONS_PER_S)")
+            address.connections.take(1, time.monotonic())
+        connection.allowance = Allowance(self.settings, address, self.metrics.limited, time.monotonic())
         if not self.authorizer.is_open:
             headers = connection.headers
             self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
-        elif not self.settings.open_to_network:
+        else:
             verdict = refusal(connection.headers.raw_items())
             if isinstance(verdict, Refused):
                 raise Forbidden(verdict.reason)
@@ -170,7 +180,8 @@ class Relay:
     async def _open(self, connection: Connection, name: str) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
+                asked = replace(self._brought(connection, "y-websocket"), document=name)
+                granted = await self.authorizer.authorize(asked)
                 room = await open_granted(self.rooms, granted, name)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
@@ -218,10 +229,14 @@ class Relay:
                 connection.close(ServerFull("this server is busy: try again later"), GIVE_WAY_TIMEOUT_S)
             left -= connection.half_read_bytes
 
-    def _brought(self, connection: Connection) -> Asked:
+    def _brought(self, connection: Connection, dialect: str) -> Asked:
+        found = read_credentials(connection.path, connection.headers, self._address(connection))
+        return Asked("", found.token, found.cookie, found.origin, found.address, dialect)
+
+    def _address(self, connection: Connection) -> str | None:
         peer = connection.transport.get_extra_info("peername")
-        found = read_credentials(connection.path, connection.headers, peer[0] if peer else None)
-        return Asked("", found.token, found.cookie, found.origin, found.address, "y-websocket")
+        forwarded_for = connection.headers.get_all(FORWARDED_FOR)
+        return self.authorizer.proxies.client_address(peer[0] if peer else None, forwarded_for)
 
     def _review(self) -> None:
         """Something was taken back: everyone who is here is judged again."""
