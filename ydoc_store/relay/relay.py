@@ -166,6 +166,8 @@ class Relay:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
                 room = await self.rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
+            # It may have been taken back while that loaded.
+            self.authorizer.judge(granted, name)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
