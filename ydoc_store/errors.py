@@ -168,6 +168,11 @@ class Draining(ServerFault):
     close_code = 1001
 
 
+class ServerFull(ServerFault):
+    """This process holds as much as it may, or this document has as many members; a later try, or another node, may
+    do."""
+
+
 class ServerFailed(ServerFault):
     """An error of our own that nobody foresaw; the log has it. Members come back and load anew."""
 

@@ -7,9 +7,10 @@ each. One thread, the event loop's, writes. No label holds a document, a user or
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -100,6 +101,9 @@ class Metrics(Collector):
         self.commit_seconds = Distribution(_SECONDS)
         self.deliver_seconds = Distribution(_SECONDS)
         self.append_batch_updates = Distribution(_BATCH)
+        # What this process holds, by what for; asked when somebody scrapes.
+        self.held_bytes: dict[str, Callable[[], float]] = {}
+        self.known_ranges: Callable[[], float] = lambda: 0
         # None until the first look at the database: a zero would be a lie
         self.backlog: BacklogTotals | None = None
         self.vacuum_held_s: float | None = None
@@ -156,6 +160,12 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "ydoc_reconnect_loops", "Documents to which somebody returns to be sent away", value=self.reconnect_loops
         )
+        held = GaugeMetricFamily("ydoc_held_bytes", "Bytes held in this process, by what for", labels=["what"])
+        for what, measure in sorted(self.held_bytes.items()):
+            held.add_metric([what], measure())
+        yield held
+        yield GaugeMetricFamily("ydoc_known_ranges", "Runs of clocks that rooms remember", value=self.known_ranges())
+        yield GaugeMetricFamily("ydoc_tasks", "Tasks of this process's event loop", value=_count_tasks())
         yield self.commit_seconds.family("ydoc_commit_seconds", "From an append batch's start to its COMMIT")
         yield self.deliver_seconds.family(
             "ydoc_deliver_seconds", "From an update's arrival to its delivery to the room"
@@ -199,6 +209,14 @@ class Metrics(Collector):
             if value is not None:
                 family.add_metric([], value)
             yield family
+
+
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        # Rendered outside an event loop.
+        return 0
 
 
 def _counter(name: str, documentation: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

@@ -41,14 +41,18 @@ class Lag:
         self.waiting_s = 0.0
         self.documents = 0
 
+    def is_waiting(self, backlog: DocumentBacklog) -> bool:
+        """Whether this one is worth telling `look` about."""
+        return not backlog.quarantined and self._is_due(backlog)
+
     def look(self, backlogs: list[DocumentBacklog], now_s: float) -> None:
-        """Take in every backlog of the moment `now_s`, in monotonic seconds.
+        """Take in every backlog that is waiting at the moment `now_s`, in monotonic seconds.
 
         A tail whose oldest row came since it was first seen due was merged in between: its wait began anew.
         """
         waiting: dict[int, float] = {}
         for backlog in backlogs:
-            if not backlog.quarantined and self._is_due(backlog):
+            if self.is_waiting(backlog):
                 since = self._due_since.get(backlog.document_id, now_s)
                 waiting[backlog.document_id] = max(since, now_s - backlog.age_s)
         self._due_since = waiting
@@ -98,23 +102,30 @@ class Monitor:
 
     async def look(self) -> None:
         """Refresh the gauges. Raises ServerFault when the database does not answer."""
-        backlogs: list[DocumentBacklog] = []
+        # Every document that was edited lately has a backlog; only what is due is kept beyond its page.
+        due: list[DocumentBacklog] = []
+        rows = size = 0
+        age_s = 0.0
         after_id: int | None = 0
         while after_id is not None:
             page = await find_backlogs(self._database, after_id, DOCUMENTS_A_LOOK)
-            backlogs += page.backlogs
+            for backlog in page.backlogs:
+                rows += backlog.rows
+                size += backlog.bytes
+                age_s = max(age_s, backlog.age_s)
+            due += filter(self._lag.is_waiting, page.backlogs)
             after_id = page.next_after_id
         if self._looks % LOOKS_A_COUNT == 0:
             self._near_limit = await count_larger_than(self._database, self._settings.document_warn_bytes)
         self._looks += 1
         self._metrics.backlog = BacklogTotals(
-            rows=sum(backlog.rows for backlog in backlogs),
-            bytes=sum(backlog.bytes for backlog in backlogs),
-            age_s=max((backlog.age_s for backlog in backlogs), default=0.0),
+            rows=rows,
+            bytes=size,
+            age_s=age_s,
             quarantined=await count_quarantined(self._database),
             near_limit=self._near_limit,
         )
-        self._lag.look(backlogs, time.monotonic())
+        self._lag.look(due, time.monotonic())
         self._vacuum.look(await find_oldest_transaction(self._database), time.monotonic())
         self._metrics.vacuum_held_s = self._vacuum.held_s
 

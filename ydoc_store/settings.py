@@ -8,17 +8,13 @@ counts as unset, because compose files cannot leave one out. Names under YDOC_TE
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import unquote
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PrivateAttr,
     SecretStr,
@@ -29,46 +25,29 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ydoc_store.errors import SettingInvalid
 from ydoc_store.failpoints import checked_failpoints
-
-PREFIX = "YDOC_"
-EXEMPT_PREFIX = "YDOC_TEST_"
-SECRETS = frozenset({"database_url", "jwt_secret", "jwt_public_key", "authorize_secret"})
-MASK = "********"
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-
-Source = Literal["default", "environment", "file", "flag"]
-
-
-class Unit(NamedTuple):
-    """Marks a setting's type with the unit that `describe` reports."""
-
-    name: str
-
-
-def parse_size(value: object) -> object:
-    """Bytes from `4096`, `256KiB`, `16 MiB` or `2GiB`. Anything that is no string is left to the type.
-
-    Raises ValueError, which pydantic turns into an error of that setting.
-    """
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d+)\s*(B|KiB|MiB|GiB)?\s*", value, re.IGNORECASE | re.ASCII)
-    if found is None:
-        raise ValueError("not a size: write bytes, or a whole number with KiB, MiB or GiB")
-    factor = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}[(found[2] or "B").lower()]
-    return int(found[1]) * factor
-
-
-Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=1), Unit("bytes")]
-InlineBytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=5_900), Unit("bytes")]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Unit("s")]
-SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("s")]
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("ms")]
-Days = Annotated[int, Field(ge=0), Unit("days")]
-Count = Annotated[int, Field(ge=1), Unit("count")]
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+from ydoc_store.setting_sources import (
+    PREFIX,
+    Source,
+    explain,
+    read_secret_files,
+    refuse_empty,
+    refuse_unknown,
+    variable_of,
+)
+from ydoc_store.units import (
+    GIB,
+    KIB,
+    MIB,
+    Bytes,
+    Count,
+    Days,
+    Folder,
+    InlineBytes,
+    Milliseconds,
+    Seconds,
+    SecondsOrNone,
+    Unit,
+)
 
 
 def default_data_dir() -> Path:
@@ -111,6 +90,10 @@ class Settings(BaseSettings):
     """Off, so that one process is a whole service; set it where `ydoc-compactor run` has a host of its own."""
     connections_max: Count = 10_000
     """At 24 KiB an idle connection this is 240 MiB; the process's file limit must allow it too."""
+    rooms_max: Count = 11_000
+    """Every connection may have a document of its own, and a thousand wait empty for somebody to come back."""
+    document_connections_max: Count = 2_000
+    """One keystroke is written to each of them: at two thousand it takes some 10 ms of everyone's time."""
 
     # Who may do what. Unset, the server is open, and listens on loopback only
     jwt_secret: SecretStr | None = None
@@ -187,6 +170,10 @@ class Settings(BaseSettings):
     """Each head is a row lock held until the commit; a thousand keep a lane's locks short."""
     append_queue_bytes_max: Bytes = 64 * MIB
     """Past it reading pauses: what waits for a commit is memory, and 64 MiB are seconds of the busiest load."""
+    process_incoming_bytes_max: Bytes = 256 * MIB
+    """Pausing stops a socket after its message: half and whole messages of all members together stay under this."""
+    member_unsettled_bytes_max: Bytes = 4 * MIB
+    """Past it this socket is not read: some 8,000 keystrokes in flight, and half of what another's outbox holds."""
 
     # Limits on one update and one document
     update_bytes_max: Bytes = 16 * MIB
@@ -205,6 +192,10 @@ class Settings(BaseSettings):
     """New delete ranges in one update; mere repeats, which every reconnect brings, are bounded by bytes alone."""
     import_deletes_ahead_max: Count = 10_000
     """Units that an import may delete before they came, as an export may: each erases what is written there later."""
+    document_ranges_max: Count = 1_000_000
+    """A room remembers each run of clocks held or deleted, in some 100 bytes; years of editing bring thousands."""
+    process_ranges_max: Count = 5_000_000
+    """All rooms' runs together, some 500 MiB; past it empty rooms close, and no more documents open here."""
     nesting_max: Annotated[int, Field(ge=1, le=100), Unit("levels")] = 64
     """Values nested some thousand deep crash native decoders, and 64 is deeper than anyone writes."""
 
@@ -229,10 +220,20 @@ class Settings(BaseSettings):
     # Members, rooms and the first sync
     outbox_bytes_max: Bytes = 8 * MIB
     """A live member is at most this far behind; coming back costs it one sync, and no memory here."""
+    process_outbox_bytes_max: Bytes = 256 * MIB
+    """All outboxes together: past it the slowest members go first, so that many cost no more than some do."""
     slow_member_s: Seconds = 30
     """A socket that took no byte for as long as stock clients wait themselves is gone."""
     sync_piece_bytes_max: Annotated[Bytes, Field(ge=4 * KIB)] = 256 * KIB
     """Clients drop a socket after 30 s without a whole message: this piece crosses 100 kbit/s in 21 s."""
+    syncs_at_once_max: Count = 1_000
+    """Each holds one piece for its socket, 250 MiB together; who comes later waits, kept alive, for its turn."""
+    process_sync_bytes_max: Bytes = 256 * MIB
+    """Documents cut into pieces for readers that take them just now, one for all that are new; others wait."""
+    sync_worker_memory_bytes_max: Bytes = 4 * GIB
+    """What is too large for the event loop is prepared there; one that runs away ends itself, not the host."""
+    loads_at_once_max: Count = 6
+    """Of the ten connections of the pool; in a reconnect storm the others wait and share, and do not time out."""
     room_cache_bytes_max: Bytes = 1 * MIB
     """Most documents fit whole, so that a second reader costs no query."""
     process_cache_bytes_max: Bytes = 256 * MIB
@@ -291,6 +292,11 @@ class Settings(BaseSettings):
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
     @property
+    def sources(self) -> Mapping[str, Source]:
+        """Where values came from, by name; those that are not there are defaults."""
+        return self._sources
+
+    @property
     def frame_bytes_max(self) -> int:
         """The largest frame that a socket may bring, in bytes: an update, its message header and an address."""
         return self.update_bytes_max + 64
@@ -331,15 +337,15 @@ class Settings(BaseSettings):
         refused by name, and so is an empty flag. A secret's value appears in no message.
         """
         flags = {name: value for name, value in (overrides or {}).items() if value is not None}
-        _refuse_empty(flags)
+        refuse_empty(flags)
         variables = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
-        _refuse_unknown(variables)
-        files = {name: value for name, value in _read_secret_files(variables).items() if name not in flags}
+        refuse_unknown(variables, cls.model_fields)
+        files = {name: value for name, value in read_secret_files(variables).items() if name not in flags}
         values: dict[str, Any] = {**files, **flags}
         try:
             settings = cls(**values)
         except ValidationError as error:
-            raise SettingInvalid(_explain(error, flags)) from None
+            raise SettingInvalid(explain(error, flags, cls.model_fields)) from None
         for name in cls.model_fields:
             if name in flags:
                 settings._sources[name] = "flag"
@@ -348,114 +354,3 @@ class Settings(BaseSettings):
             elif variables.get(variable_of(name)):
                 settings._sources[name] = "environment"
         return settings
-
-
-class SettingRow(NamedTuple):
-    """One setting as `ydoc-store settings` lists it; a URL's password is masked."""
-
-    name: str
-    variable: str
-    value: str | int | float | bool | None
-    source: Source
-    unit: str | None
-    default: str | int | float | bool | None
-    reason: str
-
-
-def describe(settings: Settings) -> list[SettingRow]:
-    """Every setting in the order of this module, which groups what belongs together."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        unit = next((mark.name for mark in field.metadata if isinstance(mark, Unit)), None)
-        rows.append(
-            SettingRow(
-                name=name,
-                variable=variable_of(name),
-                value=_shown(name, getattr(settings, name)),
-                source=settings._sources.get(name, "default"),
-                unit=unit,
-                default=_shown(name, field.get_default(call_default_factory=True, validated_data={})),
-                reason=" ".join((field.description or "").split()),
-            )
-        )
-    return rows
-
-
-def variable_of(name: str) -> str:
-    return PREFIX + name.upper()
-
-
-def _flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def without_password(url: str) -> str:
-    """A database's URL with stars for its passwords; stars alone where it cannot be told what belongs to one."""
-    parts = re.fullmatch(r"(\w+://)(?:([^:/?#@]*)(:[^/?#@]*)?@)?([^/?#@]*(?:/[^?#@]*)?)(\?[^#@]*)?", url)
-    if parts is None:
-        return MASK
-    scheme, user, password, place, query = parts.groups(default="")
-    pairs = [pair.partition("=") for pair in query.removeprefix("?").split("&")]
-    # `password`, `sslpassword`, `passfile`
-    told = "&".join(key + eq + (MASK if "pass" in unquote(key).lower() else value) for key, eq, value in pairs)
-    account = user + (f":{MASK}" if password else "") + "@" if user or password else ""
-    return f"{scheme}{account}{place}{'?' if query else ''}{told}"
-
-
-def _shown(name: str, value: Any) -> str | int | float | bool | None:
-    if isinstance(value, SecretStr):
-        return without_password(value.get_secret_value()) if name == "database_url" else MASK
-    return str(value) if isinstance(value, Path) else value
-
-
-def _refuse_empty(flags: Mapping[str, object]) -> None:
-    # mostly a shell's variable that is not set; what would be used instead is not what was asked for
-    empty = [_flag_of(name) for name, value in flags.items() if isinstance(value, str) and not value.strip()]
-    if empty:
-        raise SettingInvalid("\n".join(f"{flag} is empty: give it a value, or leave it out" for flag in empty))
-
-
-def _refuse_unknown(variables: Mapping[str, str]) -> None:
-    known = {variable_of(name) for name in Settings.model_fields}
-    known |= {variable_of(name) + "_FILE" for name in SECRETS}
-    unknown = sorted(name for name in variables if name not in known and not name.startswith(EXEMPT_PREFIX))
-    if not unknown:
-        return
-    lines = []
-    for name in unknown:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        lines.append(f"{name} is no setting; the nearest is {nearest}")
-    raise SettingInvalid("\n".join(lines) + "\nonce that is unset, `ydoc-store settings` lists them all")
-
-
-def _read_secret_files(variables: Mapping[str, str]) -> dict[str, str]:
-    values = {}
-    for name in sorted(SECRETS):
-        variable = variable_of(name)
-        path = variables.get(variable + "_FILE")
-        if not path:
-            continue
-        if variables.get(variable):
-            raise SettingInvalid(f"both {variable} and {variable}_FILE are set; leave one out")
-        try:
-            values[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise SettingInvalid(f"{variable}_FILE: cannot read {path}: {reason}") from None
-        if not values[name]:
-            raise SettingInvalid(f"{variable}_FILE: {path} is empty")
-    return values
-
-
-def _explain(error: ValidationError, flags: Mapping[str, object]) -> str:
-    lines = []
-    for entry in error.errors(include_url=False, include_context=False, include_input=True):
-        reason = entry["msg"].removeprefix("Value error, ")
-        name = str(entry["loc"][0]) if entry["loc"] else ""
-        if name not in Settings.model_fields:
-            lines.append(f"{name} is no setting" if name else reason)
-            continue
-        told = _flag_of(name) if name in flags else variable_of(name)
-        given = "" if name in SECRETS else f" is {str(entry['input'])[:100]!r}"
-        lines.append(f"{told}{given}: {reason[0].lower()}{reason[1:]}")
-    return "\n".join(lines)

@@ -27,8 +27,8 @@ from tests.postgres import Cluster
 from tests.service import serving
 from tests.stored import connecting
 from tests.waiting import until
-from ydoc_store.settings import KIB, MIB
 from ydoc_store.storage.pool import Database
+from ydoc_store.units import KIB, MIB
 
 AT_ONCE = {"YDOC_ROOM_IDLE_S": "0"}
 TOLD_WITHIN_S = 5.0

@@ -29,7 +29,7 @@ from tests.postgres import Cluster
 from tests.service import Service, serving
 from tests.stored import connecting
 from tests.waiting import until
-from ydoc_store.settings import MIB
+from ydoc_store.units import MIB
 
 AT_ONCE = {"YDOC_ROOM_IDLE_S": "0"}
 RESUMED_WITHIN_S = 10.0

@@ -12,7 +12,8 @@ import pytest
 
 from tests.interop.yjs_judge import require_npm_packages
 from tests.service import Ended, Program, Service, run
-from ydoc_store.settings import Settings, describe
+from ydoc_store.setting_rows import describe
+from ydoc_store.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

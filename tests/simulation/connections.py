@@ -79,6 +79,11 @@ class SimulatedDatabase:
         for connection in list(self.connections):
             connection.lose()
 
+    def drop_connections(self) -> None:
+        """Those of the pool end, whoever uses them; lanes and the listener have connections of their own."""
+        for connection in [one for one in self.connections if one.is_pooled]:
+            connection.lose()
+
     async def close(self) -> None:
         self.cut()
 
@@ -93,6 +98,7 @@ class _Acquired:
     async def __aenter__(self) -> SimulatedConnection:
         with mapping_errors("using the database"):
             self._connection = await self._database._connect()
+        self._connection.is_pooled = True
         return self._connection
 
     async def __aexit__(
@@ -111,6 +117,7 @@ class SimulatedConnection:
         self._weather = database.weather
         self._session = Session(database.lock_timeout_s)
         self._session.timeline = self._postgres.timeline
+        self.is_pooled = False
         self._closed = False
         self._is_busy = False
         self._answer: asyncio.Future[list[Record]] | None = None

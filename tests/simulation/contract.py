@@ -44,6 +44,7 @@ from ydoc_store.storage.notifications import Listener, notify
 from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
+KEEPS_NOTHING = False
 MARKER = RESERVED_CLIENT_ID_MIN + 1
 
 
@@ -205,7 +206,7 @@ class Contract:
         """I2: neither by a load nor by a look for what was created."""
         connection = await hand.connect()
         await connection.execute(BEGIN_CREATING)
-        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER])
+        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER], KEEPS_NOTHING)
         assert isinstance(await load(log.database, "t", "a"), Absent)
         assert await find_created(log.database, [("t", "a")]) == []
         await connection.execute(COMMIT_CREATED)
@@ -217,7 +218,7 @@ class Contract:
     ) -> None:
         connection = await hand.connect()
         await connection.execute(BEGIN_CREATING)
-        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER])
+        await connection.execute(CREATE_DOCUMENTS, ["t"], ["a"], [MARKER], KEEPS_NOTHING)
         connection.terminate()
         owner = await hand.known("a")
         assert (await loaded(log, "a")).marker != MARKER

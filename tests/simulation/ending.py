@@ -24,8 +24,8 @@ STEP_S = 0.25
 HEALED_WITHIN_S = 60.0
 # Everyone was renewed once and everyone else has timed out, on nodes and in editors.
 PRESENCE_WITHIN_S = 75.0
-# Whoever leaves says so: nobody waits for a time-out.
-GONE_WITHIN_S = 5.0
+# Whoever leaves says so; what another connection or node still answers for goes with its time-out.
+GONE_WITHIN_S = 40.0
 EMPTY_WITHIN_S = 20.0
 
 
@@ -35,6 +35,10 @@ async def come_to_rest(world: World) -> None:
         _judge_log(world, document)
     if world.dice.random() < 0.2:
         await _holds_within(world, PRESENCE_WITHIN_S, "presence", lambda: _presence_differs(world))
+        # A newer clock belongs to the connection that brought it: not to a half-open one, nor to a node that died.
+        for editor in world.editors:
+            editor.show()
+        await asyncio.sleep(1.0)
         world.dice.choice(world.editors).leave(for_good=True)
         await _holds_within(world, GONE_WITHIN_S, "presence", lambda: _presence_differs(world))
     for editor in world.editors:

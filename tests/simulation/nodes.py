@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation.connections import SimulatedDatabase
 from tests.simulation.loop import OWNER, SimulatedLoop
 from tests.simulation.network import Socket
+from ydoc_store.auth.access import OPEN
 from ydoc_store.errors import Draining, StorageUnavailable, YdocError
 from ydoc_store.metrics import Metrics
 from ydoc_store.names import DEFAULT_TENANT
@@ -23,6 +24,7 @@ from ydoc_store.rooms.ywebsocket import YWebsocketSession
 if TYPE_CHECKING:
     from tests.simulation.postgres import Postgres
     from tests.simulation.weather import Storm
+    from ydoc_store.rooms.room import Room
     from ydoc_store.settings import Settings
 
 METRICS = Metrics()
@@ -74,9 +76,12 @@ class Node:
             return
         room = self.service.rooms.rooms.get((DEFAULT_TENANT, socket.name))
         if room is not None:
-            socket.begin(YWebsocketSession(self.service.rooms, room, socket))
+            socket.begin(self._session(room, socket))
         else:
             self.loop.create_task(self._open(socket), context=self.context)
+
+    def _session(self, room: Room, socket: Socket) -> YWebsocketSession:
+        return YWebsocketSession(self.service.rooms, room, socket, OPEN, self.service.authorizer.judge)
 
     async def _open(self, socket: Socket) -> None:
         try:
@@ -88,7 +93,7 @@ class Node:
             socket.close(error)
         else:
             if not socket.is_closing:
-                socket.begin(YWebsocketSession(self.service.rooms, room, socket))
+                socket.begin(self._session(room, socket))
 
     # What the service asks of its relay
 

@@ -18,7 +18,7 @@ import structlog
 
 from tests.simulation.loop import SimulatedLoop, simulated_time
 from tests.simulation.oracle import ACK, NACK
-from ydoc_store.rooms import first_sync, heavy, registry, room, ywebsocket
+from ydoc_store.rooms import first_sync, heavy, registry, room, session, ywebsocket
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class SimulatedHeavy(heavy.Heavy):
 
     async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         result = work(*args, **kwargs)
-        if size_bytes > ywebsocket.INLINE_BYTES_MAX:
+        if size_bytes > session.INLINE_BYTES_MAX:
             await asyncio.sleep(0.05 * self.dice.random())
         return result
 
@@ -96,7 +96,7 @@ def rigged(loop: SimulatedLoop, dice: random.Random) -> Iterator[Complaints]:
         stack.enter_context(set_to(ywebsocket, Y_WEBSOCKET=AckingDialect()))
         if small:
             inline, diffed, live = (dice.choice((16, 64, 10**6)) for _ in range(3))
-            stack.enter_context(set_to(ywebsocket, INLINE_BYTES_MAX=inline))
+            stack.enter_context(set_to(session, INLINE_BYTES_MAX=inline))
             stack.enter_context(set_to(first_sync, INLINE_BYTES_MAX=diffed, DIFF_INLINE_BYTES_MAX=diffed))
             stack.enter_context(set_to(room, LIVE_BYTES_MAX=live))
         structlog.configure(processors=[complaints], wrapper_class=structlog.make_filtering_bound_logger(40))

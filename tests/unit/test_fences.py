@@ -26,7 +26,7 @@ OWNERS = {
 }
 
 # What a package of ydoc_store may import of ydoc_store, besides itself and the modules for everyone.
-ROOM_FOR_ALL = {"errors", "logs", "names", "settings", "metrics", "failpoints"}
+ROOM_FOR_ALL = {"errors", "logs", "names", "settings", "metrics", "failpoints", "units", "setting_sources"}
 MAY_IMPORT = {
     "yjs": set(),
     "storage": {"yjs"},
@@ -42,7 +42,9 @@ COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "
 MODULES_FOR_ALL_MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
-    "settings": {"errors", "failpoints"},
+    "settings": {"errors", "failpoints", "setting_sources", "units"},
+    "setting_sources": {"errors"},
+    "units": set(),
     "logs": set(),
     "metrics": set(),
     "failpoints": set(),

@@ -22,6 +22,7 @@ def used() -> Metrics:
     metrics.dialect("y-websocket").connections += 2
     metrics.dialect("y-websocket").accepted += 5
     metrics.rooms = 3
+    metrics.held_bytes = {"queued": lambda: 5}
     metrics.commit_seconds.observe(0.004)
     metrics.deliver_seconds.observe(0.1)
     metrics.append_batch_updates.observe(20)
@@ -45,7 +46,7 @@ def test_every_promised_series_is_there() -> None:
         "ydoc_compactions_total", "ydoc_quarantined_documents", "ydoc_closes_total", "ydoc_documents_near_limit",
         "ydoc_frames_ignored_total", "ydoc_read_only", "ydoc_reconnect_loops", "ydoc_hints_total",
         "ydoc_vacuum_held_seconds", "ydoc_notification_queue_usage", "ydoc_updates_audited_total",
-        "process_resident_memory_bytes",
+        "ydoc_held_bytes", "ydoc_known_ranges", "ydoc_tasks", "process_resident_memory_bytes",
     ):  # fmt: skip
         assert name in found, name
 
@@ -78,7 +79,7 @@ def test_a_close_code_that_is_nobodys_makes_no_series_of_its_own() -> None:
 
 def test_no_label_names_a_document_a_user_or_a_tenant() -> None:
     labels = {label for found in samples(used()).values() for sample in found for label in sample.labels}
-    assert labels == {"dialect", "result", "le", "way", "code", "reason"}
+    assert labels == {"dialect", "result", "le", "way", "code", "reason", "what"}
 
 
 def test_a_backlog_that_nobody_has_looked_at_is_not_told_as_zero() -> None:

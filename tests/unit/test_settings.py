@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from ydoc_store.errors import SettingInvalid
-from ydoc_store.settings import GIB, KIB, MIB, SettingRow, Settings, describe, parse_size
+from ydoc_store.setting_rows import SettingRow, describe
+from ydoc_store.settings import Settings
+from ydoc_store.units import GIB, KIB, MIB, parse_size
 
 DURATIONS = ("_s", "_ms", "_days")
 
@@ -220,3 +223,14 @@ def test_a_frame_holds_the_largest_update_and_its_header() -> None:
 def test_a_folder_may_be_named_from_home() -> None:
     assert Settings.load({"data_dir": "~/documents"}).data_dir == Path.home() / "documents"
     assert Settings.load({"data_dir": "documents"}).data_dir == Path.cwd() / "documents"
+
+
+def test_every_cap_on_memory_stands_in_the_inventory_of_what_can_grow() -> None:
+    """I15: whoever adds one says what it bounds and which test goes over it."""
+    is_cap = re.compile(
+        r"process_\w+|rooms_max|\w*connections_max|\w+_at_once_max|\w*(outbox|cache|memory)_bytes_max|member_\w+"
+    )
+    caps = [row.variable for row in describe(Settings.load()) if is_cap.fullmatch(row.name)]
+    inventory = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert len(caps) >= 13
+    assert [variable for variable in caps if f"`{variable}`" not in inventory] == []

@@ -9,7 +9,8 @@ import click
 
 from ydoc_store.commands.options import DONE, database_options, json_option, with_settings
 from ydoc_store.commands.output import emit_json, size
-from ydoc_store.settings import SettingRow, Settings, describe
+from ydoc_store.setting_rows import SettingRow, describe
+from ydoc_store.settings import Settings
 
 
 @click.command("settings")

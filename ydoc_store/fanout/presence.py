@@ -25,6 +25,10 @@ MESSAGE_BYTES = 32 * 1024
 # Incomplete messages that are kept for parts that may still come.
 MESSAGES_MAX = 32
 DOCUMENTS_WAITING_MAX = 10_000
+# What waits while Postgres does not answer; client ids that come and go would make it grow for as long.
+BYTES_WAITING_MAX = 16 * 1024 * 1024
+# What an entry takes beside its state.
+ENTRY_OVERHEAD_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,18 @@ class PresenceOutbox:
 
     def __init__(self, documents_max: int = DOCUMENTS_WAITING_MAX):
         self._documents_max = documents_max
+        # At most so many: what is replaced still counts.
+        self._waiting_bytes = 0
         self._waiting: dict[tuple[str, str], dict[int, AwarenessEntry]] = {}
         self._asking: set[tuple[str, str]] = set()
         self._words: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def add(self, hint: PresenceHint) -> bool:
         """False where too much waits already: it is dropped, and renewed by the clients themselves."""
+        size = sum(ENTRY_OVERHEAD_BYTES + len(entry.state_json or "") for entry in hint.entries)
+        if self._waiting_bytes + size > BYTES_WAITING_MAX:
+            return False
+        self._waiting_bytes += size
         key = (hint.tenant, hint.name)
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -68,6 +78,7 @@ class PresenceOutbox:
         waiting, self._waiting = self._waiting, {}
         asking, self._asking = self._asking, set()
         words, self._words = self._words, {}
+        self._waiting_bytes = 0
         return [
             PresenceHint(*key, list(entries.values()), key in asking, words.get(key, ()))
             for key, entries in waiting.items()

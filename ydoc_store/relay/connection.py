@@ -9,53 +9,36 @@ lives in the sessions.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from ydoc_store.errors import SlowMember, TextFrame, TooLarge, YdocError
 from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
-from ydoc_store.relay.credentials import select_subprotocol
+from ydoc_store.relay.sessions import Session
 from ydoc_store.relay.sockets import set_options
+from ydoc_store.relay.wire import new_protocol
 
 if TYPE_CHECKING:
-    from websockets.typing import Subprotocol
-
     from ydoc_store.relay.relay import Relay
 
 # Below this much unsent, a first sync writes its next piece.
 WRITE_LOW_WATER_BYTES = 16 * 1024
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 
+# A connection's outbox is counted anew when it grew by so much, and a message that is half here from so much on.
+COUNTED_STEP_BYTES = 64 * 1024
+
 # Why reading is paused; it goes on when no reason is left.
 _OPENING, _MEMBER, _RESTING, _DRAINING, _HOLDING = 1, 2, 4, 8, 16
-
-# The library would describe every frame at debug level; ours says what an operator acts on.
-_quiet = logging.getLogger("ydoc_store.relay.wire")
-_quiet.setLevel(logging.CRITICAL)
-
-
-class Session(Protocol):
-    """What takes the frames of one connection."""
-
-    def receive(self, frame: bytes) -> None: ...
-    def keepalive(self) -> bytes | None:
-        """What to send to a peer that would take silence for our death; None where there is nobody to tell."""
-
-    def review(self) -> None:
-        """Whether whoever is there still may be."""
-
-    def closed(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -90,13 +73,11 @@ class Connection(asyncio.Protocol):
         self._taken_at_s = 0.0
         self._taken_bytes = 0
         self._congested = False
+        # What the process's accounts have this connection down for: its outbox, and a message that is half here.
+        self.counted_bytes = 0
+        self.half_read_bytes = 0
         self._drained: asyncio.Future[None] | None = None
-        self._protocol = ServerProtocol(
-            subprotocols=None,
-            select_subprotocol=_select,
-            max_size=relay.settings.frame_bytes_max,
-            logger=_quiet,
-        )
+        self._protocol = new_protocol(relay.settings.frame_bytes_max)
 
     # From the socket
 
@@ -114,6 +95,9 @@ class Connection(asyncio.Protocol):
                 self._frame(event)
             elif isinstance(event, Request):
                 self._upgrade(event)
+        half_read = len(protocol.reader.buffer) + (len(self._fragments) if self._fragments is not None else 0)
+        if half_read > COUNTED_STEP_BYTES or self.half_read_bytes:
+            self.relay.half_read_now(self, half_read if half_read > COUNTED_STEP_BYTES else 0)
         if protocol.parser_exc is not None:
             self._refuse_frame(protocol.parser_exc)
         elif protocol.writes:
@@ -283,6 +267,8 @@ class Connection(asyncio.Protocol):
             self._written_bytes += len(encoded)
             self._paced_end_bytes = self._written_bytes
             self.transport.write(encoded)
+        # Whoever waits here holds one copy of it, the transport's.
+        del encoded
         while self._congested and not self.is_closing:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
@@ -299,9 +285,11 @@ class Connection(asyncio.Protocol):
         return self._written_bytes - max(self._taken_so_far, self._paced_end_bytes)
 
     def _look_at_outbox(self) -> None:
-        room_left = self.relay.settings.outbox_bytes_max - self.outbox_bytes
-        # It cannot be full before that much more was written: its size is the sum of all its frames, each time.
-        self._look_at_bytes = self._written_bytes + room_left
+        outbox_bytes = self.outbox_bytes
+        room_left = self.relay.settings.outbox_bytes_max - outbox_bytes
+        # It is looked at again when it may be full, or has grown by what counts for the process.
+        self._look_at_bytes = self._written_bytes + min(room_left, COUNTED_STEP_BYTES)
+        self.relay.outboxes.count(self, outbox_bytes)
         if room_left < 0:
             self.close(SlowMember("this connection is too far behind: sync again"))
 
@@ -310,11 +298,11 @@ class Connection(asyncio.Protocol):
         self._taken_at_s = self.relay.now_s
         self._taken_bytes = self._taken_so_far
         self._look_at_bytes = 0
-        self.relay.congested[self] = None
+        self.relay.outboxes.congested[self] = None
 
     def resume_writing(self) -> None:
         self._congested = False
-        self.relay.congested.pop(self, None)
+        self.relay.outboxes.forget(self)
         self._wake_writer()
 
     def _wake_writer(self) -> None:
@@ -322,6 +310,18 @@ class Connection(asyncio.Protocol):
             if not self._drained.done():
                 self._drained.set_result(None)
             self._drained = None
+
+    def measure(self) -> tuple[float, int]:
+        taken = self._taken_so_far
+        if taken != self._taken_bytes:
+            self._taken_bytes, self._taken_at_s = taken, self.relay.now_s
+        return self._taken_at_s, self.outbox_bytes
+
+    def give_way(self) -> None:
+        self.close(SlowMember("this connection is slower than the others, and there are too many: sync again"))
+
+    def cut(self) -> None:
+        self.transport.abort()
 
     def check_progress(self, now_s: float, slow_member_s: float) -> None:
         """Close a peer that took no byte for too long; asked only while its outbox is not empty."""
@@ -377,10 +377,6 @@ class Connection(asyncio.Protocol):
         if self._congested and not self.is_closing and self._written_bytes >= self._look_at_bytes:
             # Pongs for a peer that pings and never reads count like everything else.
             self._look_at_outbox()
-
-
-def _select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    return cast("Subprotocol | None", select_subprotocol(offered))
 
 
 def connection_factory(relay: Relay) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ydoc_store.auth.access import OPEN, Asked
+from ydoc_store.auth.access import OPEN, Asked, Granted
 from ydoc_store.auth.authorizer import Authorizer
 from ydoc_store.auth.open_mode import Refused, refusal
 from ydoc_store.auth.origins import Origins
@@ -25,6 +25,7 @@ from ydoc_store.errors import (
     Forbidden,
     ServerFailed,
     ServerFault,
+    ServerFull,
     StorageUnavailable,
     UnknownPath,
     YdocError,
@@ -34,12 +35,14 @@ from ydoc_store.relay.connection import Connection, connection_factory
 from ydoc_store.relay.credentials import read_credentials
 from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Said
 from ydoc_store.relay.sockets import is_gone
+from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
     from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.rooms.room import Room
     from ydoc_store.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,12 +50,12 @@ log = structlog.get_logger(__name__)
 TICK_S = 1.0
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S = 25.0
+# Whoever gives way to others holds its memory until it is gone.
+GIVE_WAY_TIMEOUT_S = 1.0
+# Down to here, so that whoever comes next finds room.
+ROOM_FOR_OTHERS_SHARE = 3 / 4
 # Cutting a socket takes a turn of the event loop.
 CUT_TIMEOUT_S = 1.0
-
-
-class TooManyConnections(ServerFault):
-    """This process serves as many sockets as it was set to; another node, or a later try, may do."""
 
 
 class Relay:
@@ -70,7 +73,9 @@ class Relay:
         self.dead_after_s = 2 * settings.slow_member_s
         self.connections: dict[Connection, None] = {}
         # Only those whose socket does not keep up are looked at by every tick.
-        self.congested: dict[Connection, None] = {}
+        self.outboxes = rooms.outboxes
+        # A large part of a message is here, and the rest is not; the one that began first comes first.
+        self.half_read: dict[Connection, None] = {}
         self.server_connections: Any = set()
         # By when each is due; one interval for all, so that the order of entering is the order of time.
         self._keepalive_due: dict[Connection, float] = {}
@@ -112,7 +117,8 @@ class Relay:
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
-        self.congested.pop(connection, None)
+        self.outboxes.forget(connection)
+        self.half_read_now(connection, 0)
         self._keepalive_due.pop(connection, None)
         self.server_connections.discard(connection)
         if not self.connections:
@@ -141,7 +147,7 @@ class Relay:
         connection.document = name
         self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
         if self.authorizer.is_open and (room := self.rooms.rooms.get((DEFAULT_TENANT, name))) is not None:
-            connection.begin(YWebsocketSession(self.rooms, room, connection, OPEN, self.authorizer.judge))
+            self._begin(connection, room, OPEN)
             return
         connection.wait_for_session()
         task = asyncio.create_task(self._open(connection, name))
@@ -152,7 +158,7 @@ class Relay:
         if self._draining:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
-            raise TooManyConnections("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
+            raise ServerFull("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
         if not self.authorizer.is_open:
             headers = connection.headers
             self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
@@ -165,7 +171,7 @@ class Relay:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
-                room = await self.rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
+                room = await open_granted(self.rooms, granted, name)
             # It may have been taken back while that loaded.
             self.authorizer.judge(granted, name)
         except TimeoutError:
@@ -173,7 +179,8 @@ class Relay:
         except YdocError as error:
             # An outage concerns every document, a damaged log one; neither is news at every try.
             is_of_it = isinstance(error, CorruptDocument)
-            if isinstance(error, ServerFault) and self._said.first((type(error), is_of_it and name), self.now_s):
+            is_news = isinstance(error, ServerFault) and not isinstance(error, ServerFull)
+            if is_news and self._said.first((type(error), is_of_it and name), self.now_s):
                 log.warning("a document could not be opened", document=name, reason=str(error))
             connection.close(error)
         except Exception:
@@ -182,7 +189,36 @@ class Relay:
         else:
             # No await since the room was handed out, so that it is still open.
             if connection.is_open and not connection.is_closing:
-                connection.begin(YWebsocketSession(self.rooms, room, connection, granted, self.authorizer.judge))
+                self._begin(connection, room, granted)
+
+    def _begin(self, connection: Connection, room: Room, granted: Granted) -> None:
+        if room.is_full:
+            connection.close(ServerFull("this document is open as often as it may be (YDOC_DOCUMENT_CONNECTIONS_MAX)"))
+        else:
+            connection.begin(YWebsocketSession(self.rooms, room, connection, granted, self.authorizer.judge))
+
+    def half_read_now(self, connection: Connection, size: int) -> None:
+        """So much of a message of this connection is here, and the rest is not."""
+        incoming = self.rooms.incoming
+        is_more = size > connection.half_read_bytes
+        incoming.partial_bytes += size - connection.half_read_bytes
+        connection.half_read_bytes = size
+        if size:
+            self.half_read.setdefault(connection)
+        else:
+            self.half_read.pop(connection, None)
+        if is_more and incoming.is_full:
+            self._make_room_for_incoming()
+
+    def _make_room_for_incoming(self) -> None:
+        # Whoever has been at it longest gives way: an honest large message is whole within seconds.
+        left = self.rooms.incoming.used_bytes - self.rooms.incoming.bytes_max * ROOM_FOR_OTHERS_SHARE
+        for connection in list(self.half_read):
+            if left <= 0:
+                break
+            if not connection.is_closing:
+                connection.close(ServerFull("this server is busy: try again later"), GIVE_WAY_TIMEOUT_S)
+            left -= connection.half_read_bytes
 
     def _brought(self, connection: Connection) -> Asked:
         peer = connection.transport.get_extra_info("peername")
@@ -209,8 +245,7 @@ class Relay:
     def tick(self, now_s: float) -> None:
         """Keep alive who is due, close who takes nothing, forget whose presence was not renewed."""
         self.now_s = now_s
-        for connection in list(self.congested):
-            connection.check_progress(now_s, self.settings.slow_member_s)
+        self.outboxes.check_progress(now_s, self.settings.slow_member_s)
         due = self._keepalive_due
         while due and due[connection := next(iter(due))] <= now_s:
             del due[connection]

@@ -77,6 +77,15 @@ class RelayService:
         self.appender.events.committed = self._committed
         self._poll: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        rooms = self.rooms
+        metrics.known_ranges = lambda: rooms.known_ranges
+        metrics.held_bytes = {
+            "outboxes": lambda: rooms.outboxes.used_bytes,
+            "queued": lambda: rooms.appender.queued_bytes,
+            "incoming": lambda: rooms.incoming.used_bytes,
+            "first_syncs": lambda: rooms.first_sync.prepared.used,
+            "caches": lambda: rooms.cache_bytes,
+        }
 
     async def start(self) -> None:
         """Raises StorageUnavailable when the database does not take an append connection."""
@@ -178,9 +187,13 @@ def _room_limits(settings: Settings) -> RoomLimits:
     return RoomLimits(
         update=update_limits(settings),
         document_bytes_max=settings.document_bytes_max,
+        member_unsettled_bytes_max=settings.member_unsettled_bytes_max,
         pending_units_max=settings.document_pending_units_max,
         queue_bytes_max=settings.append_queue_bytes_max,
         read_only=settings.read_only,
+        incoming_bytes_max=settings.process_incoming_bytes_max,
+        members_max=settings.document_connections_max,
+        document_ranges_max=settings.document_ranges_max,
     )
 
 

@@ -27,10 +27,12 @@ class RoomLimits:
 
     update: UpdateLimits
     document_bytes_max: int
-    pending_units_max: int = 1_000_000
-    # What one member may have in flight before its socket is no longer read: some seconds of the fastest typist.
     member_unsettled_bytes_max: int = 4 * 2**20
+    pending_units_max: int = 1_000_000
     queue_bytes_max: int = 64 * 2**20
+    incoming_bytes_max: int = 256 * 2**20
+    members_max: int = 2_000
+    document_ranges_max: int = 1_000_000
     # Nothing new is stored; members read and stay.
     read_only: bool = False
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ydoc_store.rooms.admission import STORED_LIMITS
+from ydoc_store.rooms.budgets import Shares
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy, behind_gaps, cut_pieces, digest_tail
 from ydoc_store.storage.loader import read_after
 from ydoc_store.storage.turns import Turns
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 PREPARED_AT_ONCE_MAX = 4
 # Runs that are joined in the event loop for a reader: 1 to 2 µs each.
 INLINE_RUNS_MAX = 2_000
+# Differences that are remembered, each of a document of DIFF_INLINE_BYTES_MAX at most.
+ANSWERS_MAX = 64
 # A difference is made struct by struct: of typing, which is the worst case, this much takes some 10 ms.
 DIFF_INLINE_BYTES_MAX = 32 * 1024
 
@@ -49,6 +52,17 @@ class Reader:
         """Whether none of what it has is the document's: new, or new with a few edits of its own."""
         structs = room.knowledge.structs
         return not any(client in structs and client != room.marker for client in self.vector)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSyncLimits:
+    """What first syncs may hold; the settings give the defaults and reasons."""
+
+    piece_bytes_max: int
+    at_once_max: int
+    bytes_max: int
+    # Whoever is slow for as long as this holds nobody's turn any more.
+    wait_s: float
 
 
 class ColdPieces:
@@ -68,20 +82,30 @@ class FirstSync:
         self,
         database: Database,
         heavy: Heavy,
-        piece_bytes_max: int,
+        limits: FirstSyncLimits,
+        is_crowded: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ):
         self._database = database
         self._heavy = heavy
-        self._piece_bytes_max = piece_bytes_max
+        self._piece_bytes_max = limits.piece_bytes_max
+        self._is_crowded = is_crowded
+        # Sockets that hold a piece, and what is prepared for them. Whoever holds what is prepared never waits for a
+        # socket's turn, so that the two cannot wait for each other.
+        self.sending = Shares(limits.at_once_max, limits.wait_s)
+        self.prepared = Shares(limits.bytes_max, limits.wait_s)
         self._spawn = spawn
         self._cutting: dict[Room, asyncio.Task[ColdPieces]] = {}
+        # The last difference of some rooms: up to which seq, for whom, and what.
+        self._answers: weakref.WeakKeyDictionary[Room, tuple[int, dict[int, int], list[bytes]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._preparing = Turns(PREPARED_AT_ONCE_MAX)
 
     def at_once(self, member: Member, reader: Reader) -> bool:
         """Answer from what the room holds, if that is small; False when it takes a task (`paced`)."""
         room = member.room
-        pieces = self._pieces_at_once(room, reader)
+        pieces = None if self._is_crowded() else self._pieces_at_once(room, reader)
         if pieces is None:
             return False
         for message in _messages(member, reader, pieces):
@@ -95,6 +119,9 @@ class FirstSync:
         if room.gaps_known and room.knowledge.is_within(reader.vector):
             deletes = _all_deletes(room)
             return [deletes] if len(deletes) <= self._piece_bytes_max else None
+        remembered = self._answers.get(room)
+        if remembered is not None and remembered[:2] == (room.head, reader.vector):
+            return remembered[2]
         parts = room.cache.parts()
         if parts is None and room.cache.loaded is not None and room.cache.loaded[0] == room.head:
             parts = room.cache.loaded[1]
@@ -108,57 +135,77 @@ class FirstSync:
             joined = join(parts[len(base) :])
             room.cache.join(room.head, joined)
             parts = [*base, joined]
-        return cut_pieces(parts, None if is_new else reader.vector, self._piece_bytes_max)
+        pieces = cut_pieces(parts, None if is_new else reader.vector, self._piece_bytes_max)
+        if not is_new:
+            self._remember(room, reader, pieces)
+        return pieces
+
+    def _remember(self, room: Room, reader: Reader, pieces: list[bytes]) -> None:
+        # After a restart everybody comes back with the same vector, and a difference takes milliseconds.
+        self._answers[room] = (room.head, reader.vector, pieces)
+        if len(self._answers) > ANSWERS_MAX:
+            del self._answers[next(iter(self._answers))]
 
     async def paced(self, member: Member, reader: Reader) -> None:
         """Answer at the pace of the socket, then catch up with what was committed meanwhile, then go live.
 
-        Returns early when the member is gone. Raises ServerFault where the log cannot be read, DocumentDeleted.
+        Waits its turn where many do this. Returns early when the member is gone. Raises ServerFault where the log
+        cannot be read or its turn does not come, DocumentDeleted.
         """
         room = member.room
-        seq, pieces, shared = await self._pieces(room, reader)
-        for message in _messages(member, reader, pieces):
-            if not await member.outlet.write_paced(member.outlet.encode(message)):
-                return
-        del shared, pieces
-        await self.follow(member, seq)
+        async with self.sending.hold(1):
+            if reader.knows_nothing_of(room):
+                shared = await self._cold_pieces(room)
+                seq = shared.seq
+                is_sent = await _send(member, _messages(member, reader, shared.pieces))
+                del shared
+            else:
+                async with self.prepared.hold(room.size_bytes) as held:
+                    seq, pieces = await self._pieces(room, reader)
+                    held.resize(sum(map(len, pieces)))
+                    is_sent = await _send(member, _messages(member, reader, pieces))
+            if is_sent:
+                await self._follow(member, seq)
 
     async def follow(self, member: Member, seq: int) -> None:
         """Bring a member that has everything up to `seq` to the room's head at the pace of its socket, then go live.
 
-        Returns early when the member is gone; raises like `paced`.
+        Returns early when the member is gone; waits and raises like `paced`.
         """
-        room, encode = member.room, member.outlet.encode
+        async with self.sending.hold(1):
+            await self._follow(member, seq)
+
+    async def _follow(self, member: Member, seq: int) -> None:
+        room = member.room
         while seq < room.head and not member.closed:
-            missed = room.cache.after(seq)
-            if missed is not None:
-                seq = room.head
-            else:
-                async with self._preparing.turn():
-                    stored = await read_after(self._database, room.document_id or 0, seq, room.marker)
-                    missed, seq = await self._parts_of(stored, seq), stored.head
-            for update in missed:
-                for piece in await self._heavy.run(len(update), cut_pieces, [update], None, self._piece_bytes_max):
-                    if not await member.outlet.write_paced(encode(member.dialect.update(piece))):
+            kept = room.cache.after(seq)
+            async with self.prepared.hold(room.size_bytes if kept is None else sum(map(len, kept))) as held:
+                if kept is not None:
+                    missed, seq = kept, room.head
+                else:
+                    async with self._preparing.turn():
+                        stored = await read_after(self._database, room.document_id or 0, seq, room.marker)
+                        missed, seq = await self._parts_of(stored, seq), stored.head
+                        del stored
+                    held.resize(sum(map(len, missed)))
+                for update in missed:
+                    pieces = await self._heavy.run(len(update), cut_pieces, [update], None, self._piece_bytes_max)
+                    if not await _send(member, map(member.dialect.update, pieces)):
                         return
         # No await between the last look at the head and this: nothing can be committed in between unseen.
         member.is_live = not member.closed
 
-    async def _pieces(self, room: Room, reader: Reader) -> tuple[int, list[bytes], ColdPieces | None]:
-        if reader.knows_nothing_of(room):
-            shared = await self._cold_pieces(room)
-            return shared.seq, shared.pieces, shared
+    async def _pieces(self, room: Room, reader: Reader) -> tuple[int, list[bytes]]:
         async with self._preparing.turn():
             if room.knowledge.is_within(reader.vector):
                 if not room.gaps_known:
                     await self._look_behind_gaps(room)
                 if room.knowledge.is_within(reader.vector):
                     # Whoever has every struct lacks deletes at most, and those the room knows by heart.
-                    return room.head, split(_all_deletes(room), self._piece_bytes_max), None
+                    return room.head, split(_all_deletes(room), self._piece_bytes_max)
             seq, parts = await self._parts(room)
             size = sum(map(len, parts))
-            pieces = await self._heavy.run(size, cut_pieces, parts, reader.vector, self._piece_bytes_max)
-        return seq, pieces, None
+            return seq, await self._heavy.run(size, cut_pieces, parts, reader.vector, self._piece_bytes_max)
 
     async def _cold_pieces(self, room: Room) -> ColdPieces:
         shared = room.cold_pieces() if room.cold_pieces is not None else None
@@ -171,9 +218,17 @@ class FirstSync:
         return await asyncio.shield(cutting)
 
     async def _cut(self, room: Room) -> ColdPieces:
-        seq, parts = await self._parts(room)
-        pieces = await self._heavy.run(sum(map(len, parts)), cut_pieces, parts, None, self._piece_bytes_max)
-        shared = ColdPieces(seq, pieces)
+        held = await self.prepared.take(room.size_bytes)
+        try:
+            seq, parts = await self._parts(room)
+            pieces = await self._heavy.run(sum(map(len, parts)), cut_pieces, parts, None, self._piece_bytes_max)
+            shared = ColdPieces(seq, pieces)
+        except BaseException:
+            held.resize(0)
+            raise
+        held.resize(sum(map(len, pieces)))
+        # Its last reader gives it back.
+        weakref.finalize(shared, held.resize, 0).atexit = False
         room.cold_pieces = weakref.ref(shared)
         return shared
 
@@ -229,6 +284,17 @@ def trimmed(row_frames: bytes, skip: int) -> bytes:
 
 def _length_bytes(length: int) -> int:
     return max(1, (length.bit_length() + 6) // 7)
+
+
+async def _send(member: Member, messages: Iterable[bytes]) -> bool:
+    """At the pace of the socket; False when the member is gone."""
+    for message in messages:
+        writing = member.outlet.write_paced(member.outlet.encode(message))
+        # A thousand readers wait here: the socket's own copy of the piece is enough.
+        del message
+        if not await writing:
+            return False
+    return True
 
 
 def _messages(member: Member, reader: Reader, pieces: list[bytes]) -> Iterator[bytes]:

@@ -31,6 +31,11 @@ INLINE_BYTES_MAX = 128 * 1024
 # The largest document is cut in some seconds; a stock client gives up on a silent socket after 30 s.
 TIMEOUT_S = 60.0
 
+try:
+    import resource
+except ImportError:  # absent on Windows
+    resource = None  # type: ignore[assignment]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,8 +43,9 @@ T = TypeVar("T")
 class Heavy:
     """One worker process for what is too large for the event loop."""
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, memory_bytes_max: int = 0) -> None:
         self.timeout_s = timeout_s
+        self._memory_bytes_max = memory_bytes_max
         self._pool: ProcessPoolExecutor | None = None
 
     async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -54,6 +60,9 @@ class Heavy:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await asyncio.wrap_future(pool.submit(work, *args, **kwargs))
+        except MemoryError as error:
+            # It goes on, and so does everyone else.
+            raise StorageBusy("preparing a large document took more memory than the worker may have") from error
         except (BrokenExecutor, TimeoutError) as error:
             # A worker that hangs holds up every load and first sync behind it; killing it breaks its pool.
             if isinstance(error, TimeoutError) and self._pool is pool:
@@ -70,8 +79,8 @@ class Heavy:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+            context, limits = multiprocessing.get_context("spawn"), (self._memory_bytes_max,)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=limits)
         return self._pool
 
     def stop(self) -> None:
@@ -80,8 +89,10 @@ class Heavy:
             self._pool = None
 
 
-def _begin() -> None:
+def _begin(memory_bytes_max: int) -> None:
     _ignore_interrupts()
+    if memory_bytes_max and resource is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
     threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
 
 

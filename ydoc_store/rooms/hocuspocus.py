@@ -21,6 +21,7 @@ from ydoc_store.errors import (
     Forbidden,
     ServerFailed,
     ServerFault,
+    ServerFull,
     StorageUnavailable,
     TokenEnded,
     Unauthenticated,
@@ -28,6 +29,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.names import NAME_BYTES_MAX, parse_name
 from ydoc_store.rooms.addressed import HOCUSPOCUS, AddressedDocument, AddressOutlet, HocuspocusDialect
+from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.session import DocumentSession, SocketOutlet, call_at_expiry
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.messages import KEEPALIVE
@@ -42,6 +44,7 @@ log = structlog.get_logger(__name__)
 ADDRESS_BYTES_MAX: Final = NAME_BYTES_MAX + 128
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S: Final = 25.0
+FULL: Final = "this document is open as often as it may be"
 # A client is asked for its new token this long before the old one ends: its application may have to fetch one.
 TOKEN_AHEAD_S: Final = 15.0
 # A socket of which nothing was granted yet stays this long for a better token: its client shows the refusal meanwhile.
@@ -170,19 +173,15 @@ class HocuspocusSocket:
             self._principal = principal
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                room = await self._rooms.open_with(granted.tenant, name, granted.initial_update, granted.actor)
+                room = await open_granted(self._rooms, granted, name)
             # No await from here on, so that the room is still open. It may have been taken back while that loaded.
             self._judge(granted, name)
             document.deciding = None
-            document.denied = document.renewal_asked = False
-            self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
-            if document.session is None:
-                self._open(document, room, granted)
+            if document.session is None and room.is_full:
+                # Closing the socket would send its other documents' clients back for this one, again and again.
+                self._deny(document, ServerFull(f"{FULL} (YDOC_DOCUMENT_CONNECTIONS_MAX)"))
             else:
-                document.session.regrant(granted)
-            document.stop_timers()
-            document.expiry = call_at_expiry(granted, lambda: self._expiring(document), TOKEN_AHEAD_S)
-            self._hand_over(document)
+                self._grant(document, room, granted)
         except TimeoutError:
             self._refused(document, StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
@@ -207,9 +206,17 @@ class HocuspocusSocket:
         else:
             self.end(document.address, error)
 
-    def _open(self, document: AddressedDocument, room: Room, granted: Granted) -> None:
-        document.outlet = AddressOutlet(self, document.address)
-        document.session = DocumentSession(self._rooms, room, document.outlet, document.dialect, granted)
+    def _grant(self, document: AddressedDocument, room: Room, granted: Granted) -> None:
+        document.denied = document.renewal_asked = False
+        self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
+        if document.session is None:
+            document.outlet = AddressOutlet(self, document.address)
+            document.session = DocumentSession(self._rooms, room, document.outlet, document.dialect, granted)
+        else:
+            document.session.regrant(granted)
+        document.stop_timers()
+        document.expiry = call_at_expiry(granted, lambda: self._expiring(document), TOKEN_AHEAD_S)
+        self._hand_over(document)
 
     def _expiring(self, document: AddressedDocument) -> None:
         """Ask for a new token while the old one still holds, and look again when it does not."""

@@ -44,13 +44,15 @@ class Heard:
 
 
 class Presence:
-    """The states of one room, by client id. `states_max` bounds them, `owned_max` those of one member."""
+    """The states of one room, by client id. `states_max` bounds them; `owned_max`, and `owned_bytes_max` in all, those
+    of one member."""
 
-    __slots__ = ("_gone", "_owned", "_states", "owned_max", "states_max")
+    __slots__ = ("_gone", "_owned", "_states", "owned_bytes_max", "owned_max", "states_max")
 
-    def __init__(self, states_max: int, owned_max: int | None = None):
+    def __init__(self, states_max: int, owned_max: int | None = None, owned_bytes_max: int = 16 * 1024):
         self.states_max = states_max
         self.owned_max = states_max if owned_max is None else owned_max
+        self.owned_bytes_max = owned_bytes_max
         self._states: dict[int, _State] = {}
         self._owned: dict[Hashable, set[int]] = {}
         # Clock and time of those who left, the longest gone first.
@@ -85,6 +87,7 @@ class Presence:
                 is_fresh = (
                     known.clock < entry.clock and (may_end or (is_theirs and _is_modest(entry.clock, known.clock)))
                 ) or (entry.clock == known.clock and entry.state_json is None and may_end)
+                is_fresh = is_fresh and (is_node or self._fits(owner, entry))
                 if owner == known.owner:
                     # Whoever repeats what is known keeps it from timing out.
                     known.heard_at_s = now_s
@@ -108,7 +111,15 @@ class Presence:
             corrections.append(AwarenessEntry(entry.client_id, gone[0], None))
             return False
         owned = len(self._owned.get(owner, ()))
-        return len(self._states) < self.states_max and (is_node or owned < self.owned_max)
+        may_own = is_node or (owned < self.owned_max and self._fits(owner, entry))
+        return len(self._states) < self.states_max and may_own
+
+    def _fits(self, owner: Hashable, entry: AwarenessEntry) -> bool:
+        """Whether a member may show this beside what it shows already: one message of the largest size, in all."""
+        if entry.state_json is None:
+            return True
+        others = [self._states[i].state_json for i in self._owned.get(owner, ()) if i != entry.client_id]
+        return len(entry.state_json) + sum(map(len, others)) <= self.owned_bytes_max
 
     def _apply(self, owner: Hashable, entry: AwarenessEntry, now_s: float, principal: str | None = None) -> None:
         known = self._states.pop(entry.client_id, None)

@@ -17,31 +17,29 @@ import structlog
 
 from ydoc_store.auth.stateless import Stateless
 from ydoc_store.errors import (
-    AuthUnavailable,
-    ClientFault,
     CorruptDocument,
     Draining,
     InvalidUpdate,
     RoomDiscarded,
     ServerFailed,
+    ServerFull,
     TooLarge,
     YdocError,
 )
-from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, judge_counts, judge_reserved
+from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
 from ydoc_store.rooms.attendance import Attendance
+from ydoc_store.rooms.budgets import Incoming, Outboxes
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
-from ydoc_store.rooms.first_sync import FirstSync, Reader
+from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
 from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
 from ydoc_store.rooms.watch import Watch
-from ydoc_store.storage.beginnings import create_with_content
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.turns import Turns
 from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
-from ydoc_store.yjs.walker import walk
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
@@ -55,8 +53,6 @@ log = structlog.get_logger(__name__)
 
 # A load's bytes wait this long for the reader that caused it to send its Step1.
 LOADED_KEPT_S = 10.0
-# Rooms that load at once, each with a whole document in memory: a reconnect storm waits its turn.
-LOADS_AT_ONCE_MAX = 6
 # Empty rooms that wait for somebody to come back; beyond that the one empty for longest is closed.
 EMPTY_ROOMS_MAX = 1_000
 # One line an interval for what was accepted under suspicion: a flood of it must not flood the log. All are counted.
@@ -84,8 +80,12 @@ class Rooms:
         self.settings = settings
         self.limits = limits
         self.metrics = metrics
-        self.heavy = Heavy()
-        self.first_sync = FirstSync(database, self.heavy, settings.sync_piece_bytes_max, self.spawn)
+        self.heavy = Heavy(memory_bytes_max=settings.sync_worker_memory_bytes_max)
+        self.outboxes = Outboxes(settings.process_outbox_bytes_max)
+        self.incoming = Incoming(appender, settings.process_incoming_bytes_max)
+        self.first_sync = FirstSync(
+            database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
+        )
         self.events = RoomEvents()
         self.rooms: dict[Key, Room] = {}
         self.by_document_id: dict[int, Room] = {}
@@ -94,11 +94,13 @@ class Rooms:
         self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
+        # Of all rooms, as of the last tick.
+        self.known_ranges = 0
         self._budget = CacheBudget(settings.process_cache_bytes_max)
         # In the order in which they were emptied.
         self._empty: dict[Room, None] = {}
         self._loading: dict[Key, asyncio.Task[Room]] = {}
-        self._loads = Turns(LOADS_AT_ONCE_MAX)
+        self._loads = Turns(settings.loads_at_once_max)
         # Counts the connections that were lost: a load that began under another number is not trusted.
         self._generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -113,7 +115,8 @@ class Rooms:
     async def open(self, tenant: str, name: str) -> Room:
         """The room of this document, loaded, for the caller to enter before its next await.
 
-        Everyone who comes while it loads shares that load. Raises DocumentDeleted, CorruptDocument, ServerFault;
+        Everyone who comes while it loads shares that load. Raises DocumentDeleted, CorruptDocument, ServerFault
+        (ServerFull where as many rooms are open as may be, and somebody is in each);
         cancelling one waiter cancels nobody else's load.
         """
         key = (tenant, name)
@@ -123,6 +126,7 @@ class Rooms:
                 return room
             loading = self._loading.get(key)
             if loading is None:
+                self._make_room()
                 loading = self._loading[key] = self.spawn(self._load(key))
                 loading.add_done_callback(lambda _task: self._loading.pop(key, None))
             room = await asyncio.shield(loading)
@@ -131,27 +135,20 @@ class Rooms:
                 return room
         raise Draining("this server is stopping")
 
-    async def open_with(self, tenant: str, name: str, initial_update: bytes | None, actor: str | None) -> Room:
-        """As `open`; where nobody has written to the document yet it begins with `initial_update`, exactly once.
-
-        Raises AuthUnavailable, told in the log, for an update of the application's that no editor might send.
-        """
-        room = await self.open(tenant, name)
-        while initial_update is not None and room.document_id is None:
-            try:
-                walked = await self.heavy.run(len(initial_update), walk, initial_update, self.limits.update)
-                judge_counts(walked, Knowledge(), self.limits.update)
-                judge_reserved(walked, None)
-            except ClientFault as error:
-                log.error("the application's initial_update is refused", reason=str(error))
-                raise AuthUnavailable("this document cannot be begun now") from error
-            # Whoever else is about to do the same, here or on another node, finds that it is there.
-            await create_with_content(
-                self.database, tenant, name, initial_update, actor, keep_deleted=self.settings.keep_deleted
-            )
-            await self.watch.read_missing(room)
-            room = await self.open(tenant, name)
-        return room
+    def _make_room(self) -> None:
+        is_crowded = self.known_ranges > self.settings.process_ranges_max
+        left = len(self.rooms) + len(self._loading) + 1 - self.settings.rooms_max
+        for room in list(self._empty):
+            if left <= 0 and not is_crowded:
+                break
+            if room.is_idle:
+                self.known_ranges -= room.ranges_at_most
+                self.close(room)
+                left -= 1
+        if left > 0:
+            raise ServerFull("this server has as many documents open as it may (YDOC_ROOMS_MAX)")
+        if self.known_ranges > self.settings.process_ranges_max:
+            raise ServerFull("the documents that are open here are as much as may be (YDOC_PROCESS_RANGES_MAX)")
 
     async def _load(self, key: Key) -> Room:
         async with self._loads.turn():
@@ -178,7 +175,8 @@ class Rooms:
     async def _room_of(self, key: Key, stored: StoredDocument | Absent) -> Room:
         settings = self.settings
         cache = RoomCache(self._budget, settings.room_cache_bytes_max)
-        presence = Presence(settings.awareness_entries_max * 10, settings.awareness_entries_max)
+        states_max = settings.awareness_entries_max
+        presence = Presence(states_max * 10, states_max, settings.awareness_bytes_max)
         room = Room(*key, self.appender, cache, self.limits, presence, self.metrics.deliver_seconds, self)
         try:
             if isinstance(stored, Absent):
@@ -239,6 +237,11 @@ class Rooms:
         self._generation += 1
         if self.rooms:
             self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
+
+    @property
+    def cache_bytes(self) -> int:
+        """What all rooms' caches hold."""
+        return self._budget.used_bytes
 
     # What rooms ask for
 
@@ -326,9 +329,12 @@ class Rooms:
     # The clock, and the end
 
     def tick(self, now_s: float) -> None:
-        """Close rooms that have been empty long enough; drop bytes that no reader came for."""
+        """Close rooms that have been empty long enough; drop bytes that no reader came for; count what is known."""
         self._close_idle(now_s)
+        self.known_ranges = 0
         for room in self.rooms.values():
+            room.tidy_count()
+            self.known_ranges += room.ranges_at_most
             if room.cache.loaded is not None and now_s - room.emptied_at_s >= LOADED_KEPT_S:
                 room.cache.drop_loaded()
 
@@ -363,3 +369,12 @@ class Rooms:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.heavy.stop()
+
+
+def _first_sync_limits(settings: Settings) -> FirstSyncLimits:
+    return FirstSyncLimits(
+        settings.sync_piece_bytes_max,
+        settings.syncs_at_once_max,
+        settings.process_sync_bytes_max,
+        wait_s=2 * settings.slow_member_s,
+    )

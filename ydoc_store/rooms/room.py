@@ -11,24 +11,25 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.errors import (
     AheadOfLog,
     ClientFault,
     Draining,
-    InvalidUpdate,
     RoomDiscarded,
+    ServerFull,
     StorageBusy,
     TooLarge,
     YdocError,
 )
 from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, blanks_a_live_client, judge_counts, judge_reserved
+from ydoc_store.rooms.early import EarlyRuns, Run
+from ydoc_store.rooms.joined import joined
 from ydoc_store.rooms.member import MAY_ONLY_READ, READ_ONLY, Delivery, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
-from ydoc_store.yjs.join import join
+from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES
 from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.walker import Walked, marker_update, walk
 
@@ -46,18 +47,8 @@ if TYPE_CHECKING:
 COMPACTION_HELPS_SHARE = 10
 # A larger update takes a slow link some time: members are sent it as a first sync is, and not through their outbox.
 LIVE_BYTES_MAX = 1024 * 1024
-# So much of a commit is joined in the event loop, which takes up to 1.3 µs a byte; typing never reaches it.
-JOINED_BYTES_MAX = 512 * 1024
-
-
-@dataclass(slots=True)
-class _Run:
-    """Committed updates (first - 1, last] on their way to the members."""
-
-    first: int
-    last: int
-    updates: Sequence[bytes]
-    sole_writer: Member | None
+# Runs of clocks are counted anew when so many more may have come; a typed character mostly makes none.
+COUNT_AGAIN_AFTER = 1_000
 
 
 class Room:
@@ -97,7 +88,10 @@ class Room:
         self.emptied_at_s = 0.0
         self._in_flight: Knowledge | None = None
         self._state_vector: bytes | None = None
-        self._early: dict[int, _Run] = {}
+        # At most so many runs of clocks are known: counted when it was opened, and at least what came since.
+        self.ranges_at_most = 0
+        self._counted_ranges = 0
+        self._early = EarlyRuns()
         self._keeper = keeper
         self._deliver_seconds = deliver_seconds
 
@@ -108,6 +102,7 @@ class Room:
         self._identify(stored.id, stored.epoch, stored.marker)
         knowledge.add_marker(stored.marker)
         self.knowledge = knowledge
+        self.count_ranges()
         self.gaps_known = stored.snapshot is None
         self.head = stored.head
         self.set_size(stored.size_bytes, stored.tail_bytes, stored.accepted_bytes)
@@ -132,6 +127,7 @@ class Room:
         if behind_gaps is not None:
             self._state_vector = None
             self.knowledge.add(walk(behind_gaps, STORED_LIMITS))
+            self.count_ranges()
         self.gaps_known = True
 
     def state_vector(self) -> bytes:
@@ -162,7 +158,9 @@ class Room:
             member.decline(READ_ONLY if self.limits.read_only else MAY_ONLY_READ)
             return
         self._judge(member, walked)
-        member.unsettled_bytes += len(update)
+        if self.appender.queued_bytes > self.limits.incoming_bytes_max:
+            raise ServerFull("this server is busy: try again later")
+        member.unsettled_bytes += len(update) + QUEUED_OVERHEAD_BYTES
         self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter()))
         if self._in_flight is not None:
             self._in_flight.add(walked)
@@ -171,7 +169,23 @@ class Room:
         ):
             member.pause()
 
+    def count_ranges(self) -> None:
+        """Count what is known, for the limits on it; costs a microsecond for ten clients."""
+        self._counted_ranges = self.ranges_at_most = self.knowledge.range_count
+
+    def tidy_count(self) -> None:
+        """Count anew where more may have come since than is worth guessing."""
+        if self.ranges_at_most > self._counted_ranges + COUNT_AGAIN_AFTER:
+            self.count_ranges()
+
+    def _judge_ranges(self) -> None:
+        self.tidy_count()
+        if self.ranges_at_most > self.limits.document_ranges_max:
+            raise TooLarge("this document holds as many separate pieces as it may (YDOC_DOCUMENT_RANGES_MAX)")
+
     def _judge(self, member: Member, walked: Walked) -> None:
+        if self.ranges_at_most > self.limits.document_ranges_max:
+            self._judge_ranges()
         judge_counts(walked, self.knowledge, self.limits.update)
         judge_reserved(walked, self.marker)
         if self.knowledge.units_ahead(walked) and (ahead := self.knowledge.units_ahead(walked, self._flying())):
@@ -186,9 +200,8 @@ class Room:
             raise AheadOfLog("too much waits already for content that never came: sync again and bring it")
 
     def _flying(self) -> Knowledge:
-        """What is in flight."""
-        # Text that is deleted before its commit is back. Made when first asked for and kept up from there, or an
-        # import full of deletes would look through everything in flight for each of them.
+        """What is in flight. Made when first asked for and kept up from there, or an import full of deletes would look
+        through everything in flight for each of them."""
         if self._in_flight is None:
             self._in_flight = Knowledge()
             for queued in (*self.queue.in_flight, *self.queue.waiting):
@@ -207,16 +220,15 @@ class Room:
         for seq, queued in enumerate(updates, result.head - len(updates) + 1):
             member: Member = queued.sender
             senders[member] = senders.get(member, 0) + 1
-            member.settled(len(queued.update))
+            member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
             if is_open:
                 if queued.walked.blanks and blanks_a_live_client(queued.walked, member, self.knowledge, self.presence):
                     self._keeper.audited(self, member, "blank run", seq)
-                self.knowledge.add(queued.walked)
+                self._know(queued.walked)
                 member.acknowledge(accepted=True)
         for member, count in senders.items():
             member.counts.accepted += count
-        if not is_open:
-            # Its members are on their way to a room that is loaded anew; what was stored is in the log for them.
+        if not is_open:  # its members are on their way to a room that is loaded anew, with all that is in the log
             return
         if not self.queue.waiting:
             self._in_flight = None
@@ -227,11 +239,14 @@ class Room:
         if self.head >= result.head:
             self._deliver_seconds.observe(time.perf_counter() - updates[0].queued_at_s)
 
+    def _know(self, walked: Walked) -> None:
+        self.knowledge.add(walked)
+        self.ranges_at_most += len(walked.structs) + len(walked.deletes)
+
     def _created(self, created: Created, *, is_whole: bool) -> None:
         if self.closed_by is None:
             self.adopt(created)
-        if is_whole:
-            # Nothing but this commit: whoever adopts another node's document reads its size from the log.
+        if is_whole:  # whoever adopts another node's document reads its size from the log
             self.queue.bytes_ceiling = self.limits.document_bytes_max
 
     def adopt(self, created: Created) -> None:
@@ -249,7 +264,7 @@ class Room:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
         for queued in updates:
             member: Member = queued.sender
-            member.settled(len(queued.update))
+            member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
             if isinstance(error, ClientFault):
                 member.counts.refused += 1
             else:
@@ -268,7 +283,7 @@ class Room:
         member.may_write = may_write
         if not may_write:
             for queued in self.queue.drop_waiting_of(member):
-                member.settled(len(queued.update))
+                member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
                 member.decline(MAY_ONLY_READ)
             self._in_flight = None
 
@@ -285,11 +300,11 @@ class Room:
         if last <= self.head or self.closed_by is not None:
             return
         if first > self.head + 1:
-            self._early[first] = _Run(first, last, updates, sole_writer)
+            self._early.put(Run(first, last, updates, sole_writer))
             self._keeper.catch_up(self)
             return
         # A run may begin before the head: a log row or a hint overlaps what was delivered.
-        self._deliver(_Run(first, last, updates[self.head + 1 - first :], sole_writer))
+        self._deliver(Run(first, last, updates[self.head + 1 - first :], sole_writer))
         self.arrived_early()
 
     def arrived_from_elsewhere(self, first: int, last: int, updates: Sequence[bytes]) -> None:
@@ -306,7 +321,7 @@ class Room:
         updates = updates[self.head + 1 - first :]
         self._state_vector = None
         for update in updates:
-            self.knowledge.add(walk(update, STORED_LIMITS))
+            self._know(walk(update, STORED_LIMITS))
         self.arrived(self.head + 1, last, updates)
 
     def arrived_merged(self, last: int, update: bytes, knowledge: Knowledge) -> None:
@@ -314,22 +329,20 @@ class Room:
         if last > self.head and self.closed_by is None:
             self._state_vector = None
             self.knowledge.update(knowledge)
-            self._deliver(_Run(self.head + 1, last, [update], None))
+            self.count_ranges()
+            self._deliver(Run(self.head + 1, last, [update], None))
             self.arrived_early()
 
     def arrived_early(self) -> None:
         """Deliver the runs that had come too early and fit by now."""
-        while self._early and (first := min(self._early)) <= self.head + 1:
-            run = self._early.pop(first)
-            if run.last > self.head:
-                run.updates = run.updates[self.head + 1 - first :]
-                self._deliver(run)
+        while (run := self._early.take(self.head)) is not None:
+            self._deliver(run)
 
-    def _deliver(self, run: _Run) -> None:
+    def _deliver(self, run: Run) -> None:
         before, self.head = self.head, run.last
         sole = run.sole_writer
         if len(run.updates) > 1 and any(member.is_live and member is not sole for member in self.members):
-            run.updates = list(_joined(run.updates))
+            run.updates = list(joined(run.updates))
         for update in run.updates:
             self.cache.add(run.last, update)
             if len(update) > LIVE_BYTES_MAX:
@@ -352,6 +365,10 @@ class Room:
 
     # Coming and going
 
+    @property
+    def is_full(self) -> bool:
+        return len(self.members) >= self.limits.members_max
+
     def enter(self, member: Member) -> None:
         self.members[member] = None
 
@@ -366,7 +383,7 @@ class Room:
             self.closed_by = error
             self.queue.is_abandoned = True
             for queued in self.queue.drop_waiting():
-                queued.sender.settled(len(queued.update))
+                queued.sender.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
             self._early.clear()
             self._in_flight = None
             self._keeper.discarded(self)
@@ -379,26 +396,5 @@ class Room:
 
     @property
     def has_gap(self) -> bool:
-        return bool(self._early)
-
-
-def _joined(updates: Sequence[bytes]) -> Iterator[bytes]:
-    joining: list[bytes] = []
-    left = JOINED_BYTES_MAX
-    for update in updates:
-        if len(update) <= left:
-            left -= len(update)
-            joining.append(update)
-        else:
-            yield from _join_some(joining)
-            joining = []
-            yield update
-    yield from _join_some(joining)
-
-
-def _join_some(updates: list[bytes]) -> Sequence[bytes]:
-    try:
-        return [join(updates)] if updates else []
-    except InvalidUpdate:
-        # Committed is committed: what pycrdt will not join is delivered one by one.
-        return updates
+        """Whether the log is known to hold what this room has not delivered."""
+        return self._early.reach_beyond(self.head)

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from ydoc_store.auth.access import Access, Granted
-from ydoc_store.errors import EpochChanged, InvalidFrame, RoomDiscarded, ServerFailed, YdocError
+from ydoc_store.errors import (
+    EpochChanged,
+    InvalidFrame,
+    RoomDiscarded,
+    ServerFailed,
+    ServerFault,
+    ServerFull,
+    YdocError,
+)
 from ydoc_store.rooms.admission import judge_reserved, judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
@@ -35,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 # So many clients more than the document itself has is no reader's state vector; decoding these takes some 50 ms.
 VECTOR_CLIENTS_MAX = 50_000
+# A reader brings a few clients of its own; beyond so many only those are remembered that the document has.
+VECTOR_EXTRA_KEPT = 100
 # Step1 and QueryAwareness: a client asks once a connection, and again when its application forces a sync.
 QUESTIONS_BURST = 20
 QUESTIONS_PER_S = 2.0
@@ -137,11 +147,17 @@ class DocumentSession:
 
     async def _submit_large(self, update: bytes) -> None:
         """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and no other document waits (I13)."""
-        member = self.member
+        member, incoming = self.member, self._rooms.incoming
         limits = member.room.limits.update
-        walked = await self._rooms.heavy.run(len(update), walk, update, limits)
-        if not member.closed:
-            member.room.submit_walked(member, update, await self._news_in_turns(walked, limits))
+        incoming.walking_bytes += len(update)
+        try:
+            if incoming.is_full:
+                raise ServerFull("this server is busy: try again later")
+            walked = await self._rooms.heavy.run(len(update), walk, update, limits)
+            if not member.closed:
+                member.room.submit_walked(member, update, await self._news_in_turns(walked, limits))
+        finally:
+            incoming.walking_bytes -= len(update)
 
     async def _news_in_turns(self, walked: Walked, limits: UpdateLimits) -> Walked:
         """What of a large update is new to the document. A delete set of a million ranges, which a reconnect of its
@@ -170,7 +186,10 @@ class DocumentSession:
         """Close this member: what it sent is refused, and nothing behind it is accepted (I4)."""
         member = self.member
         if isinstance(error, YdocError):
-            member.counts.refused += 1
+            if isinstance(error, ServerFault):
+                member.counts.failed += 1
+            else:
+                member.counts.refused += 1
             member.room.fence(member, error)
         else:
             log.error("a frame could not be handled", connection=self._outlet.id, exc_info=error)
@@ -239,6 +258,9 @@ class DocumentSession:
             current = room.presence.current()
             if current:
                 self._send_presence(current)
+        if len(vector) > len(room.knowledge.structs) + VECTOR_EXTRA_KEPT:
+            # It may wait for its turn, and what this document does not know makes no difference to the answer.
+            vector = {client: end for client, end in vector.items() if client in room.knowledge.structs}
         self._rooms.sync(member, Reader(vector))
 
     def _send_presence(self, entries: list[AwarenessEntry]) -> None:

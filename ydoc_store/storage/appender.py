@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ydoc_store.errors import YdocError
-from ydoc_store.storage.lane import Lane
+from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES, Lane
 
 if TYPE_CHECKING:
     from ydoc_store.failpoints import Failpoints
@@ -91,12 +91,12 @@ class DocumentQueue:
         self.waiting.append(update)
         size = len(update.update)
         self.waiting_bytes += size
-        self.lane.appender.queued_bytes += size
+        self.lane.appender.queued_bytes += size + QUEUED_OVERHEAD_BYTES
 
     def drop_waiting(self) -> list[QueuedUpdate]:
         """Forget what waits (not what is in flight): it was never accepted, and nobody is told by us."""
         dropped, self.waiting = self.waiting, []
-        self.lane.appender.queued_bytes -= self.waiting_bytes
+        self.lane.appender.queued_bytes -= self.waiting_bytes + QUEUED_OVERHEAD_BYTES * len(dropped)
         self.waiting_bytes = 0
         self.lane.dirty.pop(self, None)
         return dropped
@@ -161,6 +161,7 @@ class Appender:
         # The fan-out switches hints off while nobody else listens, or while the notification queue is filling.
         self.hints_wanted = True
         self.events = AppenderEvents()
+        # With what each update takes beside its bytes.
         self.queued_bytes = 0
         self._lanes = [Lane(self, number) for number in range(lanes)]
 

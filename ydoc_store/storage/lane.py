@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# What a queued update takes beside its bytes, which are some twenty for a typed character.
+QUEUED_OVERHEAD_BYTES = 512
 # A lane that lost its connection tries again after this long, so that a dead server is not hammered.
 RECONNECT_PAUSE_S = 0.25
 # A head that is held at every one of these looks is held by more than another node's commit.
@@ -370,7 +372,7 @@ class Lane:
     def _settle(self, batch: DocumentBatch) -> None:
         batch.told = True
         batch.queue.in_flight = []
-        self.appender.queued_bytes -= batch.size
+        self.appender.queued_bytes -= batch.size + QUEUED_OVERHEAD_BYTES * len(batch.updates)
 
 
 def _first_of(waiting: Sequence[QueuedUpdate], updates_max: int, bytes_max: int) -> tuple[list[QueuedUpdate], int]:

@@ -277,6 +277,12 @@ class Knowledge:
         return other
 
     @property
+    def range_count(self) -> int:
+        """How many intervals this holds, and clients, each of which takes about as much."""
+        held = [*self.structs.values(), *self.deletes.values()]
+        return len(held) + sum(len(intervals.starts) for intervals in held)
+
+    @property
     def clients(self) -> int:
         """How many clients are known, by a struct or by a delete."""
         return len(self.structs.keys() | self.deletes.keys())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping, Sequence
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.nodes import Editor, Node, connect_raw, new_doc, running_node
 from ydoc_store.errors import RoomDiscarded
+from ydoc_store.rooms import first_sync
 from ydoc_store.yjs import messages
 
 MIB = 1024 * 1024
@@ -193,3 +195,33 @@ async def test_every_newcomer_sees_all_runs_of_a_document_without_a_snapshot(nod
         await newcomer.leave()
     await writer.leave()
     await watching.leave()
+
+
+async def test_readers_that_return_with_one_vector_share_an_answer_until_something_is_committed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a reconnect storm a difference each would take the event loop for seconds."""
+    made = 0
+    real = first_sync.cut_pieces
+
+    def counted(parts: Sequence[bytes], vector: Mapping[int, int] | None, piece_bytes_max: int) -> list[bytes]:
+        nonlocal made
+        made += vector is not None
+        return real(parts, vector, piece_bytes_max)
+
+    monkeypatch.setattr(first_sync, "cut_pieces", counted)
+    writer = await Editor.open_synced(node.url("notes"))
+    await writer.type("before")
+    await writer.until(lambda: writer.marker)
+    behind = writer.doc.get_update()
+    for letter in ("!", "?"):
+        await writer.type(letter)
+        made = 0
+        for _ in range(5):
+            doc = new_doc()
+            doc.apply_update(behind)
+            reader = await Editor.open_synced(node.url("notes"), doc)
+            await reader.shows(writer.text)
+            await reader.leave()
+        assert 1 <= made <= 2
+    await writer.leave()

@@ -182,7 +182,7 @@ async def test_a_socket_that_took_no_byte_for_too_long_is_closed(node: Node) -> 
     relay = node.service.relay
     connection = list(relay.connections)[-1]
     frozen.reader._transport.pause_reading()
-    while connection not in relay.congested:
+    while connection not in relay.outboxes.congested:
         connection.write(b"\x82\x7e\xff\xff" + b"\0" * 65_535)
     now_s = relay.now_s
     relay.tick(now_s + 29)

@@ -9,6 +9,7 @@ import random
 import pytest
 
 from ydoc_store.fanout.presence import (
+    BYTES_WAITING_MAX,
     MESSAGES_MAX,
     PresenceHint,
     PresenceOutbox,
@@ -107,3 +108,13 @@ def test_only_the_latest_of_each_client_waits_and_documents_are_bounded() -> Non
         hint("b", asks=True),
     ]
     assert outbox.take() == []
+
+
+def test_ids_that_come_and_go_while_nobody_takes_are_bounded() -> None:
+    """I15: Postgres may not answer for half a minute."""
+    outbox = PresenceOutbox()
+    state = "x" * 16_000
+    kept = sum(outbox.add(PresenceHint("t", "n", [AwarenessEntry(i, 1, state)], asks=False)) for i in range(5_000))
+    assert kept * len(state) <= BYTES_WAITING_MAX < (kept + 2) * (len(state) + 200)
+    assert len(outbox.take()[0].entries) == kept
+    assert outbox.add(PresenceHint("t", "n", [AwarenessEntry(1, 1, state)], asks=False))

@@ -45,3 +45,14 @@ async def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
         assert await heavy.run(LARGE, os.getpid) != os.getpid()
     finally:
         heavy.stop()
+
+
+async def test_a_worker_that_takes_too_much_memory_fails_that_work_alone() -> None:
+    """I15: a document that explodes ends with its reader, and not with the host."""
+    heavy = Heavy(memory_bytes_max=2**30)
+    try:
+        with pytest.raises(StorageBusy):
+            await heavy.run(LARGE, bytes, 2**31)
+        assert await heavy.run(LARGE, os.getpid) != os.getpid()
+    finally:
+        heavy.stop()

@@ -95,3 +95,14 @@ def test_nobody_moves_anothers_clock_to_where_its_owner_would_be_refused() -> No
     assert presence.hear("ben", [entry(1, 10)], 0).fresh
     assert presence.hear("ben", [entry(1, FOREIGN_CLOCK_MAX + 7)], 0).fresh, "its own is its own"
     assert presence.hear(("node", "n"), [entry(1, FOREIGN_CLOCK_MAX + 8)], 0, is_node=True).fresh
+
+
+def test_what_one_member_shows_is_bounded_in_bytes_too() -> None:
+    """I15: a hundred entries of the largest size would be 1.6 MB a connection."""
+    presence = Presence(10, 10, owned_bytes_max=10)
+    assert presence.hear("a", [entry(1, 1, "123456")], 0).fresh
+    assert not presence.hear("a", [entry(2, 1, "12345")], 0).fresh
+    assert not presence.hear("a", [entry(1, 2, "12345678901")], 0).fresh
+    assert presence.hear("a", [entry(1, 2, "1234567890")], 0).fresh
+    assert presence.hear("b", [entry(2, 1, "12345")], 0).fresh
+    assert presence.hear("a", [entry(1, 3, None)], 0).fresh

@@ -14,7 +14,7 @@ from pycrdt import Doc, Text
 
 from ydoc_store.errors import AheadOfLog, CommitUnknown, Draining, StorageBusy, TooLarge, YdocError
 from ydoc_store.metrics import Metrics
-from ydoc_store.rooms import room as room_module
+from ydoc_store.rooms import joined as joined_module
 from ydoc_store.rooms.admission import RoomLimits
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.member import READ_ONLY, RESUME_BELOW_BYTES, Member
@@ -22,6 +22,7 @@ from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import LIVE_BYTES_MAX, Room
 from ydoc_store.storage.append_batch import Accepted, Created
 from ydoc_store.storage.appender import DocumentQueue, QueuedUpdate
+from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES
 from ydoc_store.yjs.awareness import AwarenessEntry
 from ydoc_store.yjs.messages import Update, decode_message, encode_sync_step1, encode_sync_step2, encode_update
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, marker_update
@@ -296,7 +297,7 @@ def test_an_unknown_outcome_discards_the_room_and_nothing_waits_any_more(scene: 
     assert closed_by(scene.ben) is not None
     assert scene.keeper.asked[-1] == "discarded"
     assert not scene.room.queue.waiting
-    assert scene.room.appender.queued_bytes == len(scene.updates[0])
+    assert scene.room.appender.queued_bytes == len(scene.updates[0]) + QUEUED_OVERHEAD_BYTES
 
 
 def test_a_discarded_room_takes_nothing_more_and_its_late_commits_ack_nobody(scene: Scene) -> None:
@@ -384,7 +385,7 @@ def test_a_commit_of_large_updates_is_not_joined_in_the_event_loop_and_reaches_e
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.exist()
-    monkeypatch.setattr(room_module, "JOINED_BYTES_MAX", 100)
+    monkeypatch.setattr(joined_module, "JOINED_BYTES_MAX", 100)
     doc: Doc[Any] = Doc(client_id=9)
     updates: list[bytes] = []
     subscription = doc.observe(lambda event: updates.append(event.update))
