@@ -34,7 +34,8 @@ from ydoc_store.storage.append_batch import Accepted
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 from ydoc_store.yjs.lib0 import encode_string
-from ydoc_store.yjs.messages import KEEPALIVE, encode_awareness, encode_sync_step1, encode_update
+from ydoc_store.yjs.merge import EMPTY_UPDATE
+from ydoc_store.yjs.messages import KEEPALIVE, encode_awareness, encode_sync_step1, encode_sync_step2, encode_update
 from ydoc_store.yjs.walker import UpdateLimits
 
 WRITES = Granted("default", "ann", Access.WRITE)
@@ -146,6 +147,9 @@ class Talk:
         self.say(address, auth(token), STEP1)
         # Granted, Step1, and what answers theirs.
         await until(lambda: len(self.heard(address)) >= told + 3)
+        self.say(address, encode_sync_step2(EMPTY_UPDATE))
+        assert self.heard(address)[-1] == ACK
+        self.outlet.sent.clear()
         return room
 
     def heard(self, address: str) -> list[bytes]:
@@ -522,3 +526,62 @@ async def test_who_does_not_answer_the_question_for_a_new_token_is_sent_to_come_
         assert talk.outlet.closed_by is not None
         assert talk.outlet.closed_by.close_code == 1012
         assert wire.encode_denied("this token has expired") not in talk.heard("notes")
+
+
+async def test_what_was_typed_without_a_connection_is_saved_when_all_of_it_is(talking: Talking) -> None:
+    """I1: a stock provider sends it letter by letter between its Step1 and its Step2, and has forgotten to count it."""
+    talk = talking()
+    room = await talk.open("notes")
+    doc: Doc[Any] = Doc(client_id=1)
+    letters: list[bytes] = []
+    observed = doc.observe(lambda event: letters.append(event.update))
+    text = doc.get("text", type=Text)
+    for letter in "abc":
+        text.insert(len(text), letter)
+    talk.say("notes", encode_sync_step1(doc.get_state()), *map(encode_update, letters))
+    take(room)
+    land(room, 3)
+    assert talk.acks("notes") == []
+    # Typed since, and counted; a delete does not tell when it was made.
+    text.insert(3, "d")
+    del text[0:1]
+    doc.unobserve(observed)
+    talk.say("notes", *map(encode_update, letters[3:]), encode_sync_step2(doc.get_update()))
+    take(room)
+    assert talk.acks("notes") == []
+    land(room, 6)
+    assert talk.acks("notes") == [ACK] * 3
+    talk.say("notes", encode_update(letters[0]))
+    assert talk.acks("notes") == [ACK] * 4
+
+
+async def test_a_forced_sync_is_saved_when_what_was_on_its_way_is(talking: Talking) -> None:
+    """I1: a stock provider begins to count anew; acks from before would count for what is not stored yet."""
+    talk = talking()
+    room = await talk.open("notes")
+    first, second = typed(1, "a", "b")
+    talk.say("notes", encode_update(first))
+    take(room)
+    talk.say("notes", encode_update(second), STEP1)
+    land(room, 1)
+    assert talk.acks("notes") == []
+    talk.say("notes", encode_sync_step2(second))
+    take(room)
+    land(room, 3)
+    assert talk.acks("notes") == [ACK]
+
+
+async def test_a_reader_who_may_write_later_hears_what_is_saved(talking: Talking) -> None:
+    talk = talking()
+    room = talk.room("notes")
+    update, later = typed(1, "a", "b")
+    talk.say("notes", auth("reads"), STEP1)
+    await until(lambda: len(talk.heard("notes")) >= 3)
+    talk.say("notes", encode_sync_step2(update))
+    assert talk.acks("notes") == [NAK]
+    talk.say("notes", auth("writes"))
+    await until(lambda: wire.encode_granted(writes=True) in talk.heard("notes"))
+    talk.say("notes", encode_update(update), encode_update(later))
+    take(room)
+    land(room, 2)
+    assert talk.acks("notes") == [NAK, ACK, ACK]
