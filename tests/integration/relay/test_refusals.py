@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.nodes import Editor, Node, connect_raw, count_stored, new_doc, replace_log_by_snapshot, running_node
 from tests.waiting import until
 from ydoc_store.errors import CommitUnknown, RoomDiscarded, StorageBusy
-from ydoc_store.rooms import ywebsocket
+from ydoc_store.rooms import session
 from ydoc_store.storage import lane
 from ydoc_store.yjs import messages
 from ydoc_store.yjs.lib0 import encode_uint
@@ -139,8 +139,8 @@ async def test_too_much_that_is_new_is_refused_and_what_is_repeated_is_not(
     database_url: str, monkeypatch: pytest.MonkeyPatch, *, is_large: bool
 ) -> None:
     if is_large:
-        monkeypatch.setattr(ywebsocket, "INLINE_BYTES_MAX", 0)
-        monkeypatch.setattr(ywebsocket, "RANGES_A_TURN", 4)
+        monkeypatch.setattr(session, "INLINE_BYTES_MAX", 0)
+        monkeypatch.setattr(session, "RANGES_A_TURN", 4)
     async with running_node(database_url, update_delete_ranges_max=10) as node:
         ann = await Editor.open_synced(node.url("notes"))
         await ann.type("x" * 40)

@@ -106,3 +106,13 @@ def test_what_one_member_shows_is_bounded_in_bytes_too() -> None:
     assert presence.hear("a", [entry(1, 2, "1234567890")], 0).fresh
     assert presence.hear("b", [entry(2, 1, "12345")], 0).fresh
     assert presence.hear("a", [entry(1, 3, None)], 0).fresh
+
+
+def test_what_a_node_showed_before_it_said_gone_brings_nobody_back_when_it_comes_late() -> None:
+    """Found by the simulation's seed 284: two hints of another node, the second one first."""
+    presence = Presence(10)
+    node = ("node", "n")
+    assert not presence.hear(node, [entry(1, 1, None)], 0, is_node=True).fresh
+    assert not presence.hear(node, [entry(1, 0)], 0.5, is_node=True).fresh
+    assert presence.current() == []
+    assert presence.hear(node, [entry(1, 2)], 1, is_node=True).fresh
