@@ -93,15 +93,19 @@ class _AddressOutlet:
         self.id = socket.outlet.id
         # What this document sent before waits behind a large update of it.
         self.holds = False
+        # Its client has left this document, or was refused it. Whoever opens the address again is somebody else: an
+        # ack of before would count as theirs (I1), and the rest of a first sync may be of another history (I10, I18).
+        self.is_over = False
 
     def encode(self, message: bytes) -> bytes:
         return self._socket.outlet.encode(message)
 
     def write(self, encoded: bytes) -> None:
-        self._socket.outlet.write(encoded)
+        if not self.is_over:
+            self._socket.outlet.write(encoded)
 
     async def write_paced(self, encoded: bytes) -> bool:
-        return await self._socket.outlet.write_paced(encoded)
+        return not self.is_over and await self._socket.outlet.write_paced(encoded) and not self.is_over
 
     def close(self, error: YdocError) -> None:
         self._socket.end(self._address, error)
@@ -343,6 +347,8 @@ class HocuspocusSocket:
 
     def _let_go(self, document: _Document) -> None:
         outlet, document.outlet = document.outlet, None
+        if outlet is not None:
+            outlet.is_over = True
         self.stop_pausing(outlet)
         self._holding.discard(outlet)
         self.stop_holding(document)
