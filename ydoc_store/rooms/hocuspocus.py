@@ -252,7 +252,9 @@ class HocuspocusSocket:
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 room = await open_granted(self._rooms, granted, name)
-            # No await from here on, so that the room is still open.
+            # No await from here on, so that the room is still open. What was taken back while it loaded has told those
+            # who were inside by then.
+            self._judge(granted, name)
             document.deciding = None
             if document.session is None and room.is_full:
                 # Closing the socket would send its other documents' clients back for this one, again and again.

@@ -14,7 +14,7 @@ from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.nodes import WAIT_TIMEOUT_S, Node, connect_raw, new_doc, running_node
+from tests.nodes import WAIT_TIMEOUT_S, Node, closed_at_once, connect_raw, new_doc, running_node
 from tests.tokens import SECRET, token
 from tests.waiting import until
 from ydoc_store.failpoints import Failpoints
@@ -101,8 +101,10 @@ class Stopped:
 
     def __init__(self) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.waiting = 0
 
     async def __call__(self) -> None:
+        self.waiting += 1
         self.reached.set()
         await self.go_on.wait()
 
@@ -169,6 +171,31 @@ async def test_whoever_lost_access_during_a_first_sync_is_sent_no_more_of_it(dat
         assert of_notes[ended + 1 :] == []
         assert not any(message.startswith(b"\0\1") for message in of_notes)
         await reader.leave()
+
+
+async def test_a_token_that_is_revoked_while_the_document_loads_opens_nothing(node: Node) -> None:
+    """I18: whoever was on the way in when everyone inside was judged again is judged at the door."""
+    step = Stopped()
+    load = node.service.rooms.open
+
+    async def open_slowly(tenant: str, name: str) -> Room:
+        await step()
+        return await load(tenant, name)
+
+    node.service.rooms.open = open_slowly  # type: ignore[method-assign] # a load that takes its time
+    socket = await Socket.open(node)
+    held = token("ann")
+    await socket.attach_unheard("notes", held)
+    closing = asyncio.create_task(closed_at_once(f"{node.url('notes')}?token={held}"))
+    await until(lambda: step.waiting == 2)
+    later = datetime.fromtimestamp(time.time() + 1, UTC)
+    await insert_revocation(node.database, "default", "user", "ann", later, lifetime_s_max=86_400)
+    await node.service.authorizer.revocations.refresh(node.database, 86_400)
+    step.go_on.set()
+    await socket.until(lambda: socket.of("notes", wire.CLOSE))
+    assert socket.of("notes", messages.SYNC) == []
+    assert await closing == (4401, "this access was revoked")
+    await socket.leave()
 
 
 async def opened(node: Node, name: str, *, members: int) -> Room:
