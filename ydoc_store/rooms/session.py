@@ -291,9 +291,16 @@ class DocumentSession:
         return needed is not None and self.granted.access >= needed
 
     def regrant(self, granted: Granted) -> None:
-        """From now on this holds, for what waits already too: a downgrade refuses it, one by one."""
+        """From now on this holds, for what waits already too: a downgrade refuses it, one by one.
+
+        Whoever was refused something and may write again syncs again: what it sends next follows what is not stored
+        (I4), and a stock client brings that at a new connection alone.
+        """
+        member = self.member
         self.granted = granted
-        self.member.room.regrant(self.member, may_write=granted.may_write)
+        member.room.regrant(member, may_write=granted.may_write)
+        if granted.may_write and member.declined and not member.room.limits.read_only:
+            self.fail(RoomDiscarded("you may write again: sync again, and bring what was refused"))
 
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""

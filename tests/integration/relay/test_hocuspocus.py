@@ -14,7 +14,7 @@ from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.nodes import WAIT_TIMEOUT_S, Node, closed_at_once, connect_raw, new_doc, running_node
+from tests.nodes import WAIT_TIMEOUT_S, Node, closed_at_once, connect_raw, count_stored, new_doc, running_node
 from tests.tokens import SECRET, token
 from tests.waiting import until
 from ydoc_store.failpoints import Failpoints
@@ -83,6 +83,11 @@ class Socket:
                 assert not self.is_closed, "closed"
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def closed(self) -> None:
+        """Returns when the other side has closed."""
+        async with asyncio.timeout(WAIT_TIMEOUT_S):
+            await self._reading
 
     async def leave(self) -> None:
         await self._socket.close()
@@ -196,6 +201,24 @@ async def test_a_token_that_is_revoked_while_the_document_loads_opens_nothing(no
     assert socket.of("notes", messages.SYNC) == []
     assert await closing == (4401, "this access was revoked")
     await socket.leave()
+
+
+async def test_whoever_may_write_again_brings_first_what_was_refused_meanwhile(node: Node) -> None:
+    """I4: nothing behind a refused update is accepted or acknowledged until a new sync."""
+    socket = await Socket.open(node)
+    await socket.attach("notes", token())
+    await socket.show("notes", token(documents={"*": "read"}))
+    await socket.until(lambda: socket.of("notes", wire.AUTH, wire.AUTH_GRANTED)[1:])
+    doc = new_doc()
+    await socket.say("notes", edit("refused", doc))
+    await socket.until(lambda: socket.of("notes", wire.SYNC_STATUS) == [REFUSED])
+    await socket.show("notes", token())
+    await socket.until(lambda: len(socket.of("notes", wire.AUTH, wire.AUTH_GRANTED)) == 3)
+    with contextlib.suppress(ConnectionClosed):
+        await socket.say("notes", edit("behind it", doc))
+    await socket.closed()
+    assert socket.of("notes", wire.SYNC_STATUS) == [REFUSED]
+    assert await count_stored(node.database, "notes") == 0
 
 
 async def opened(node: Node, name: str, *, members: int) -> Room:
