@@ -154,8 +154,10 @@ class DocumentSession:
             if incoming.is_full:
                 raise ServerFull("this server is busy: try again later")
             walked = await self._rooms.heavy.run(len(update), walk, update, limits)
+            news = await self._news_in_turns(walked, limits)
+            # Asked behind the last await: whoever was fenced meanwhile sent this behind what was refused (I4).
             if not member.closed:
-                member.room.submit_walked(member, update, await self._news_in_turns(walked, limits))
+                member.room.submit_walked(member, update, news)
         finally:
             incoming.walking_bytes -= len(update)
 

@@ -13,9 +13,12 @@ from tests.nodes import Editor, Node, connect_raw, count_stored, new_doc, replac
 from tests.waiting import until
 from ydoc_store.errors import CommitUnknown, RoomDiscarded, StorageBusy
 from ydoc_store.rooms import ywebsocket
+from ydoc_store.rooms.session import RANGES_A_TURN
 from ydoc_store.storage import lane
 from ydoc_store.yjs import messages
 from ydoc_store.yjs.lib0 import encode_uint
+from ydoc_store.yjs.ranges import Knowledge
+from ydoc_store.yjs.walked import Walked
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, marker_update
 
 REFUSED = 'ydoc_updates_total{dialect="y-websocket",result="refused"}'
@@ -73,6 +76,29 @@ async def test_nothing_behind_a_refused_update_is_accepted(node: Node) -> None:
     assert (await ann.closed())[0] == 4400
     assert await count_stored(node.database, "notes") == 1
     assert node.count(REFUSED) == 1
+
+
+async def test_nothing_is_accepted_of_who_was_fenced_while_a_large_update_was_looked_through(node: Node) -> None:
+    """I4: what it sent before was refused meanwhile, and this one follows it."""
+    editor = await Editor.open_synced(node.url("notes"))
+    (member,) = node.room("notes").members
+    refused = StorageBusy("the one before was refused")
+
+    class Slow(Knowledge):
+        def news(self, walked: Walked) -> Walked:
+            if not member.closed:
+                asyncio.get_running_loop().call_soon(member.room.fence, member, refused)
+            return super().news(walked)
+
+    member.room.knowledge = Slow()
+    editor.root.insert(0, "xy" * RANGES_A_TURN)
+    with editor.doc.transaction():
+        for place in range(RANGES_A_TURN):
+            del editor.root[place : place + 1]
+    await editor.say(messages.encode_sync_step2(await editor.state()))
+    assert (await editor.closed())[0] == 1013
+    await node.room_closed(member.room)
+    assert await count_stored(node.database, "notes") == 0
 
 
 async def test_a_delete_of_what_never_came_is_not_stored(node: Node) -> None:
