@@ -49,7 +49,6 @@ log = structlog.get_logger(__name__)
 ADDRESS_BYTES_MAX: Final = NAME_BYTES_MAX + 128
 # A room that loads is waited for this long: beyond it a stock client has given up on the silent socket.
 OPEN_TIMEOUT_S: Final = 25.0
-FULL: Final = "this document is open as often as it may be"
 # A client is asked for its new token this long before the old one ends: its application may have to fetch one.
 TOKEN_AHEAD_S: Final = 15.0
 
@@ -93,8 +92,7 @@ class _AddressOutlet:
         self.id = socket.outlet.id
         # What this document sent before waits behind a large update of it.
         self.holds = False
-        # Its client has left this document, or was refused it. Whoever opens the address again is somebody else: an
-        # ack of before would count as theirs (I1), and the rest of a first sync may be of another history (I10, I18).
+        # Left or refused: whoever opens this address next is somebody else, to whom no ack (I1) or piece (I10) belongs.
         self.is_over = False
 
     def encode(self, message: bytes) -> bytes:
@@ -181,20 +179,20 @@ class HocuspocusSocket:
             self.outlet.close(error)
 
     def _take(self, addressed: wire.Addressed, size: int) -> None:
-        message = addressed.message
-        document = self._documents.get(addressed.address)
+        address, message = addressed.address, addressed.message
+        document = self._documents.get(address)
         if isinstance(message, wire.Close):
             if document is not None:
                 self._forget(document)
             return
         if document is None:
             if len(self._documents) >= self._settings.socket_documents_max:
-                self._refuse(wire.encode_address(addressed.address), "too many documents on one socket")
+                self._refuse(wire.encode_address(address), "too many documents on one socket")
                 return
-            document = _Document(
-                addressed.address, HocuspocusDialect(addressed.address, wire.encode_address(addressed.address))
-            )
-            self._documents[addressed.address] = document
+            document = _Document(address, HocuspocusDialect(address, wire.encode_address(address)))
+            self._documents[address] = document
+            loop = asyncio.get_running_loop()
+            document.expiry = loop.call_later(self._settings.token_timeout_s, self._overdue, document)
         if isinstance(message, wire.Token):
             self._token(document, message)
         elif document.denied:
@@ -202,7 +200,7 @@ class HocuspocusSocket:
             self._rooms.metrics.ignored("denied")
         else:
             document.waiting.append(message)
-            document.waiting_bytes += size
+            self._count_waiting(document, document.waiting_bytes + size)
             self._hand_over(document)
 
     def _hand_over(self, document: _Document) -> None:
@@ -215,13 +213,19 @@ class HocuspocusSocket:
             else:
                 document.session.act(message)
         if not waiting:
-            document.waiting_bytes = 0
+            self._count_waiting(document, 0)
+        elif document.session is None and self._rooms.incoming.is_full:
+            self.outlet.close(ServerFull("this server is busy: try again later"))
         elif document.waiting_bytes > settings.token_queue_bytes_max or len(waiting) > settings.token_queue_frames_max:
             if document.session is None and document.deciding is None:
                 self._deny(document, Unauthenticated("too much was sent before a token"))
             else:
                 # It has shown its token: nothing of it is dropped, and the socket is read no further meanwhile.
                 self.hold(document)
+
+    def _count_waiting(self, document: _Document, size: int) -> None:
+        self._rooms.incoming.early_bytes += size - document.waiting_bytes
+        document.waiting_bytes = size
 
     def _say(self, session: DocumentSession, payload: str) -> None:
         """Words go to the application, and those of a writer to the others where that is set."""
@@ -252,13 +256,14 @@ class HocuspocusSocket:
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 room = await open_granted(self._rooms, granted, name)
-            # No await from here on, so that the room is still open. What was taken back while it loaded has told those
-            # who were inside by then.
+            # No await from here on, so that the room is still open. It may have been taken back while that loaded.
             self._judge(granted, name)
             document.deciding = None
             if document.session is None and room.is_full:
                 # Closing the socket would send its other documents' clients back for this one, again and again.
-                self._deny(document, ServerFull(f"{FULL} (YDOC_DOCUMENT_CONNECTIONS_MAX)"))
+                self._deny(
+                    document, ServerFull("this document is open as often as it may be (YDOC_DOCUMENT_CONNECTIONS_MAX)")
+                )
                 return
             self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
             if document.session is None:
@@ -302,13 +307,14 @@ class HocuspocusSocket:
                 except YdocError as error:
                     session.fail(error)
 
-    def _overdue(self) -> None:
-        """Nobody loads, holds or waits for what has not said who it is."""
-        for document in list(self._documents.values()):
-            if document.session is None and document.deciding is None and not document.denied:
-                self._deny(document, Unauthenticated("no token came in time"))
-        if not self._is_known:
-            self.outlet.close(Unauthenticated("no token came in time"))
+    def _overdue(self, document: _Document | None = None) -> None:
+        """Nobody holds or waits for what has not said who it is, whatever else its socket has shown."""
+        error = Unauthenticated("no token came in time")
+        if document is not None:
+            if document.session is None and document.deciding is None:
+                self._deny(document, error)
+        elif not self._is_known:
+            self.outlet.close(error)
 
     # Endings
 
@@ -326,7 +332,7 @@ class HocuspocusSocket:
         self._refuse(document.dialect.prefix, str(error))
         document.denied = True
         document.waiting.clear()
-        document.waiting_bytes = 0
+        self._count_waiting(document, 0)
         document.stop_expiry()
         session, document.session = document.session, None
         if session is not None:
@@ -340,6 +346,7 @@ class HocuspocusSocket:
 
     def _forget(self, document: _Document) -> None:
         del self._documents[document.address]
+        self._count_waiting(document, 0)
         document.stop_expiry()
         if document.deciding is not None:
             document.deciding.cancel()

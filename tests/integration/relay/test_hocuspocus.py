@@ -221,6 +221,40 @@ async def test_whoever_may_write_again_brings_first_what_was_refused_meanwhile(n
     assert await count_stored(node.database, "notes") == 0
 
 
+async def test_a_document_without_a_token_waits_no_longer_because_another_has_one(database_url: str) -> None:
+    """I15: what waits for a token that never comes is let go, on a socket that is known as well."""
+    async with running_node(database_url, jwt_secret=SECRET, token_timeout_s=0.5) as node:
+        socket = await Socket.open(node)
+        await socket.attach("notes", token())
+        incoming = node.service.rooms.incoming
+        # The time in which the socket had to say who it is.
+        passed_at_s = time.monotonic() + 0.6
+        await until(lambda: time.monotonic() > passed_at_s)
+        for number in range(10):
+            await socket.say(f"other {number}", edit("x" * 10_000))
+        await until(lambda: incoming.early_bytes > 100_000)
+        denied = bytes((wire.AUTH, wire.AUTH_DENIED))
+        await socket.until(lambda: sum(message.startswith(denied) for _, message in socket.heard) == 10)
+        assert incoming.early_bytes == 0
+        await socket.say("notes", edit("goes on"))
+        await socket.until(lambda: socket.of("notes", wire.SYNC_STATUS) == [ACCEPTED])
+        await socket.leave()
+
+
+async def test_what_waits_for_tokens_is_bounded_by_process(database_url: str) -> None:
+    """I15: whoever has not said who it is may hold little, and ten thousand such may not hold ten thousand times it."""
+    async with running_node(database_url, jwt_secret=SECRET, process_incoming_bytes_max="1MiB") as node:
+        first, second = await Socket.open(node), await Socket.open(node)
+        for socket in (first, second):
+            with contextlib.suppress(ConnectionClosed):
+                for number in range(8):
+                    await socket.say(f"document {number}", edit("x" * 100_000))
+        await second.closed()
+        await until(lambda: node.service.rooms.incoming.early_bytes < 900_000)
+        await first.leave()
+        await until(lambda: node.service.rooms.incoming.early_bytes == 0)
+
+
 async def opened(node: Node, name: str, *, members: int) -> Room:
     """The room, as soon as so many are in it."""
     rooms = node.service.rooms.rooms
