@@ -75,6 +75,13 @@ class Unauthenticated(ClientFault):
     http_status = 401
 
 
+class TokenEnded(ClientFault):
+    """A token has expired, and its client may have another: it is to come back with that."""
+
+    close_code = 1012
+    http_status = 401
+
+
 class Forbidden(ClientFault):
     close_code = 4403
     http_status = 403

@@ -172,7 +172,7 @@ class Relay:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
                 room = await open_granted(self.rooms, granted, name)
-            # What was taken back while the room loaded has told those who were inside by then.
+            # It may have been taken back while that loaded.
             self.authorizer.judge(granted, name)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))

@@ -26,7 +26,7 @@ from ydoc_store.yjs import messages
 from ydoc_store.yjs.lib0 import Reader, encode_string
 
 ACCEPTED, REFUSED = wire.encode_sync_status(accepted=True), wire.encode_sync_status(accepted=False)
-EMPTY_VECTOR = b"\0"
+EMPTY_VECTOR, EMPTY_UPDATE = b"\0", b"\0\0"
 
 
 class Socket:
@@ -38,6 +38,7 @@ class Socket:
         self.is_closed = False
         self.reads = asyncio.Event()
         self.reads.set()
+        self._pongs = 0
         self._changed = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
@@ -49,7 +50,9 @@ class Socket:
         with contextlib.suppress(ConnectionClosed):
             async for frame in self._socket:
                 assert isinstance(frame, bytes)
-                if frame not in (wire.PING, wire.PONG):
+                if frame == wire.PONG:
+                    self._pongs += 1
+                elif frame != wire.PING:
                     reader = Reader(frame)
                     self.heard.append((reader.string(), frame[reader.at :]))
                 self._changed.set()
@@ -64,8 +67,12 @@ class Socket:
         await self.say(address, bytes((wire.AUTH, wire.AUTH_TOKEN)) + encode_string(with_token))
 
     async def attach(self, address: str, with_token: str) -> None:
+        """Open a document and sync; the ack of the Step2 is taken out of what was heard."""
         await self.attach_unheard(address, with_token)
         await self.until(lambda: self.of(address, messages.SYNC, 1))
+        await self.say(address, messages.encode_sync_step2(EMPTY_UPDATE))
+        await self.until(lambda: (address, ACCEPTED) in self.heard)
+        self.heard.remove((address, ACCEPTED))
 
     async def attach_unheard(self, address: str, with_token: str) -> None:
         await self.show(address, with_token)
@@ -73,6 +80,12 @@ class Socket:
 
     async def detach(self, address: str) -> None:
         await self.say(address, bytes((wire.CLOSE,)))
+
+    async def heard_all(self) -> None:
+        """Returns when everything is here that was sent before this."""
+        before = self._pongs
+        await self._socket.send(wire.PING)
+        await self.until(lambda: self._pongs > before)
 
     def of(self, address: str, *kind: int) -> list[bytes]:
         return [message for where, message in self.heard if where == address and message.startswith(bytes(kind))]
@@ -138,8 +151,7 @@ async def test_an_editor_hears_nothing_of_the_one_before_it_at_the_same_address(
     step.go_on.set()
     await second.reached.wait()
     # The first one's update is committed, the second one's is not; whatever was said of the former is on its way.
-    await socket.say("notes", messages.encode_sync_step1(EMPTY_VECTOR))
-    await socket.until(lambda: len(socket.of("notes", messages.SYNC, 1)) == 2)
+    await socket.heard_all()
     assert socket.of("notes", wire.SYNC_STATUS) == []
     second.go_on.set()
     await socket.until(lambda: socket.of("notes", wire.SYNC_STATUS) == [ACCEPTED])
@@ -168,9 +180,7 @@ async def test_whoever_lost_access_during_a_first_sync_is_sent_no_more_of_it(dat
         await until(lambda: not room.members)
         reader.reads.set()
         await reader.until(lambda: reader.of("notes", wire.CLOSE))
-        # Behind whatever else is sent, the socket answers for its other document.
-        await reader.say("other", messages.encode_sync_step1(EMPTY_VECTOR))
-        await reader.until(lambda: len(reader.of("other", messages.SYNC, 1)) == 2)
+        await reader.heard_all()
         of_notes = [message for address, message in reader.heard if address == "notes"]
         ended = next(place for place, message in enumerate(of_notes) if message.startswith(bytes((wire.CLOSE,))))
         assert of_notes[ended + 1 :] == []
