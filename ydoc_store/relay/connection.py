@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._paused_for = 0
         # Frames that were read before the session takes them: at most what one read of the socket brought.
         self._held: deque[bytes] | None = None
+        self._is_handing_over = False
         self._fragments: bytearray | None = None
         self._is_text = False
         # All bytes written so far, up to where they belong to a first sync, and when to look at the outbox again.
@@ -192,8 +193,15 @@ class Connection(asyncio.Protocol):
         self._resume(_OPENING)
 
     def _hand_over(self) -> None:
-        while self._held and self.session is not None and not self.is_closing and not self._holds_back:
-            self.session.receive(self._held.popleft())
+        if self._is_handing_over:
+            # A session that releases the socket over a frame is given the next one when it is done with this one.
+            return
+        self._is_handing_over = True
+        try:
+            while self._held and self.session is not None and not self.is_closing and not self._holds_back:
+                self.session.receive(self._held.popleft())
+        finally:
+            self._is_handing_over = False
         if not self._held and not self._holds_back:
             self._held = None
 

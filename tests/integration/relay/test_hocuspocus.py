@@ -19,6 +19,7 @@ from tests.tokens import SECRET, token
 from tests.waiting import until
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.names import HOCUSPOCUS_PATH
+from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.room import Room
 from ydoc_store.storage.revocations import insert_revocation
 from ydoc_store.yjs import hocuspocus as wire
@@ -263,6 +264,20 @@ async def test_what_waits_for_tokens_is_bounded_by_process(database_url: str) ->
         await until(lambda: node.service.rooms.incoming.early_bytes < 900_000)
         await first.leave()
         await until(lambda: node.service.rooms.incoming.early_bytes == 0)
+
+
+async def test_many_documents_that_are_left_behind_a_large_update_wedge_nothing(node: Node) -> None:
+    """I13, I15: each of them releases the socket, and none while another's frame is being handed over."""
+    socket = await Socket.open(node)
+    await socket.attach("notes", token())
+    await socket.say("notes", edit("x" * (INLINE_BYTES_MAX + 1_000)))
+    for number in range(1_000):
+        await socket.show(f"{number}", "no token")
+        await socket.detach(f"{number}")
+    await socket.say("notes", edit("behind them"))
+    await socket.until(lambda: len(socket.of("notes", wire.SYNC_STATUS)) == 2)
+    assert socket.of("notes", wire.SYNC_STATUS) == [ACCEPTED, ACCEPTED]
+    await socket.leave()
 
 
 async def opened(node: Node, name: str, *, members: int) -> Room:
