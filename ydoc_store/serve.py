@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.config import Config
 
 from ydoc_store import __version__, postgres
+from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
@@ -184,7 +185,10 @@ async def _web(
         return build(config=config, server_state=server_state, app_state=app_state)
 
     def identities() -> Identities | None:
-        return Identities(relays[0].authorizer, relays[0].database, settings.token_lifetime_max_s) if relays else None
+        if not relays:
+            return None
+        service, origins = relays[0], Origins.parse(settings.origins)
+        return Identities(service.authorizer, service.database, origins, settings.token_lifetime_max_s)
 
     is_open_to_network = settings.open_to_network or settings.has_identities
     app = create_app(Services(ready, metrics.render, is_open_to_network, identities))
