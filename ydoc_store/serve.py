@@ -167,6 +167,11 @@ async def _says_read_only() -> Check:
     return Check("writes", Verdict.DEGRADED, "YDOC_READ_ONLY is set: nothing is stored")
 
 
+def _identities(relay: RelayService, settings: Settings) -> Identities:
+    origins = Origins.parse(settings.origins)
+    return Identities(relay.authorizer, relay.database, origins, settings.token_lifetime_max_s)
+
+
 @contextlib.asynccontextmanager
 async def _web(
     settings: Settings,
@@ -185,10 +190,7 @@ async def _web(
         return build(config=config, server_state=server_state, app_state=app_state)
 
     def identities() -> Identities | None:
-        if not relays:
-            return None
-        service, origins = relays[0], Origins.parse(settings.origins)
-        return Identities(service.authorizer, service.database, origins, settings.token_lifetime_max_s)
+        return _identities(relays[0], settings) if relays else None
 
     is_open_to_network = settings.open_to_network or settings.has_identities
     app = create_app(Services(ready, metrics.render, is_open_to_network, identities))

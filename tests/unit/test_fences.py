@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "http": {"rooms", "fanout", "auth", "storage", "yjs"},
 }
 # The level of the command line, which may import all of the above.
-COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "__main__"}
+COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "setting_rows", "__main__"}
 MODULES_FOR_ALL_MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
