@@ -250,6 +250,11 @@ class HocuspocusSocket:
                         session.fail(TokenEnded("this token has expired: come back with another"))
                     else:
                         session.fail(error)
+                else:
+                    if document.renewal_asked:
+                        # Timers do not hear of a clock that is set back, nor reach as far as some tokens.
+                        document.stop_timers()
+                        document.expiry = call_at_expiry(session.granted, self.review)
 
     def _without_token(self, document: AddressedDocument) -> None:
         """Its client said nothing of a token: what it brought with its upgrade decides, if it brought anything."""
