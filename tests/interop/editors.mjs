@@ -48,6 +48,10 @@ class Editor {
     this.closes = []
     this.waiting = new Set()
     this.typing = null
+    this.roomName = options.room
+    // What was marked and not called saved yet, where somebody asks for that.
+    this.isNotingSaved = false
+    this.unsaved = []
     this.connect(options)
   }
 
@@ -299,8 +303,9 @@ const operations = {
     let number = 0
     one.typing = setInterval(() => {
       const marker = `${prefix}.${number++}`
-      appendFileSync(journal, line('attempted', one.provider.roomname, marker))
+      appendFileSync(journal, line('attempted', one.roomName, marker))
       one.text().insert(one.text().length, `<${marker}>`)
+      if (one.isNotingSaved) one.unsaved.push(marker)
     }, everyMs)
   },
   noteSeen: ({ editor, journal }) => {
@@ -308,8 +313,17 @@ const operations = {
     one.text().observe((event, transaction) => {
       if (transaction.origin !== one.provider) return
       const text = event.changes.delta.map(({ insert }) => typeof insert === 'string' ? insert : '').join('')
-      const seen = [...text.matchAll(MARKER)].map(found => line('acked', one.provider.roomname, found[1]))
+      const seen = [...text.matchAll(MARKER)].map(found => line('acked', one.roomName, found[1]))
       if (seen.length > 0) appendFileSync(journal, seen.join(''))
+    })
+  },
+  // Hocuspocus only: whatever was marked counts as acked once the provider says that nothing is unsynced.
+  noteSaved: ({ editor, journal }) => {
+    const one = named(editor)
+    one.isNotingSaved = true
+    one.provider.on('unsyncedChanges', () => {
+      if (one.provider.hasUnsyncedChanges || !one.provider.synced || one.unsaved.length === 0) return
+      appendFileSync(journal, one.unsaved.splice(0).map(marker => line('acked', one.roomName, marker)).join(''))
     })
   },
   stopTyping: ({ editor }) => { clearInterval(named(editor).typing) },

@@ -93,11 +93,15 @@ async def test_a_service_that_is_killed_is_found_again_with_what_was_typed_meanw
     await ann.saved()
     await service.kill()
     await ann.ask("untilCloses", count=1)
-    await ann.type(", meanwhile")
+    for piece in (", ", "mean", "while"):
+        await ann.type(piece)
     await service.restart()
     reader = await editors.open_synced(service.url, "notes")
     await reader.shows("before, meanwhile")
     await ann.saved()
+    # It counts anew when it is back, and its count ends with everything, neither before nor below.
+    assert (await ann.ask("unsynced"))["seen"][-2:] == [1, 0]
+    assert min((await ann.ask("unsynced"))["seen"]) == 0
     await reader.type("!")
     await ann.shows("before, meanwhile!")
 

@@ -183,7 +183,8 @@ class Connection(asyncio.Protocol):
 
     def wait_for_session(self) -> None:
         """Read no more until `begin`; what came with the same read is kept."""
-        self._held = deque()
+        if self._held is None:
+            self._held = deque()
         self._pause(_OPENING)
 
     def begin(self, session: Session) -> None:

@@ -47,6 +47,12 @@ def read_credentials(path: str, headers: Headers, address: str | None) -> Creden
     )
 
 
+def fingerprint(path: str, headers: Headers, address: str | None) -> int:
+    """The same number for whoever brings the same from the same place, in this process; it tells nothing of either."""
+    told = ("Sec-WebSocket-Protocol", "Authorization", "Cookie", "Origin", "User-Agent")
+    return hash((path, address, *(tuple(headers.get_all(name)) for name in told)))
+
+
 def select_subprotocol(offered: Sequence[str]) -> str | None:
     """One of those offered, since a browser fails the connection otherwise: one that is no token where there is one."""
     plain = [name for name in offered if not name.startswith(TOKEN_SUBPROTOCOL_PREFIX)]

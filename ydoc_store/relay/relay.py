@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ from ydoc_store.errors import (
 )
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
-from ydoc_store.relay.credentials import read_credentials
-from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Said
+from ydoc_store.relay.credentials import fingerprint, read_credentials
+from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Returning, Said
 from ydoc_store.relay.sockets import is_gone
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
@@ -82,6 +83,7 @@ class Relay:
         self._draining = False
         self._said = Said()
         self._loops = Loops()
+        self._returning = Returning()
         self._emptied = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -109,7 +111,10 @@ class Relay:
         is_news = code not in ORDINARY_CLOSES and self._said.first((code, reason), self.now_s)
         tell = log.info if is_news else log.debug
         tell("connection closed", connection=connection.id, code=code, reason=reason, document=connection.document)
-        lived_s = time.monotonic() - connection.opened_at_s
+        now_s = time.monotonic()
+        lived_s = now_s - connection.opened_at_s
+        if reason and 4400 <= code <= 4499:
+            self._returning.refused(_returns_as(connection), lived_s, now_s)
         if reason and self._loops.closed(connection.document, code, lived_s, self.now_s):
             self.metrics.reconnect_loops += 1
             peer = connection.transport.get_extra_info("peername")
@@ -125,6 +130,26 @@ class Relay:
             self._emptied.set()
 
     def upgraded(self, connection: Connection) -> None:
+        """Decide what this connection is for, and have whoever comes back again and again wait for it."""
+        wait_s = self._returning.wait_s(_returns_as(connection), time.monotonic())
+        if wait_s and not self._draining:
+            connection.wait_for_session()
+            self._spawn(self._decide_later(connection, wait_s))
+        else:
+            self._decide(connection)
+
+    async def _decide_later(self, connection: Connection, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        if connection.is_open and not connection.is_closing:
+            connection.opened_at_s = time.monotonic()
+            self._decide(connection)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def _decide(self, connection: Connection) -> None:
         """Decide what this connection is for. Every refusal is an accepted socket that is closed with a reason,
         because a browser cannot see an HTTP status."""
         try:
@@ -150,9 +175,7 @@ class Relay:
             self._begin(connection, room, OPEN)
             return
         connection.wait_for_session()
-        task = asyncio.create_task(self._open(connection, name))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._spawn(self._open(connection, name))
 
     def _judge(self, connection: Connection) -> None:
         if self._draining:
@@ -302,3 +325,8 @@ class Relay:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._cut()
+
+
+def _returns_as(connection: Connection) -> int:
+    peer = connection.transport.get_extra_info("peername")
+    return fingerprint(connection.path, connection.headers, peer[0] if peer else None)

@@ -19,6 +19,7 @@ from pycrdt import Doc, Text
 from tests.unit.rooms.test_room import CREATED, Appender
 from tests.waiting import until
 from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.auth.stateless import Stateless, Words
 from ydoc_store.errors import DocumentDeleted, Forbidden, RoomDiscarded, Unauthenticated, YdocError
 from ydoc_store.metrics import Metrics
 from ydoc_store.rooms import hocuspocus
@@ -586,3 +587,23 @@ async def test_a_reader_who_may_write_later_syncs_again_and_brings_what_was_refu
     talk.say("notes", encode_update(later))
     assert not room.queue.waiting
     assert talk.acks("notes") == [NAK]
+
+
+async def test_words_go_to_the_application_a_writers_to_the_others_and_long_ones_nowhere(talking: Talking) -> None:
+    talk = talking(stateless_bytes_max=10, stateless_relay=True)
+    heard: list[Words] = []
+
+    async def hear(words: Words) -> None:
+        heard.append(words)
+
+    talk.rooms.stateless = Stateless(hear, talk.metrics.ignored)
+    await talk.open("notes\0writer")
+    await talk.open("notes\0reader", "reads")
+    await talk.open("notes\0other")
+    talk.say("notes\0reader", wire.encode_stateless("from below"))
+    talk.say("notes\0writer", wire.encode_stateless("x" * 11), wire.encode_stateless("to all"))
+    await until(lambda: len(heard) == 2)
+    assert [words.payload for words in heard] == ["from below", "to all"]
+    for session in ("reader", "other"):
+        assert talk.heard(f"notes\0{session}")[-1:] == [wire.encode_stateless("to all")]
+    assert talk.heard("notes\0writer") == []
