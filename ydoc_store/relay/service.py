@@ -70,7 +70,7 @@ class RelayService:
             metrics,
             on_log=self._hinted,
             on_presence=self.rooms.attendance.heard,
-            on_listening=self._poll_soon,
+            on_listening=self._listening,
         )
         if not settings.read_only:
             self.rooms.attendance.tell = self.fanout.tell_presence
@@ -143,6 +143,10 @@ class RelayService:
                 room.discard(CorruptDocument(f"the log cannot be read: {error}"))
         elif hint.head > room.head:
             self.rooms.catch_up(room)
+
+    def _listening(self) -> None:
+        self.rooms.attendance.listening()
+        self._poll_soon()
 
     def _poll_soon(self) -> None:
         # Whatever was said while nobody listened here is found by one look.

@@ -35,6 +35,13 @@ class Attendance:
         """A room has opened here: ask the other nodes who is there already."""
         self.tell(PresenceHint(room.tenant, room.name, [], asks=True))
 
+    def listening(self) -> None:
+        """This node listens from now on. What others said meanwhile is asked for, and what they may have missed of its
+        members is told again: clients would renew it, but only every 15 s."""
+        for room in list(self._rooms.values()):
+            if room.members:
+                self.tell(PresenceHint(room.tenant, room.name, room.presence.current_of(room.members), asks=True))
+
     def heard(self, node: str, hint: PresenceHint) -> None:
         """Another node tells of its members, or asks for ours."""
         room = self._rooms.get((hint.tenant, hint.name))

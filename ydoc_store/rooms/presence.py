@@ -114,7 +114,8 @@ class Presence:
         if not is_node and not _is_modest(entry.clock, None if gone is None else gone[0]):
             return False
         if entry.state_json is None:
-            if gone is not None and entry.clock > gone[0]:
+            # Of a node it is remembered though nobody was here: what it showed before may be overtaken on its way.
+            if (is_node and gone is None) or (gone is not None and entry.clock > gone[0]):
                 self._forget(entry.client_id, entry.clock, now_s)
             return False
         if gone is not None and entry.clock <= gone[0]:

@@ -450,10 +450,11 @@ async def test_a_small_commit_takes_its_bytes_along(
     for payload, (owner, count, head, updates) in zip(
         payloads, [(first, 2, 3, [b"one", b"two"]), (second, 1, 1, [b"three"])], strict=True
     ):
-        match = re.fullmatch(r"node1;([^|]+)\|(\d+):(\d+):(\d+)", payload)
+        match = re.fullmatch(r"node1;([^|]+)\|(\d+):(\d+):(\d+):(\d+)", payload)
         assert match is not None
         assert list(frames(base64.b64decode(match[1]))) == updates
-        assert [int(number) for number in match.groups()[1:]] == [owner.document_id, count, head]
+        marker = await connection.fetchval("SELECT marker FROM ydoc.documents WHERE id = $1", owner.document_id)
+        assert [int(number) for number in match.groups()[1:]] == [owner.document_id, count, head, marker]
 
 
 @pytest.mark.parametrize("documents", [1, 16, 17, 1000])
@@ -482,7 +483,9 @@ async def test_every_accepted_document_is_named_once_in_hints_that_postgres_take
     await commit(lane, *batches, hints=_Hints())
     await hints_of(connection)
     named = [entry for payload in payloads for entry in payload.split("|")[1:]]
-    assert sorted(named) == sorted(f"{owner.document_id}:1:9223372036854770002" for owner in owners)
+    markers = {row["id"]: row["marker"] for row in await connection.fetch("SELECT id, marker FROM ydoc.documents")}
+    expected = [f"{owner.document_id}:1:9223372036854770002:{markers[owner.document_id]}" for owner in owners]
+    assert sorted(named) == sorted(expected)
     assert all(len(payload) <= HINT_BYTES_MAX for payload in payloads)
     assert all(payload.startswith("node1;") for payload in payloads)
 

@@ -132,6 +132,8 @@ class _Meddled:
     async def acquire(self) -> AsyncIterator[_Meddled]:
         yield self
 
+    acquire_in_turn = acquire
+
     async def fetchrow(self, statement: str, *arguments: object) -> object:
         row = await self._connection.fetchrow(statement, *arguments)
         await self._meddle()

@@ -123,3 +123,13 @@ def test_without_identities_nobodys_name_keeps_a_client_from_coming_back_to_anot
     presence = Presence(10)
     presence.hear(("node", "n"), [entry(1, 5, '{"user":{"id":"ann"}}')], 0, is_node=True)
     assert presence.hear("a", [entry(1, 6)], 0).fresh
+
+
+def test_what_a_node_showed_before_it_said_gone_brings_nobody_back_when_it_comes_late() -> None:
+    """Found by the simulation's seed 284: two hints of another node, the second one first."""
+    presence = Presence(10)
+    node = ("node", "n")
+    assert not presence.hear(node, [entry(1, 1, None)], 0, is_node=True).fresh
+    assert not presence.hear(node, [entry(1, 0)], 0.5, is_node=True).fresh
+    assert presence.current() == []
+    assert presence.hear(node, [entry(1, 2)], 1, is_node=True).fresh
