@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.config import Config
 
 from ydoc_store import __version__, postgres
+from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
@@ -166,6 +167,11 @@ async def _says_read_only() -> Check:
     return Check("writes", Verdict.DEGRADED, "YDOC_READ_ONLY is set: nothing is stored")
 
 
+def _identities(relay: RelayService, settings: Settings) -> Identities:
+    origins = Origins.parse(settings.origins)
+    return Identities(relay.authorizer, relay.database, origins, settings.token_lifetime_max_s)
+
+
 @contextlib.asynccontextmanager
 async def _web(
     settings: Settings,
@@ -184,7 +190,7 @@ async def _web(
         return build(config=config, server_state=server_state, app_state=app_state)
 
     def identities() -> Identities | None:
-        return Identities(relays[0].authorizer, relays[0].database, settings.token_lifetime_max_s) if relays else None
+        return _identities(relays[0], settings) if relays else None
 
     app = create_app(Services(ready, metrics.render, settings.has_identities, identities))
     server = _Server(

@@ -98,6 +98,16 @@ async def test_revoke_sends_away_who_is_inside_and_can_be_taken_back(service: Se
     await again.leave()
 
 
+async def test_a_page_of_another_site_takes_nothing_back_with_the_cookies_of_a_browser(service: Service) -> None:
+    async with admin(service) as client:
+        for origin in ("https://evil.example", "null"):
+            refused = await client.post("/v1/revocations", json={"user": "ann"}, headers={"Origin": origin})
+            assert (refused.status_code, "YDOC_ORIGINS" in refused.text) == (403, True)
+        assert (await client.get("/v1/revocations")).json() == {"revocations": []}
+        own = {"Origin": f"http://127.0.0.1:{service.port}"}
+        assert (await client.post("/v1/revocations", json={"user": "ann"}, headers=own)).status_code == 201
+
+
 async def test_over_http_a_revocation_needs_admin_access_and_reaches_its_own_tenant_alone(service: Service) -> None:
     inside = await Editor.open_synced(url(service, "notes", token("ann", iat=time.time() - 1)))
     path = f"http://127.0.0.1:{service.port}/v1/revocations"

@@ -25,7 +25,7 @@ from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
 from ydoc_store.relay.sessions import Session
 from ydoc_store.relay.sockets import set_options
-from ydoc_store.relay.wire import new_protocol
+from ydoc_store.relay.wire import Parts, new_protocol
 
 if TYPE_CHECKING:
     from ydoc_store.auth.limits import Allowance
@@ -65,8 +65,8 @@ class Connection(asyncio.Protocol):
         # Frames that were read before the session takes them: at most what one read of the socket brought.
         self._held: deque[bytes] | None = None
         self.allowance: Allowance | None = None
-        self._fragments: bytearray | None = None
-        self._is_text = False
+        self._is_handing_over = False
+        self._parts = Parts()
         # All bytes written so far, up to where they belong to a first sync, and when to look at the outbox again.
         self._written_bytes = 0
         self._paced_end_bytes = 0
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
                 self._frame(event)
             elif isinstance(event, Request):
                 self._upgrade(event)
-        half_read = len(protocol.reader.buffer) + (len(self._fragments) if self._fragments is not None else 0)
+        half_read = len(protocol.reader.buffer) + self._parts.held_bytes
         if half_read > COUNTED_STEP_BYTES or self.half_read_bytes:
             self.relay.half_read_now(self, half_read if half_read > COUNTED_STEP_BYTES else 0)
         if protocol.parser_exc is not None:
@@ -120,18 +120,11 @@ class Connection(asyncio.Protocol):
         self.relay.upgraded(self)
 
     def _frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.BINARY or opcode is Opcode.TEXT:
-            if frame.fin:
-                self._message(bytes(frame.data), is_text=opcode is Opcode.TEXT)
-            else:
-                self._fragments, self._is_text = bytearray(frame.data), opcode is Opcode.TEXT
-        elif opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments += frame.data
-            if frame.fin:
-                message, self._fragments = bytes(self._fragments), None
-                self._message(message, is_text=self._is_text)
-        elif opcode is Opcode.CLOSE:
+        if frame.opcode is not Opcode.CLOSE:
+            whole = self._parts.take(frame)
+            if whole is not None:
+                self._message(whole, is_text=self._parts.is_text)
+        else:
             if self._rest_timer is not None:
                 # Whoever rests and leaves has said before what is held here: one read of the socket at most.
                 self.allowance = None
@@ -205,8 +198,15 @@ class Connection(asyncio.Protocol):
         self._resume(_OPENING)
 
     def _hand_over(self) -> None:
-        while self._held and self.session is not None and not self.is_closing and not self._holds_back:
-            self._give(self.session, self._held.popleft())
+        if self._is_handing_over:
+            # A session that releases the socket over a frame is given the next one when it is done with this one.
+            return
+        self._is_handing_over = True
+        try:
+            while self._held and self.session is not None and not self.is_closing and not self._holds_back:
+                self._give(self.session, self._held.popleft())
+        finally:
+            self._is_handing_over = False
         if not self._held and not self._holds_back:
             self._held = None
 

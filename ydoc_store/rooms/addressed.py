@@ -137,7 +137,3 @@ class AddressedDocument:
             if timer is not None:
                 timer.cancel()
         self.deadline = self.expiry = None
-
-    def drop_waiting(self) -> None:
-        self.waiting.clear()
-        self.waiting_bytes = 0

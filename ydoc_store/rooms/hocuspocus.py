@@ -110,7 +110,7 @@ class HocuspocusSocket:
             self._rooms.metrics.ignored("denied")
         else:
             document.waiting.append((message, size))
-            document.waiting_bytes += size
+            self._count_waiting(document, size)
             if document.deadline is not None and not self._settings.has_identities:
                 # A provider of version 2 sends no token where its application has none, and nobody needs one here.
                 self._begin_deciding(document, "")
@@ -119,14 +119,17 @@ class HocuspocusSocket:
     def _hand_over(self, document: AddressedDocument) -> None:
         """Give an open document what waits for it, in order; bound what waits for one that is not open yet."""
         waiting, settings = document.waiting, self._settings
+        bytes_max = settings.token_queue_bytes_max
         while waiting and document.session is not None and document.outlet is not None and not document.outlet.holds:
             message, size = waiting.popleft()
-            document.waiting_bytes -= size
+            self._count_waiting(document, -size)
             if isinstance(message, wire.Stateless):
                 self._say(document.session, message.payload)
             else:
                 document.session.act(message)
-        if document.waiting_bytes <= settings.token_queue_bytes_max and len(waiting) <= settings.token_queue_frames_max:
+        if waiting and document.session is None and self._rooms.incoming.is_full:
+            self.outlet.close(ServerFull("this server is busy: try again later"))
+        elif document.waiting_bytes <= bytes_max and len(waiting) <= settings.token_queue_frames_max:
             # Whoever called releases the socket once nobody holds it.
             self._holding.discard(document)
         elif document.session is None and document.deciding is None:
@@ -134,6 +137,10 @@ class HocuspocusSocket:
         else:
             # It has shown its token: nothing of it is dropped, and the socket is read no further meanwhile.
             self.hold(document)
+
+    def _count_waiting(self, document: AddressedDocument, size: int) -> None:
+        document.waiting_bytes += size
+        self._rooms.incoming.early_bytes += size
 
     def _say(self, session: DocumentSession, payload: str) -> None:
         """Words go to the application, and those of a writer to the others where that is set."""
@@ -243,6 +250,11 @@ class HocuspocusSocket:
                         session.fail(TokenEnded("this token has expired: come back with another"))
                     else:
                         session.fail(error)
+                else:
+                    if document.renewal_asked:
+                        # Timers do not hear of a clock that is set back, nor reach as far as some tokens.
+                        document.stop_timers()
+                        document.expiry = call_at_expiry(session.granted, self.review)
 
     def _without_token(self, document: AddressedDocument) -> None:
         """Its client said nothing of a token: what it brought with its upgrade decides, if it brought anything."""
@@ -287,7 +299,8 @@ class HocuspocusSocket:
     def _deny(self, document: AddressedDocument, error: YdocError) -> None:
         self._refuse(document.dialect.prefix, str(error))
         document.denied = True
-        document.drop_waiting()
+        self._count_waiting(document, -document.waiting_bytes)
+        document.waiting.clear()
         document.stop_timers()
         session, document.session = document.session, None
         if session is not None:
@@ -301,7 +314,8 @@ class HocuspocusSocket:
 
     def _forget(self, document: AddressedDocument) -> None:
         del self._documents[document.address]
-        document.drop_waiting()
+        self._count_waiting(document, -document.waiting_bytes)
+        document.waiting.clear()
         document.token_wanted = None
         document.stop_timers()
         if document.deciding is not None:

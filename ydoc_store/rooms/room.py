@@ -250,7 +250,7 @@ class Room:
             self.queue.bytes_ceiling = self.limits.document_bytes_max
 
     def adopt(self, created: Created) -> None:
-        """This document exists from now on. Its marker goes to everyone first, the writer included."""
+        """This document exists from now on. Its marker goes to everyone first (I10), first syncs under way included."""
         if self.document_id is not None:
             if self.document_id != created.document_id:
                 self.discard(RoomDiscarded("this document was recreated meanwhile: sync again"))
@@ -258,7 +258,7 @@ class Room:
         self._identify(created.document_id, created.epoch, created.marker)
         self._state_vector = None
         self.knowledge.add_marker(created.marker)
-        self._send_all(marker_update(created.marker), None)
+        self._send_all(marker_update(created.marker), None, syncing_too=True)
 
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
@@ -356,11 +356,11 @@ class Room:
             if member.is_live and member is not but:
                 self._keeper.follow(member, seq)
 
-    def _send_all(self, update: bytes, but: Member | None) -> None:
+    def _send_all(self, update: bytes, but: Member | None, *, syncing_too: bool = False) -> None:
         delivery = Delivery(update)
         # A copy: whoever an outlet tells may leave before the next one is served.
         for member in tuple(self.members):
-            if member.is_live and member is not but:
+            if (member.is_live or (syncing_too and member.presence_sent)) and member is not but:
                 member.deliver(delivery)
 
     # Coming and going

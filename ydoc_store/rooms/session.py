@@ -155,8 +155,9 @@ class DocumentSession:
             if incoming.is_full:
                 raise ServerFull("this server is busy: try again later")
             walked = await self._rooms.heavy.run(len(update), walk, update, limits)
+            news = await self._news_in_turns(walked, limits)
+            # Asked behind the last await: whoever was fenced meanwhile sent this behind what was refused (I4).
             if not member.closed:
-                news = await self._news_in_turns(walked, limits)
                 member.room.submit_walked(member, update, news, answers=answers)
         finally:
             incoming.walking_bytes -= len(update)
@@ -296,9 +297,16 @@ class DocumentSession:
         return needed is not None and self.granted.access >= needed
 
     def regrant(self, granted: Granted) -> None:
-        """From now on this holds, for what waits already too: a downgrade refuses it, one by one."""
+        """From now on this holds, for what waits already too: a downgrade refuses it, one by one.
+
+        Whoever was refused something and may write again syncs again: what it sends next follows what is not stored
+        (I4), and a stock client brings that at a new connection alone.
+        """
+        member = self.member
         self.granted = granted
-        self.member.room.regrant(self.member, may_write=granted.may_write)
+        member.room.regrant(member, may_write=granted.may_write)
+        if granted.may_write and member.declined and not member.room.limits.read_only:
+            self.fail(RoomDiscarded("you may write again: sync again, and bring what was refused"))
 
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""
