@@ -27,6 +27,7 @@ from ydoc_store.embedded.account import Account, choose_account
 from ydoc_store.embedded.binaries import Binaries, in_folder, packaged, reachable
 from ydoc_store.embedded.liveness import processes_of
 from ydoc_store.storage.migrate import migrate
+from ydoc_store.storage.roles import Roles, grant_sql
 
 USER = "ydoc"
 TEMPLATE = "migrated"
@@ -41,6 +42,16 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
 }
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+# Programs under test then log in as members of the roles of `grant-sql`; the tests' own looks are the superuser's.
+IS_LEAST_PRIVILEGE = os.environ.get("YDOC_TEST_LEAST_PRIVILEGE") == "1"
+RELAY_LOGIN = "relay_login"
+COMPACTOR_LOGIN = "compactor_login"
+BOTH_LOGIN = "relay_and_compactor_login"
+CREATE_LOGINS = f"""
+CREATE ROLE {RELAY_LOGIN} LOGIN IN ROLE ydoc_relay;
+CREATE ROLE {COMPACTOR_LOGIN} LOGIN IN ROLE ydoc_compactor;
+CREATE ROLE {BOTH_LOGIN} LOGIN IN ROLE ydoc_relay, ydoc_compactor;
+"""
 # Ends when its stdin does, which is when the test run ends, however it ends; then it clears up what is left.
 GUARDIAN = """
 read -r _
@@ -69,6 +80,14 @@ def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
     if trouble:
         raise trouble[0]
     return outcome[0]
+
+
+def url_as(login: str, url: str) -> str:
+    """A database's URL for this login, where the programs under test run with the least that they need."""
+    if not IS_LEAST_PRIVILEGE:
+        return url
+    assert f"//{USER}@" in url or "_login@" in url, "neither the superuser's nor a login's of the roles"
+    return url.replace(f"//{USER}@", f"//{login}@")
 
 
 def chosen_binaries() -> Binaries:
@@ -190,6 +209,9 @@ class Cluster:
         connection = await asyncpg.connect(self.url(TEMPLATE))
         try:
             await migrate(connection)
+            if IS_LEAST_PRIVILEGE:
+                await connection.execute(grant_sql(Roles()))
+                await connection.execute(CREATE_LOGINS)
         finally:
             await connection.close()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.postgres import BOTH_LOGIN, COMPACTOR_LOGIN, RELAY_LOGIN, url_as
 from ydoc_store.embedded.folder import DataFolder
 from ydoc_store.embedded.liveness import processes_of
 
@@ -35,6 +36,9 @@ BUSIEST_COMPACTION = {
     "YDOC_SWEEP_JITTER_S": "0",
 }
 """Every sweep merges whatever is worth it, and sweeps follow each other."""
+
+AT_FULL_SPEED = {"YDOC_CONNECTION_MESSAGES_PER_S": "1000000", "YDOC_CONNECTION_BYTES_PER_S": "1GiB"}
+"""One connection may bring a whole history as fast as it is taken."""
 
 
 def free_port() -> int:
@@ -186,7 +190,8 @@ async def serving(
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Service]:
     """A started service on a given database, or on a data folder of its own; its log goes to `folder`."""
-    where = ["--database-url", database_url] if database_url else ["--data-dir", str(data_dir)]
+    login = RELAY_LOGIN if "--no-compactor" in arguments else BOTH_LOGIN
+    where = ["--database-url", url_as(login, database_url)] if database_url else ["--data-dir", str(data_dir)]
     service = Service([*where, *arguments], folder / f"serve-{os.urandom(4).hex()}.log", environment)
     try:
         await service.start()
@@ -204,6 +209,7 @@ async def compacting(
     """A started `ydoc-compactor run`."""
     log = folder / f"compactor-{os.urandom(4).hex()}.log"
     # It speaks on stderr, which here is the same pipe as stdout.
+    database_url = url_as(COMPACTOR_LOGIN, database_url)
     command = ("sh", "-c", 'exec "$@" 2>&1', "sh", *COMPACTOR, "run", "--database-url", database_url)
     program = Program(command, re.compile(r"\bsweeping\b"), log, dict(environment or {}))
     try:

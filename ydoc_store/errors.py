@@ -75,6 +75,13 @@ class Unauthenticated(ClientFault):
     http_status = 401
 
 
+class TokenEnded(ClientFault):
+    """A token has expired, and its client may have another: it is to come back with that."""
+
+    close_code = 1012
+    http_status = 401
+
+
 class Forbidden(ClientFault):
     close_code = 4403
     http_status = 403
@@ -120,6 +127,13 @@ class SlowMember(ClientFault):
     """A reader that took no byte for too long, or whose outbox is over its cap."""
 
     close_code = 1013
+
+
+class LimitExceeded(ClientFault):
+    """More than an address may at once; it may again in a moment, so nobody is sent away for good."""
+
+    close_code = 1013
+    http_status = 429
 
 
 # Our side's trouble: the same bytes may be accepted later.

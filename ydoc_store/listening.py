@@ -33,13 +33,13 @@ _NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logger(__name__)
 
 
-def bind(host: str, port: int, *, open_to_network: bool) -> list[socket.socket]:
+def bind(host: str, port: int, *, has_identities: bool) -> list[socket.socket]:
     """One bound socket for each address of `host`, all on the same port, none listening yet; close them yourself.
 
     Raises SettingInvalid: an address that an open server may not use, a name that means nothing here, or a port
     that is taken (with its owner, where the system tells) or needs privileges.
     """
-    check_bind(host, open_to_network=open_to_network)
+    check_bind(host, has_identities=has_identities)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -48,7 +48,7 @@ def bind(host: str, port: int, *, open_to_network: bool) -> list[socket.socket]:
     with contextlib.ExitStack() as undo:
         for family, kind, protocol, _name, address in dict.fromkeys(found):
             # a name such as localhost may mean another machine where /etc/hosts was edited
-            check_bind(str(address[0]), open_to_network=open_to_network)
+            check_bind(str(address[0]), has_identities=has_identities)
             taken = socket.socket(family, kind, protocol)
             undo.callback(taken.close)
             _bind_one(taken, str(address[0]), port or (sockets[0].getsockname()[1] if sockets else 0))

@@ -35,6 +35,14 @@ _CLOSE_CODES = frozenset(
 
 # From the start, because an alert on a series that is not there yet is silent.
 _SERVED_DIALECTS = ("y-websocket", "hocuspocus")
+_LIMITS = (
+    "connection_messages",
+    "connection_bytes",
+    "address_messages",
+    "address_bytes",
+    "address_connections",
+    "address_failures",
+)
 _AUDITED = ("blank run", "delete ahead")
 
 
@@ -113,6 +121,7 @@ class Metrics(Collector):
         self._closes: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
         self._audited: Counter[str] = Counter(dict.fromkeys(_AUDITED, 0))
+        self._limited: Counter[str] = Counter(dict.fromkeys(_LIMITS, 0))
         self._hints: Counter[str] = Counter()
         self._compactions: Counter[tuple[str, str]] = Counter()
         self._registry = CollectorRegistry()
@@ -137,6 +146,10 @@ class Metrics(Collector):
     def audited(self, reason: str) -> None:
         """An update was accepted that may harm somebody's work, and says so in the log. `reason` is one of ours."""
         self._audited[reason] += 1
+
+    def limited(self, limit: str) -> None:
+        """A limit made somebody wait, or sent them away for a while. `limit` is one of ours."""
+        self._limited[limit] += 1
 
     def hint(self, result: str) -> None:
         """A hint between nodes was sent, left out, used, late, …: `result` is one of a fixed few words."""
@@ -175,6 +188,7 @@ class Metrics(Collector):
         yield _counter("ydoc_closes", "Sockets closed, by code", "code", self._closes)
         yield _counter("ydoc_frames_ignored", "Frames ignored by rule", "reason", self._ignored)
         yield _counter("ydoc_updates_audited", "Updates accepted that may harm others", "reason", self._audited)
+        yield _counter("ydoc_limited", "Times that a limit bit", "limit", self._limited)
         yield _counter("ydoc_hints", "Hints between nodes", "result", self._hints)
         compactions = CounterMetricFamily("ydoc_compactions", "Compactions ended", labels=["way", "result"])
         for (way, result), count in sorted(self._compactions.items()):

@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.config import Config
 
 from ydoc_store import __version__, postgres
+from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
@@ -69,7 +70,7 @@ class Started:
     authority: str
     data: str
     how_to_delete: str
-    open_to_network: bool
+    is_open: bool
     read_only: bool = False
 
 
@@ -79,7 +80,7 @@ async def serve(settings: Settings, compactor: CompactorParts, announce: Callabl
     Raises SettingInvalid (port, address), EmbeddedPostgresFailed, StorageUnavailable, SchemaMismatch, all of them
     before anyone could connect.
     """
-    sockets = bind(settings.host, settings.port, open_to_network=settings.open_to_network or settings.has_identities)
+    sockets = bind(settings.host, settings.port, has_identities=settings.has_identities)
     settings = _within_files(settings)
     asyncio.get_running_loop().set_exception_handler(AcceptWatch())
     with _stopping_on_signals() as stop:
@@ -142,14 +143,14 @@ async def _run(
         phase.serving()
         await listen()
         place = authority(sockets)
-        is_open = settings.open_to_network
+        is_open = not settings.has_identities
         log.info(
             "serving",
             version=__version__,
             pid=os.getpid(),
             address=place,
             host=settings.host,
-            open_to_network=is_open,
+            is_open=is_open,
             read_only=settings.read_only,
             data=found.where,
         )
@@ -164,6 +165,11 @@ async def _run(
 async def _says_read_only() -> Check:
     # Degraded, and so 200: it serves whom it can, and nobody forgets that it was set.
     return Check("writes", Verdict.DEGRADED, "YDOC_READ_ONLY is set: nothing is stored")
+
+
+def _identities(relay: RelayService, settings: Settings) -> Identities:
+    origins = Origins.parse(settings.origins)
+    return Identities(relay.authorizer, relay.database, origins, settings.token_lifetime_max_s)
 
 
 @contextlib.asynccontextmanager
@@ -184,10 +190,9 @@ async def _web(
         return build(config=config, server_state=server_state, app_state=app_state)
 
     def identities() -> Identities | None:
-        return Identities(relays[0].authorizer, relays[0].database, settings.token_lifetime_max_s) if relays else None
+        return _identities(relays[0], settings) if relays else None
 
-    is_open_to_network = settings.open_to_network or settings.has_identities
-    app = create_app(Services(ready, metrics.render, is_open_to_network, identities))
+    app = create_app(Services(ready, metrics.render, settings.has_identities, identities))
     server = _Server(
         uvicorn.Config(
             app,

@@ -38,12 +38,14 @@ from ydoc_store.units import (
     GIB,
     KIB,
     MIB,
+    ByteRate,
     Bytes,
     Count,
     Days,
     Folder,
     InlineBytes,
     Milliseconds,
+    Rate,
     Seconds,
     SecondsOrNone,
     Unit,
@@ -78,8 +80,6 @@ class Settings(BaseSettings):
     """Loopback, because the server is open to whoever reaches it until identities are configured."""
     port: Annotated[int, Field(ge=0, le=65535), Unit("port")] = 1234
     """The port that y-websocket's own examples use, for HTTP and WebSocket alike; 0 lets the system choose."""
-    open_to_network: bool = False
-    """Off, because anyone who reaches an open server reads and writes every document."""
     database_url: SecretStr | None = None
     """Unset, so that a first run needs nothing installed: a Postgres of our own is started in the data folder."""
     data_dir: Folder = Field(default_factory=default_data_dir)
@@ -130,6 +130,22 @@ class Settings(BaseSettings):
     """Pages of the same host and of loopback may connect; others are named here, separated by commas."""
     trusted_proxies: str = ""
     """Networks, separated by commas, whose X-Forwarded-For is believed; unset, limits per address are off."""
+
+    # How fast one connection and one address may bring things: what is over is read later, never dropped
+    connection_messages_per_s: Rate = 2_000
+    """A shape that is dragged brings 60 a second, a pasted loop of edits some thousand once."""
+    connection_bytes_per_s: ByteRate = 4 * MIB
+    """More than most uplinks carry; the largest update fits into what is kept for a burst."""
+    address_messages_per_s: Rate = 20_000
+    """A third of what a process on one core takes: a flood from one address leaves the rest to the others."""
+    address_bytes_per_s: ByteRate = 32 * MIB
+    """Likewise, in bytes: eight connections that send all they may."""
+    address_connections_per_s: Rate = 100
+    """With the burst, an office of 500 comes back at once after a restart; whoever is over tries again."""
+    address_failures_per_s: Rate = 5
+    """A page with an old token tries once or twice; guessing tokens takes thousands of tries a second."""
+    limit_burst_s: Seconds = 5
+    """What was not used in so many seconds may come at once: opening, pasting, coming back."""
 
     # What is told
     log_format: Literal["console", "json"] = "console"

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.bench.load import Dialect, Hocuspocus, YWebsocket
 from tests.postgres import Cluster, running_cluster
+from tests.service import AT_FULL_SPEED
 
 HERE = Path(__file__).parent
 SERVER_CORE = {0}
@@ -51,6 +52,8 @@ class Server:
         if self.name == "ours":
             command = [sys.executable, "-m", "ydoc_store", "serve", "--port", str(self.port)]
             command += ["--database-url", self.url]
+            # One connection here does the work of hundreds.
+            environment |= AT_FULL_SPEED
             ready = f"http://127.0.0.1:{self.port}/health/ready"
         else:
             command = [_node(), str(HERE / "hocuspocus.mjs")]

@@ -19,21 +19,27 @@ from tests.faults.processes import watch
 from tests.faults.writing import until_within
 from tests.nodes import Editor
 from tests.service import Service, serving
+from tests.tokens import SECRET, token
 from tests.waiting import until
 
-AT_ONCE = {"YDOC_ROOM_IDLE_S": "0"}
+# Other addresses than loopback are listened on only where somebody decides who may.
+AT_ONCE = {"YDOC_ROOM_IDLE_S": "0", "YDOC_JWT_SECRET": SECRET}
 SLOW_MEMBER_S = 1.5
 KEEPALIVE_S = 0.5
 AWARENESS_S = 15.5
 # For ticks of a second, and for what a machine that runs other tests takes on top.
 SLACK_S = 6.0
-PRESENT = '{"name":"Ann"}'
+PRESENT = '{"name":"Ann","user":{"id":"ann"}}'
 
 
 @pytest.fixture
 def far() -> Iterator[Namespace]:
     with a_network_of_its_own() as namespace:
         yield namespace
+
+
+def url(host: str, service: Service) -> str:
+    return f"ws://{host}:{service.port}/yjs/doc?token={token('ann')}"
 
 
 async def connected(service: Service) -> float:
@@ -50,10 +56,10 @@ async def test_vanished_peer_is_noticed_within_twice_slow_member_s_and_the_other
         "YDOC_KEEPALIVE_INTERVAL_S": str(KEEPALIVE_S),
     }
     # Every address, because the watching member and the metrics come over the loopback.
-    arguments = ["--host", "0.0.0.0", "--open-to-network", "--no-compactor"]
+    arguments = ["--host", "0.0.0.0", "--no-compactor"]
     async with serving(tmp_path, database_url=database_url, arguments=arguments, environment=settings) as service:
         watched = await watch(service)
-        ben = await Editor.open_synced(f"{service.url}/doc")
+        ben = await Editor.open_synced(url("127.0.0.1", service))
         ann = await open_far(far, service)
         journal.attempted("doc", "ann.0")
         await ann.type(marked("ann.0"))
@@ -79,7 +85,7 @@ async def is_alone(service: Service) -> bool:
 
 
 async def open_far(far: Namespace, service: Service) -> Editor:
-    editor = await Editor.open(f"ws://{far.here}:{service.port}/yjs/doc", sock=await far.connect(service.port))
+    editor = await Editor.open(url(far.here, service), sock=await far.connect(service.port))
     await editor.synced()
     return editor
 
@@ -89,9 +95,9 @@ async def test_vanished_peers_presence_goes_after_awareness_timeout_s_though_its
 ) -> None:
     """I15: the others see it leave when it did not renew its presence, however long the socket takes to be noticed."""
     settings = {**AT_ONCE, "YDOC_AWARENESS_TIMEOUT_S": str(AWARENESS_S), "YDOC_DRAIN_TIMEOUT_S": "1"}
-    arguments = ["--host", "0.0.0.0", "--open-to-network", "--no-compactor"]
+    arguments = ["--host", "0.0.0.0", "--no-compactor"]
     async with serving(tmp_path, database_url=database_url, arguments=arguments, environment=settings) as service:
-        ben, ann = await Editor.open_synced(f"{service.url}/doc"), await open_far(far, service)
+        ben, ann = await Editor.open_synced(url("127.0.0.1", service)), await open_far(far, service)
         await ann.show(1)
         shown_s = time.monotonic()
         await ben.sees(ann.doc.client_id, PRESENT)

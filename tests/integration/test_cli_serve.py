@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.integration.test_cli_commands import clean_environment, run_command, typed
+from tests.tokens import SECRET
 from ydoc_store.yjs.messages import SyncStep1, SyncStep2, Update, decode_message, encode_sync_step1, encode_update
 
 PATIENCE_S = 60.0
@@ -132,10 +133,11 @@ async def test_what_a_person_must_decide_is_told_at_once(free_port: int, data_di
         assert "--data-dir" in error
 
 
-async def test_an_address_of_the_network_needs_the_flag(free_port: int) -> None:
+async def test_an_address_of_the_network_needs_identities(free_port: int) -> None:
     code, _, error = await apart("serve", "--host", "0.0.0.0", "--port", str(free_port))
     assert code == 2
-    assert "--open-to-network" in error
+    assert "YDOC_JWT_SECRET" in error
+    assert "YDOC_AUTHORIZE_URL" in error
 
 
 async def test_an_update_outlives_the_service(free_port: int, database_url: str) -> None:
@@ -196,10 +198,18 @@ async def test_who_asks_again_does_not_wait_for_the_drain_and_is_told(free_port:
     assert "Traceback" not in told
 
 
-async def test_an_open_service_says_whom_it_serves(free_port: int, database_url: str) -> None:
-    arguments = ("--host", "0.0.0.0", "--open-to-network", "--database-url", database_url)
-    async with serving(free_port, *arguments) as service:
-        assert "open to the network: whoever reaches this port reads and writes every document" in service.told
+async def test_a_service_without_identities_says_that_it_is_open(free_port: int, database_url: str) -> None:
+    async with serving(free_port, "--database-url", database_url) as service:
+        assert "open: whoever reaches this port reads and writes every document" in service.told
+
+
+async def test_with_identities_an_address_of_the_network_is_listened_on(
+    free_port: int, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = {**clean_environment(), "YDOC_JWT_SECRET": SECRET}
+    monkeypatch.setattr("tests.integration.test_cli_serve.clean_environment", lambda: secret)
+    async with serving(free_port, "--host", "0.0.0.0", "--database-url", database_url) as service:
+        assert "open:" not in service.told
         assert f"overview   http://127.0.0.1:{free_port}/" in service.told
         metrics = (await asyncio.to_thread(httpx.get, f"{service.url}/metrics")).text
         assert 'ydoc_connections{dialect="y-websocket"} 0.0' in metrics
@@ -232,7 +242,7 @@ async def test_the_open_server_closes_foreign_sockets_with_a_reason(free_port: i
             with pytest.raises(ConnectionClosed):
                 await received(foreign)
             assert foreign.close_code == 4403
-            assert "--open-to-network" in (foreign.close_reason or "")
+            assert "YDOC_JWT_SECRET" in (foreign.close_reason or "")
         async with connect(f"ws://127.0.0.1:{free_port}/elsewhere") as lost:
             with pytest.raises(ConnectionClosed):
                 await received(lost)

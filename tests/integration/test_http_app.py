@@ -16,11 +16,11 @@ from ydoc_store.metrics import Metrics
 class Operation:
     """The application over a report that a test sets."""
 
-    def __init__(self, *, open_to_network: bool = False) -> None:
+    def __init__(self, *, has_identities: bool = False) -> None:
         self.report = Report(Verdict.READY, (Check("phase", Verdict.READY, "serving"),))
         self.error: Exception | None = None
         self.metrics = Metrics()
-        self.app = create_app(Services(self.ready, self.metrics.render, open_to_network))
+        self.app = create_app(Services(self.ready, self.metrics.render, has_identities))
 
     async def ready(self) -> Report:
         if self.error is not None:
@@ -55,7 +55,7 @@ async def test_a_person_reads_what_runs_here_and_how_to_connect(client: httpx.As
 
 
 async def test_the_page_runs_nothing_and_whatever_the_host_is_stays_text() -> None:
-    async with Operation(open_to_network=True).client("x") as client:
+    async with Operation(has_identities=True).client("x") as client:
         answer = await client.get("/", headers={"Accept": "text/html", "Host": "<script>alert(1)</script>"})
     assert "<script" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -135,10 +135,10 @@ async def test_an_open_server_answers_this_machine_alone(
 ) -> None:
     answer = await client.get(path, headers=headers)
     assert answer.status_code == 403
-    assert "--open-to-network" in answer.json()["detail"]
+    assert "YDOC_JWT_SECRET" in answer.json()["detail"]
 
 
-async def test_opened_to_the_network_it_answers_everyone() -> None:
-    async with Operation(open_to_network=True).client("example.com") as client:
+async def test_with_identities_it_answers_everyone() -> None:
+    async with Operation(has_identities=True).client("example.com") as client:
         answer = await client.get("/health/live", headers={"X-Forwarded-For": "10.0.0.1"})
     assert answer.status_code == 200

@@ -98,6 +98,16 @@ async def test_revoke_sends_away_who_is_inside_and_can_be_taken_back(service: Se
     await again.leave()
 
 
+async def test_a_page_of_another_site_takes_nothing_back_with_the_cookies_of_a_browser(service: Service) -> None:
+    async with admin(service) as client:
+        for origin in ("https://evil.example", "null"):
+            refused = await client.post("/v1/revocations", json={"user": "ann"}, headers={"Origin": origin})
+            assert (refused.status_code, "YDOC_ORIGINS" in refused.text) == (403, True)
+        assert (await client.get("/v1/revocations")).json() == {"revocations": []}
+        own = {"Origin": f"http://127.0.0.1:{service.port}"}
+        assert (await client.post("/v1/revocations", json={"user": "ann"}, headers=own)).status_code == 201
+
+
 async def test_over_http_a_revocation_needs_admin_access_and_reaches_its_own_tenant_alone(service: Service) -> None:
     inside = await Editor.open_synced(url(service, "notes", token("ann", iat=time.time() - 1)))
     path = f"http://127.0.0.1:{service.port}/v1/revocations"
@@ -142,3 +152,35 @@ async def test_a_body_that_says_nothing_clear_is_refused(service: Service) -> No
             assert answer.status_code == 400, body
             assert answer.json()["detail"]
         assert (await client.get("/v1/revocations")).json() == {"revocations": []}
+
+
+async def test_over_http_refused_tokens_are_counted_by_the_address_behind_trusted_proxies(
+    tmp_path: Path, database_url: str
+) -> None:
+    environment = {
+        "YDOC_JWT_SECRET": SECRET,
+        "YDOC_TRUSTED_PROXIES": "127.0.0.1",
+        "YDOC_ADDRESS_FAILURES_PER_S": "0.01",
+        "YDOC_LIMIT_BURST_S": "300",
+    }
+    async with (
+        serving(tmp_path, database_url=database_url, environment=environment) as service,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client,
+    ):
+
+        async def status(address: str) -> int:
+            return (await client.get("/v1/revocations", headers={"X-Forwarded-For": address})).status_code
+
+        assert [await status("203.0.113.7") for _ in range(4)] == [401, 401, 401, 429]
+        assert await status("198.51.100.1, 203.0.113.7") == 429
+        assert await status("198.51.100.1") == 401
+        assert (await service.metrics())['ydoc_limited_total{limit="address_failures"}'] == 2
+
+
+async def test_proxies_that_are_no_networks_are_told_at_the_start(database_url: str) -> None:
+    ended = await command(
+        "serve", "--port", "0", "--database-url", database_url, YDOC_TRUSTED_PROXIES="10.0.0.0/8, the office"
+    )
+    assert ended.exit_code == 2
+    assert "YDOC_TRUSTED_PROXIES" in ended.messages
+    assert "the office" in ended.messages

@@ -22,8 +22,8 @@ from ydoc_store.errors import SettingInvalid
 
 
 @contextmanager
-def bound(host: str, port: int, *, open_to_network: bool = False) -> Iterator[list[socket.socket]]:
-    sockets = listening.bind(host, port, open_to_network=open_to_network)
+def bound(host: str, port: int, *, has_identities: bool = False) -> Iterator[list[socket.socket]]:
+    sockets = listening.bind(host, port, has_identities=has_identities)
     try:
         yield sockets
     finally:
@@ -48,7 +48,7 @@ def test_a_port_of_the_systems_choice_is_one_port_for_every_address() -> None:
 
 def test_a_taken_port_is_named_with_its_owner_and_the_flag(free_port: int) -> None:
     with socket.create_server(("127.0.0.1", free_port)), pytest.raises(SettingInvalid) as caught:
-        listening.bind("127.0.0.1", free_port, open_to_network=False)
+        listening.bind("127.0.0.1", free_port, has_identities=False)
     told = str(caught.value)
     assert f"port {free_port} is taken by " in told
     assert f"(process {os.getpid()})" in told
@@ -61,28 +61,28 @@ def test_a_port_that_nobody_has_has_no_owner(free_port: int) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_an_open_server_takes_no_address_of_the_network(host: str) -> None:
-    with pytest.raises(SettingInvalid, match="--open-to-network"):
-        listening.bind(host, 0, open_to_network=False)
+    with pytest.raises(SettingInvalid, match="YDOC_JWT_SECRET"):
+        listening.bind(host, 0, has_identities=False)
 
 
 def test_an_address_of_another_machine_is_told_as_such() -> None:
     with pytest.raises(SettingInvalid, match=r"192\.0\.2\.1"):
-        listening.bind("192.0.2.1", 0, open_to_network=True)
+        listening.bind("192.0.2.1", 0, has_identities=True)
 
 
 def test_a_host_that_means_nothing_is_told_as_such() -> None:
     with pytest.raises(SettingInvalid, match="--host"):
-        listening.bind("no such host", 0, open_to_network=True)
+        listening.bind("no such host", 0, has_identities=True)
 
 
 def test_every_interface_is_shown_as_this_machine() -> None:
-    with bound("0.0.0.0", 0, open_to_network=True) as sockets:
+    with bound("0.0.0.0", 0, has_identities=True) as sockets:
         assert listening.authority(sockets).startswith("127.0.0.1:")
 
 
 def test_nothing_stays_bound_after_a_refusal(free_port: int) -> None:
     with socket.create_server(("127.0.0.1", free_port)), pytest.raises(SettingInvalid):
-        listening.bind("127.0.0.1", free_port, open_to_network=False)
+        listening.bind("127.0.0.1", free_port, has_identities=False)
     with bound("127.0.0.1", free_port):
         pass
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.integration.raw_editor import raw_editor
 from tests.interop.editors import Editors, editing
 from tests.log_rows import TRACES, trace
-from tests.service import BUSIEST_COMPACTION, Service, serving, verify
+from tests.service import AT_FULL_SPEED, BUSIEST_COMPACTION, Service, serving, verify
 from tests.stored import broken_seqs, compactions_of, connecting, head_of, is_compacted
 from tests.waiting import until
 from ydoc_store.yjs.ranges import Knowledge
@@ -81,7 +81,7 @@ async def test_a_history_survives_a_kill_while_it_is_compacted(tmp_path: Path, d
     if not (TRACES / f"{name}.yupdates.gz").exists():
         pytest.skip(f"absent: the editing histories beside this checkout ({TRACES})")
     updates, text = trace(name)
-    async with serving(tmp_path, database_url=database_url, environment=BUSIEST_COMPACTION) as service:
+    async with serving(tmp_path, database_url=database_url, environment=BUSIEST_COMPACTION | AT_FULL_SPEED) as service:
         async with connecting(database_url) as connection:
             shown = await send_until_killed(service, updates, connection)
             head = await head_of(connection, ROOM)

@@ -12,11 +12,19 @@ import 'fake-indexeddb/auto'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
 import { IndexeddbPersistence, storeState } from 'y-indexeddb'
-import { WebsocketProvider } from 'y-websocket'
-import { HocuspocusProvider, HocuspocusProviderWebsocket } from '@hocuspocus/provider'
+import * as yWebsocket1 from 'y-websocket-1'
+import * as yWebsocket2 from 'y-websocket-2'
+import * as yWebsocket3 from 'y-websocket'
+import * as hocuspocus2 from 'hocuspocus-provider-2'
+import * as hocuspocus3 from 'hocuspocus-provider-3'
+import * as hocuspocus4 from '@hocuspocus/provider'
 import { history } from './histories.mjs'
 
 process.setMaxListeners(0)
+
+// The majors that are still in use, by number; the newest is what editors have unless a test wants another.
+const Y_WEBSOCKET = { 1: yWebsocket1, 2: yWebsocket2, 3: yWebsocket3 }
+const HOCUSPOCUS = { 2: hocuspocus2, 3: hocuspocus3, 4: hocuspocus4 }
 
 const PIECES = ['Typed ', 'by ', 'many ', 'hands, ', 'naïve ', '漢字 ', '😀 ', 'one line\n', 'x', 'another ']
 
@@ -40,10 +48,15 @@ class Editor {
     this.closes = []
     this.waiting = new Set()
     this.typing = null
+    this.roomName = options.room
+    // What was marked and not called saved yet, where somebody asks for that.
+    this.isNotingSaved = false
+    this.unsaved = []
     this.connect(options)
   }
 
-  connect ({ url, room, connect = true, params = {} }) {
+  connect ({ url, room, connect = true, params = {}, version = 3 }) {
+    const { WebsocketProvider } = Y_WEBSOCKET[version]
     const look = () => { for (const check of [...this.waiting]) check() }
     this.provider = new WebsocketProvider(url, room, this.doc, {
       // Two editors of one process would otherwise sync behind the server's back.
@@ -98,14 +111,19 @@ class Editor {
   }
 }
 
-// One with the stock Hocuspocus provider. Those that are given the same `socket` share it.
+// One with the stock Hocuspocus provider. Those that are given the same `socket` share it. `tokens: null` has none.
+//
+// Version 2 differs: it attaches itself, tells tabs of one process about each other, has numbers for its events where
+// later ones have objects, knows no `sendToken`, and lets go of a document that was denied until it is told to connect.
 const sockets = new Map()
 
 class HocuspocusEditor extends Editor {
-  connect ({ url, room, connect = true, tokens = [''], socket = null, sessionAwareness = false }) {
+  connect ({ url, room, connect = true, tokens = [''], socket = null, sessionAwareness = false, version = 4 }) {
+    this.version = version
+    const { HocuspocusProvider, HocuspocusProviderWebsocket } = HOCUSPOCUS[version]
     const look = () => { for (const check of [...this.waiting]) check() }
     const make = () => new HocuspocusProviderWebsocket({
-      url, autoConnect: connect, WebSocketPolyfill: recordingSocket(this.received, look), minDelay: 100, delay: 100
+      url, autoConnect: connect, connect, WebSocketPolyfill: recordingSocket(this.received, look), minDelay: 100, delay: 100
     })
     this.websocket = socket === null ? make() : (sockets.get(socket) ?? make())
     if (socket !== null) sockets.set(socket, this.websocket)
@@ -114,24 +132,29 @@ class HocuspocusEditor extends Editor {
     this.scopes = []
     this.words = []
     // Each time that it is asked it gives the next one, the last one for ever.
-    const left = [...tokens]
-    const token = () => left.length > 1 ? left.shift() : left[0]
+    const left = [...(tokens ?? [])]
+    const token = tokens === null ? null : () => left.length > 1 ? left.shift() : left[0]
     this.provider = new HocuspocusProvider({
-      websocketProvider: this.websocket, name: room, document: this.doc, token, sessionAwareness
+      websocketProvider: this.websocket, name: room, document: this.doc, token, sessionAwareness, broadcast: false
     })
     this.doc.on('afterTransaction', look)
     this.doc.on('subdocs', look)
     for (const event of ['status', 'synced', 'disconnect']) this.provider.on(event, look)
-    this.provider.on('unsyncedChanges', ({ number }) => { this.unsynced.push(number); look() })
+    this.provider.on('unsyncedChanges', told => { this.unsynced.push(told.number ?? told); look() })
     this.provider.on('stateless', ({ payload }) => { this.words.push(payload); look() })
-    this.provider.on('authenticated', ({ scope }) => { this.scopes.push(scope); look() })
+    this.provider.on('authenticated', () => { this.scopes.push(this.provider.authorizedScope); look() })
     this.provider.on('authenticationFailed', ({ reason }) => { this.refused.push(reason); look() })
     this.provider.on('close', ({ event }) => {
       this.closes.push({ code: event.code, reason: String(event.reason) })
       look()
     })
     this.provider.awareness.on('change', look)
-    this.provider.attach()
+    if (version > 2) this.provider.attach()
+  }
+
+  sendToken () {
+    if (this.version > 2) this.provider.sendToken()
+    else this.provider.connect()
   }
 
   get isConnected () { return this.websocket.status === 'connected' }
@@ -237,7 +260,9 @@ const operations = {
     const one = named(editor)
     return one.until(() => one.words.length >= count ? { words: one.words } : null)
   },
-  sendToken: ({ editor }) => { named(editor).provider.sendToken() },
+  sendToken: ({ editor }) => { named(editor).sendToken() },
+  // Its document alone, not the socket that it shares.
+  leaveDocument: ({ editor }) => { named(editor).provider.destroy(); editors.delete(editor) },
   untilRefused: ({ editor }) => {
     const one = named(editor)
     return one.until(() => one.refused.length > 0 ? { reason: one.refused.at(-1) } : null)
@@ -278,8 +303,9 @@ const operations = {
     let number = 0
     one.typing = setInterval(() => {
       const marker = `${prefix}.${number++}`
-      appendFileSync(journal, line('attempted', one.provider.roomname, marker))
+      appendFileSync(journal, line('attempted', one.roomName, marker))
       one.text().insert(one.text().length, `<${marker}>`)
+      if (one.isNotingSaved) one.unsaved.push(marker)
     }, everyMs)
   },
   noteSeen: ({ editor, journal }) => {
@@ -287,8 +313,17 @@ const operations = {
     one.text().observe((event, transaction) => {
       if (transaction.origin !== one.provider) return
       const text = event.changes.delta.map(({ insert }) => typeof insert === 'string' ? insert : '').join('')
-      const seen = [...text.matchAll(MARKER)].map(found => line('acked', one.provider.roomname, found[1]))
+      const seen = [...text.matchAll(MARKER)].map(found => line('acked', one.roomName, found[1]))
       if (seen.length > 0) appendFileSync(journal, seen.join(''))
+    })
+  },
+  // Hocuspocus only: whatever was marked counts as acked once the provider says that nothing is unsynced.
+  noteSaved: ({ editor, journal }) => {
+    const one = named(editor)
+    one.isNotingSaved = true
+    one.provider.on('unsyncedChanges', () => {
+      if (one.provider.hasUnsyncedChanges || !one.provider.synced || one.unsaved.length === 0) return
+      appendFileSync(journal, one.unsaved.splice(0).map(marker => line('acked', one.roomName, marker)).join(''))
     })
   },
   stopTyping: ({ editor }) => { clearInterval(named(editor).typing) },
@@ -324,6 +359,11 @@ const operations = {
   untilCloses: ({ editor, count }) => {
     const one = named(editor)
     return one.until(() => one.closes.length >= count ? { closes: one.closes } : null)
+  },
+  // Frames as `received` has them: the first byte, and the length.
+  untilReceived: ({ editor, first, length, count = 1 }) => {
+    const one = named(editor)
+    return one.until(() => one.received.filter(([kind, , bytes]) => kind === first && bytes === length).length >= count ? {} : null)
   },
   untilDenied: ({ editor }) => {
     const one = named(editor)

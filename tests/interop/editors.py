@@ -75,6 +75,10 @@ class Editor:
         """From now on write every marker that comes from others to the journal: it was seen."""
         await self.ask("noteSeen", journal=str(journal))
 
+    async def note_saved(self, journal: Path) -> None:
+        """Hocuspocus only: from now on what it marks goes to the journal as acked once its provider calls it saved."""
+        await self.ask("noteSaved", journal=str(journal))
+
     async def stop_typing(self) -> None:
         await self.ask("stopTyping")
 
@@ -95,11 +99,11 @@ class Editors:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls) -> Editors:
+    async def start(cls, script: str) -> Editors:
         await asyncio.to_thread(require_npm_packages)
         process = await asyncio.create_subprocess_exec(
             "node",
-            "editors.mjs",
+            script,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=FOLDER,
@@ -108,10 +112,12 @@ class Editors:
         )
         return cls(process)
 
-    async def open(self, url: str, room: str, name: str | None = None, **options: Any) -> Editor:
+    async def open(
+        self, url: str, room: str, name: str | None = None, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any
+    ) -> Editor:
         """A new editor in a room; it connects at once unless told `connect=False`."""
         editor = Editor(self, name or f"editor {next(self._numbers)}")
-        await editor.ask("open", url=url, room=room, **options)
+        await editor.ask("open", timeout_s=timeout_s, url=url, room=room, **options)
         return editor
 
     async def open_hocuspocus(self, url: str, room: str, name: str | None = None, **options: Any) -> Editor:
@@ -180,9 +186,9 @@ class Editors:
 
 
 @contextlib.asynccontextmanager
-async def editing() -> AsyncIterator[Editors]:
-    """A Node process for editors, ended with the block."""
-    editors = await Editors.start()
+async def editing(script: str = "editors.mjs") -> AsyncIterator[Editors]:
+    """A Node process for editors, ended with the block; `browser.mjs` has those of a real browser."""
+    editors = await Editors.start(script)
     try:
         yield editors
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.yjs_judge import require_npm_packages
-from tests.service import Ended, Program, Service, run
+from tests.service import Ended, Program, Service, run, serving
 from ydoc_store.setting_rows import describe
 from ydoc_store.settings import Settings
 
@@ -60,6 +61,20 @@ provider.once('sync', () => {
 })
 """
 
+WITH_TOKEN = """
+import * as Y from 'yjs'
+import { WebsocketProvider } from 'y-websocket'
+import { HocuspocusProvider } from '@hocuspocus/provider'
+const doc = new Y.Doc()
+"""
+
+UNTIL_SYNCED = """
+const isIn = provider => new Promise(resolve => provider.on('synced', resolve))
+await Promise.all([inUrl, inProtocol, inMessage].map(provider =>
+  isIn(provider).then(() => console.log('in'))))
+process.exit(0)
+"""
+
 PAGE_AGAIN = """
 await persistence.whenSynced
 provider.once('sync', () => { console.log(doc.getText('content').toString()); process.exit(0) })
@@ -79,7 +94,7 @@ def shown(value: object, unit: str | None) -> str:
         return "unset"
     if isinstance(value, bool):
         return str(value).lower()
-    if unit == "bytes" and isinstance(value, int):
+    if unit in ("bytes", "bytes/s") and isinstance(value, int):
         for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
             if value % factor == 0:
                 return f"{value // factor} {name}"
@@ -122,8 +137,8 @@ def test_every_setting_stands_in_readme_with_its_default_and_reason(monkeypatch:
 
 
 async def test_every_command_in_readme_exists() -> None:
-    second = "list|show|compactions|delete|undelete|recreate|purge|epochs|bump"
-    named = set(re.findall(rf"`(ydoc-store|ydoc-compactor) ([a-z]+(?: (?:{second})\b)?)", README.read_text()))
+    second = "list|show|compactions|delete|undelete|recreate|purge|epochs|bump|new|remove"
+    named = set(re.findall(rf"`(ydoc-store|ydoc-compactor) ([a-z-]+(?: (?:{second})\b)?)", README.read_text()))
     assert len(named) >= 10
     for program, words in sorted(named):
         ended = await run(BIN / program, *words.split(), "--help")
@@ -154,6 +169,21 @@ async def test_the_closed_handler_clears_what_the_browser_kept_and_reloads(
     finally:
         await page.clear_away()
     assert page.log_text().splitlines()[-2:] == ["reloaded", "good"]
+
+
+async def test_a_token_made_as_written_lets_editors_in_wherever_they_show_it(tmp_path: Path, database_url: str) -> None:
+    require_npm_packages()
+    made = await shell(f'{block("a token")}\necho "$YDOC_JWT_SECRET"', database_url)
+    assert made.exit_code == 0, made.messages
+    token, secret = made.output.split()
+    async with serving(tmp_path, database_url=database_url, environment={"YDOC_JWT_SECRET": secret}) as service:
+        places = {"url": service.url, "hocuspocusUrl": service.url.replace("/yjs", "/hocuspocus"), "token": token}
+        (tmp_path / "node_modules").symlink_to(Path(__file__).parent / "node_modules")
+        (tmp_path / "browser.mjs").write_text("import WebSocket from 'ws'\nglobalThis.WebSocket = WebSocket\n")
+        here = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in places.items())
+        (tmp_path / "page.mjs").write_text(WITH_TOKEN + here + block("editor with a token") + UNTIL_SYNCED)
+        ended = await run("node", "--import", "./browser.mjs", "page.mjs", cwd=tmp_path)
+    assert (ended.exit_code, ended.output.split()) == (0, ["in", "in", "in"]), ended.messages
 
 
 async def test_the_look_at_what_is_stored_works_as_written(service: Service, database_url: str, tmp_path: Path) -> None:

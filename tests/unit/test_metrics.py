@@ -31,6 +31,7 @@ def used() -> Metrics:
     metrics.closed(1013)
     metrics.closed(3999)
     metrics.ignored("unknown type")
+    metrics.limited("connection_messages")
     metrics.hint("sent")
     metrics.compacted("fold", "done")
     metrics.compacted(None, "failed")
@@ -44,7 +45,7 @@ def test_every_promised_series_is_there() -> None:
         "ydoc_deliver_seconds_bucket",
         "ydoc_append_batch_updates_bucket", "ydoc_backlog_rows", "ydoc_backlog_bytes", "ydoc_backlog_age_seconds",
         "ydoc_compactions_total", "ydoc_quarantined_documents", "ydoc_closes_total", "ydoc_documents_near_limit",
-        "ydoc_frames_ignored_total", "ydoc_read_only", "ydoc_reconnect_loops", "ydoc_hints_total",
+        "ydoc_frames_ignored_total", "ydoc_limited_total", "ydoc_read_only", "ydoc_reconnect_loops", "ydoc_hints_total",
         "ydoc_vacuum_held_seconds", "ydoc_notification_queue_usage", "ydoc_updates_audited_total",
         "ydoc_held_bytes", "ydoc_known_ranges", "ydoc_tasks", "process_resident_memory_bytes",
     ):  # fmt: skip
@@ -53,15 +54,19 @@ def test_every_promised_series_is_there() -> None:
 
 def test_before_anybody_came_the_served_dialect_is_told_as_zero() -> None:
     found = samples(Metrics())
-    assert [(s.labels, s.value) for s in found["ydoc_connections"]] == [({"dialect": Y_WEBSOCKET.name}, 0.0)]
+    told = {s.labels["dialect"]: s.value for s in found["ydoc_connections"]}
+    assert told == {Y_WEBSOCKET.name: 0.0, "hocuspocus": 0.0}
     assert {s.value for s in found["ydoc_updates_total"]} == {0.0}
 
 
 def test_values_are_those_counted() -> None:
     found = samples(used())
-    assert [(s.labels, s.value) for s in found["ydoc_connections"]] == [({"dialect": "y-websocket"}, 2.0)]
-    accepted = [s.value for s in found["ydoc_updates_total"] if s.labels["result"] == "accepted"]
-    assert accepted == [5.0]
+    told = {s.labels["dialect"]: s.value for s in found["ydoc_connections"]}
+    assert told == {"y-websocket": 2.0, "hocuspocus": 0.0}
+    accepted = {s.labels["dialect"]: s.value for s in found["ydoc_updates_total"] if s.labels["result"] == "accepted"}
+    assert accepted == {"y-websocket": 5.0, "hocuspocus": 0.0}
+    limited = {s.labels["limit"]: s.value for s in found["ydoc_limited_total"]}
+    assert (limited["connection_messages"], limited["address_failures"], len(limited)) == (1.0, 0.0, 6)
     assert found["ydoc_backlog_age_seconds"][0].value == 1.5
     assert {(s.labels["way"], s.labels["result"]) for s in found["ydoc_compactions_total"]} == {
         ("fold", "done"),
@@ -79,7 +84,7 @@ def test_a_close_code_that_is_nobodys_makes_no_series_of_its_own() -> None:
 
 def test_no_label_names_a_document_a_user_or_a_tenant() -> None:
     labels = {label for found in samples(used()).values() for sample in found for label in sample.labels}
-    assert labels == {"dialect", "result", "le", "way", "code", "reason", "what"}
+    assert labels == {"dialect", "result", "le", "way", "code", "reason", "what", "limit"}
 
 
 def test_a_backlog_that_nobody_has_looked_at_is_not_told_as_zero() -> None:

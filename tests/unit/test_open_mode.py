@@ -13,14 +13,14 @@ CLOSE_REASON_BYTES_MAX = 123
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "::1", "app.localhost"])
 def test_a_loopback_address_may_be_listened_on(host: str) -> None:
-    check_bind(host, open_to_network=False)
+    check_bind(host, has_identities=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.4", "example.com", "::ffff:127.0.0.1"])
-def test_any_other_address_is_refused_until_somebody_asks_for_it(host: str) -> None:
-    with pytest.raises(SettingInvalid, match="--open-to-network"):
-        check_bind(host, open_to_network=False)
-    check_bind(host, open_to_network=True)
+def test_any_other_address_is_refused_until_somebody_decides_who_may(host: str) -> None:
+    with pytest.raises(SettingInvalid, match="YDOC_JWT_SECRET"):
+        check_bind(host, has_identities=False)
+    check_bind(host, has_identities=True)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_this_machine_is_answered(headers: list[tuple[str, str]]) -> None:
         [LOCAL, ("X-Forwarded-Proto", "https")],
     ],
 )
-def test_whoever_may_come_from_elsewhere_is_told_the_flag(headers: list[tuple[str, str]]) -> None:
+def test_whoever_may_come_from_elsewhere_is_told_the_settings(headers: list[tuple[str, str]]) -> None:
     verdict = refusal(headers)
     assert isinstance(verdict, Refused)
-    assert "--open-to-network" in verdict.reason
+    assert "YDOC_JWT_SECRET" in verdict.reason
     assert len(verdict.reason.encode()) <= CLOSE_REASON_BYTES_MAX

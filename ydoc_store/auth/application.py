@@ -16,7 +16,7 @@ import importlib
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import httpx
@@ -86,10 +86,11 @@ class AskedEndpoint:
         self._answers.clear()
 
     async def _ask(self, asked: Asked) -> Granted:
+        asked_at_s = time.time()
         body = orjson.dumps({"tenant": DEFAULT_TENANT, **asdict(asked)})
         headers = {"Content-Type": "application/json"}
         if self._secret is not None:
-            headers[SIGNATURE_HEADER] = sign(self._secret, body, time.time())
+            headers[SIGNATURE_HEADER] = sign(self._secret, body, asked_at_s)
         try:
             answer = await self._client.post(
                 self._url, content=body, headers=headers, timeout=self._timeout_s, follow_redirects=False
@@ -99,7 +100,7 @@ class AskedEndpoint:
             raise AuthUnavailable("it cannot be told now who may open this document") from None
         match answer.status_code:
             case 200:
-                return self._granted(answer)
+                return _issued(self._granted(answer), asked_at_s)
             case 401:
                 raise Unauthenticated("the application does not know this token")
             case 403:
@@ -121,6 +122,11 @@ class AskedEndpoint:
 
 def _is_worthless(answer: asyncio.Task[Granted]) -> bool:
     return answer.done() and (answer.cancelled() or isinstance(answer.exception(), AuthUnavailable))
+
+
+def _issued(granted: Granted, asked_at_s: float) -> Granted:
+    """An answer is as old as its question: a revocation refuses what was granted before it, not the next answer."""
+    return replace(granted, issued_at_s=asked_at_s) if granted.issued_at_s is None else granted
 
 
 def granted_from(answer: object) -> Granted:
@@ -174,6 +180,7 @@ class AskedCallable:
 
     async def authorize(self, asked: Asked) -> Granted:
         """As `Authorize` says; whatever else it raises lets nobody in."""
+        asked_at_s = time.time()
         try:
             if inspect.iscoroutinefunction(self._function):
                 granted = await self._function(asked)
@@ -186,7 +193,7 @@ class AskedCallable:
             raise AuthUnavailable("it cannot be told now who may open this document") from None
         if not isinstance(granted, Granted) or granted.access is Access.NONE:
             raise Forbidden("the application does not allow this document")
-        return granted
+        return _issued(granted, asked_at_s)
 
     def forget(self) -> None:
         """It is asked every time."""

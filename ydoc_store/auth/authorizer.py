@@ -7,6 +7,7 @@ nobody in open mode), and what was taken back since.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
@@ -14,10 +15,12 @@ import httpx
 from ydoc_store.auth.access import OPEN, Asked, Granted
 from ydoc_store.auth.application import AskedCallable, AskedEndpoint
 from ydoc_store.auth.keys import Keys, OneKey, PublishedKeys
+from ydoc_store.auth.limits import Addresses, Limit
+from ydoc_store.auth.proxies import TrustedProxies
 from ydoc_store.auth.revocations import Revocations
 from ydoc_store.auth.stateless import Hear, to_function, to_webhook
 from ydoc_store.auth.tokens import Expected, key_id, public_key, read_token, secret_key
-from ydoc_store.errors import Unauthenticated
+from ydoc_store.errors import LimitExceeded, Unauthenticated
 
 if TYPE_CHECKING:
     from ydoc_store.settings import Settings
@@ -60,7 +63,18 @@ class OpenToAll:
 class Authorizer:
     """Answers `authorize` for every adapter. `close` ends its HTTP client."""
 
-    def __init__(self, decider: Decider, client: httpx.AsyncClient | None = None, hear: Hear | None = None):
+    def __init__(
+        self,
+        decider: Decider,
+        addresses: Addresses,
+        proxies: TrustedProxies,
+        client: httpx.AsyncClient | None = None,
+        hear: Hear | None = None,
+        limited: Callable[[Limit], None] = lambda _limit: None,
+    ):
+        self.addresses = addresses
+        self.proxies = proxies
+        self._limited = limited
         self.revocations = Revocations()
         self.hear = hear
         self.is_open = isinstance(decider, OpenToAll)
@@ -68,15 +82,28 @@ class Authorizer:
         self._client = client
 
     @classmethod
-    def of(cls, settings: Settings) -> Authorizer:
-        """As the settings say. Raises SettingInvalid for a key or a function that is none."""
+    def of(cls, settings: Settings, limited: Callable[[Limit], None] = lambda _limit: None) -> Authorizer:
+        """As the settings say; `limited` hears of each limit that bit. Raises SettingInvalid for a key, a function or
+        a network that is none."""
+        proxies = TrustedProxies.parse(settings.trusted_proxies)
+        addresses = Addresses(settings, is_limited=bool(proxies))
         client = httpx.AsyncClient(follow_redirects=False)
-        return cls(_decider(settings, client), client, _hearer(settings, client))
+        return cls(_decider(settings, client), addresses, proxies, client, _hearer(settings, client), limited)
 
     async def authorize(self, asked: Asked) -> Granted:
-        """As `auth.access.Authorize` says."""
-        granted = await self._decider.authorize(asked)
-        self.judge(granted, asked.document)
+        """As `auth.access.Authorize` says. Raises LimitExceeded, and asks nobody, while too many tries from the same
+        address have failed."""
+        address = self.addresses.find(asked.address)
+        if address is not None and not address.failures.holds(1, time.monotonic()):
+            self._limited("address_failures")
+            raise LimitExceeded("too many tokens from this address were refused (YDOC_ADDRESS_FAILURES_PER_S)")
+        try:
+            granted = await self._decider.authorize(asked)
+            self.judge(granted, asked.document)
+        except Unauthenticated:
+            if address is not None:
+                address.failures.take(1, time.monotonic())
+            raise
         return granted
 
     def judge(self, granted: Granted, document: str) -> None:

@@ -17,7 +17,7 @@ from ydoc_store.errors import SettingInvalid
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.+)", re.ASCII)
-_FIX = "allow it with --open-to-network"
+_FIX = "say who may with YDOC_JWT_SECRET or YDOC_AUTHORIZE_URL"
 
 
 class Allowed(NamedTuple):
@@ -30,14 +30,14 @@ class Refused(NamedTuple):
     reason: str
 
 
-def check_bind(host: str, *, open_to_network: bool) -> None:
-    """Nothing, when an open server may listen on `host`; else SettingInvalid naming the flag."""
-    if open_to_network or is_loopback_name(f"[{host}]" if ":" in host else host):
+def check_bind(host: str, *, has_identities: bool) -> None:
+    """Nothing, when an open server may listen on `host`; else SettingInvalid naming the settings of identities."""
+    if has_identities or is_loopback_name(f"[{host}]" if ":" in host else host):
         return
     raise SettingInvalid(
         f"{host or 'every address'} can be reached from the network, and this server is open: whoever reaches it "
-        "reads and writes every document. Listen on 127.0.0.1, or say --open-to-network "
-        "(YDOC_OPEN_TO_NETWORK=true) if your network is to be trusted with that"
+        "reads and writes every document. Listen on 127.0.0.1, or say who may do what: YDOC_JWT_SECRET, "
+        "YDOC_JWT_PUBLIC_KEY, YDOC_JWKS_URL, YDOC_AUTHORIZE_URL or YDOC_AUTHORIZE"
     )
 
 

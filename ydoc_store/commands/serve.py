@@ -15,7 +15,7 @@ from ydoc_store.http.pages import javascript, socket_url
 from ydoc_store.serve import CompactorParts, Started, serve
 from ydoc_store.settings import Settings
 
-OPEN = "\n  open to the network: whoever reaches this port reads and writes every document\n"
+OPEN = "\n  open: whoever reaches this port reads and writes every document, so it answers this machine alone\n"
 READ_ONLY = "\n  read-only: nothing is stored, because YDOC_READ_ONLY is set\n"
 
 
@@ -27,11 +27,6 @@ def serve_command(compactor: CompactorParts) -> click.Command:
     @click.option("--port", metavar="PORT", help="For HTTP and WebSocket alike. [YDOC_PORT]")
     @database_options
     @click.option("--no-compactor", is_flag=True, help="Leave compaction to `ydoc-compactor run`. [YDOC_NO_COMPACTOR]")
-    @click.option(
-        "--open-to-network",
-        is_flag=True,
-        help="Answer everyone who can reach it, though nobody has to say who they are. [YDOC_OPEN_TO_NETWORK]",
-    )
     @with_settings
     def command(settings: Settings, /) -> int:
         """Run the service: WebSocket, HTTP and, unless told otherwise, the compactor."""
@@ -50,6 +45,6 @@ def _announce(started: Started) -> None:
         f"  health     {base}/health/ready    metrics  {base}/metrics\n"
         f"  data       {started.data}\n"
         f"             {started.how_to_delete}\n"
-        f"{OPEN if started.open_to_network else ''}{READ_ONLY if started.read_only else ''}\n"
+        f"{OPEN if started.is_open else ''}{READ_ONLY if started.read_only else ''}\n"
         "Connect an editor:\n\n" + "\n".join(f"  {line}" for line in javascript(started.authority).splitlines()) + "\n"
     )

@@ -52,11 +52,12 @@ class PresenceOutbox:
         self._waiting_bytes = 0
         self._waiting: dict[tuple[str, str], dict[int, AwarenessEntry]] = {}
         self._asking: set[tuple[str, str]] = set()
-        self._words: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._words: dict[tuple[str, str], list[str]] = {}
 
     def add(self, hint: PresenceHint) -> bool:
         """False where too much waits already: it is dropped, and renewed by the clients themselves."""
         size = sum(ENTRY_OVERHEAD_BYTES + len(entry.state_json or "") for entry in hint.entries)
+        size += sum(ENTRY_OVERHEAD_BYTES + len(words) for words in hint.words)
         if self._waiting_bytes + size > BYTES_WAITING_MAX:
             return False
         self._waiting_bytes += size
@@ -70,7 +71,7 @@ class PresenceOutbox:
         if hint.asks:
             self._asking.add(key)
         if hint.words:
-            self._words[key] = (*self._words.get(key, ()), *hint.words)
+            self._words.setdefault(key, []).extend(hint.words)
         return True
 
     def take(self) -> list[PresenceHint]:
@@ -80,7 +81,7 @@ class PresenceOutbox:
         words, self._words = self._words, {}
         self._waiting_bytes = 0
         return [
-            PresenceHint(*key, list(entries.values()), key in asking, words.get(key, ()))
+            PresenceHint(*key, list(entries.values()), key in asking, tuple(words.get(key, ())))
             for key, entries in waiting.items()
         ]
 

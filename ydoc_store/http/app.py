@@ -31,12 +31,12 @@ class Services:
 
     ready: Callable[[], Awaitable[Report]]
     metrics: Callable[[], bytes]
-    open_to_network: bool
+    has_identities: bool
     identities: Callable[[], revocations.Identities | None] = lambda: None
 
 
 def create_app(services: Services) -> Starlette:
-    """The application over these services. Unless open to the network, it answers this machine alone."""
+    """The application over these services. Without identities it answers this machine alone."""
 
     async def live(_request: Request) -> Response:
         return _json({"status": "live"})
@@ -65,7 +65,7 @@ def create_app(services: Services) -> Starlette:
             Route(HOCUSPOCUS_PATH, _only_sockets),
             *revocations.routes(services.identities),
         ],
-        middleware=[] if services.open_to_network else [Middleware(OpenModeGuard)],
+        middleware=[] if services.has_identities else [Middleware(OpenModeGuard)],
         exception_handlers={
             HTTPException: problems.of_http_exception,
             YdocError: problems.of_ours,

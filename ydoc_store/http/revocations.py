@@ -19,6 +19,8 @@ from starlette.routing import Route
 
 from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.origins import Origins
+from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import Forbidden, InvalidRequest, StorageUnavailable, UnknownPath
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.revocations import (
@@ -40,6 +42,7 @@ class Identities:
 
     authorizer: Authorizer
     database: Database
+    origins: Origins
     token_lifetime_max_s: float
 
 
@@ -83,6 +86,8 @@ def routes(identities: Callable[[], Identities | None]) -> list[Route]:
 
 async def _admin(here: Identities, request: Request, document: str) -> Granted:
     header = request.headers.get("Authorization", "")
+    # A page anywhere can have a browser send its cookies here, with a body that needs no permission to be sent.
+    here.origins.judge(request.headers.get("Origin"), request.headers.get("Host"))
     token = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else None
     granted = await here.authorizer.authorize(
         Asked(
@@ -90,7 +95,9 @@ async def _admin(here: Identities, request: Request, document: str) -> Granted:
             token,
             request.headers.get("Cookie"),
             request.headers.get("Origin"),
-            request.client.host if request.client is not None else None,
+            here.authorizer.proxies.client_address(
+                request.client.host if request.client is not None else None, request.headers.getlist(FORWARDED_FOR)
+            ),
             "http",
         )
     )

@@ -25,9 +25,10 @@ from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
 from ydoc_store.relay.sessions import Session
 from ydoc_store.relay.sockets import set_options
-from ydoc_store.relay.wire import new_protocol
+from ydoc_store.relay.wire import Parts, new_protocol
 
 if TYPE_CHECKING:
+    from ydoc_store.auth.limits import Allowance
     from ydoc_store.relay.relay import Relay
 
 # Below this much unsent, a first sync writes its next piece.
@@ -63,8 +64,9 @@ class Connection(asyncio.Protocol):
         self._paused_for = 0
         # Frames that were read before the session takes them: at most what one read of the socket brought.
         self._held: deque[bytes] | None = None
-        self._fragments: bytearray | None = None
-        self._is_text = False
+        self.allowance: Allowance | None = None
+        self._is_handing_over = False
+        self._parts = Parts()
         # All bytes written so far, up to where they belong to a first sync, and when to look at the outbox again.
         self._written_bytes = 0
         self._paced_end_bytes = 0
@@ -95,7 +97,7 @@ class Connection(asyncio.Protocol):
                 self._frame(event)
             elif isinstance(event, Request):
                 self._upgrade(event)
-        half_read = len(protocol.reader.buffer) + (len(self._fragments) if self._fragments is not None else 0)
+        half_read = len(protocol.reader.buffer) + self._parts.held_bytes
         if half_read > COUNTED_STEP_BYTES or self.half_read_bytes:
             self.relay.half_read_now(self, half_read if half_read > COUNTED_STEP_BYTES else 0)
         if protocol.parser_exc is not None:
@@ -118,18 +120,15 @@ class Connection(asyncio.Protocol):
         self.relay.upgraded(self)
 
     def _frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.BINARY or opcode is Opcode.TEXT:
-            if frame.fin:
-                self._message(bytes(frame.data), is_text=opcode is Opcode.TEXT)
-            else:
-                self._fragments, self._is_text = bytearray(frame.data), opcode is Opcode.TEXT
-        elif opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments += frame.data
-            if frame.fin:
-                message, self._fragments = bytes(self._fragments), None
-                self._message(message, is_text=self._is_text)
-        elif opcode is Opcode.CLOSE:
+        if frame.opcode is not Opcode.CLOSE:
+            whole = self._parts.take(frame)
+            if whole is not None:
+                self._message(whole, is_text=self._parts.is_text)
+        else:
+            if self._rest_timer is not None:
+                # Whoever rests and leaves has said before what is held here: one read of the socket at most.
+                self.allowance = None
+                self._rested()
             received = self._protocol.close_rcvd
             self._begin_closing(received.code if received is not None else 1005)
             self._write_all(self._protocol.data_to_send())
@@ -143,7 +142,13 @@ class Connection(asyncio.Protocol):
         elif self._held is not None:
             self._held.append(message)
         elif self.session is not None:
-            self.session.receive(message)
+            self._give(self.session, message)
+
+    def _give(self, session: Session, message: bytes) -> None:
+        """Hand over, and read on when this connection and its address may bring more."""
+        if self.allowance is not None and (rest_s := self.allowance.take(len(message), time.monotonic())):
+            self.rest_reading(rest_s)
+        session.receive(message)
 
     def _refuse_frame(self, error: Exception) -> None:
         words = self._protocol.data_to_send()
@@ -182,7 +187,8 @@ class Connection(asyncio.Protocol):
 
     def wait_for_session(self) -> None:
         """Read no more until `begin`; what came with the same read is kept."""
-        self._held = deque()
+        if self._held is None:
+            self._held = deque()
         self._pause(_OPENING)
 
     def begin(self, session: Session) -> None:
@@ -192,8 +198,15 @@ class Connection(asyncio.Protocol):
         self._resume(_OPENING)
 
     def _hand_over(self) -> None:
-        while self._held and self.session is not None and not self.is_closing and not self._holds_back:
-            self.session.receive(self._held.popleft())
+        if self._is_handing_over:
+            # A session that releases the socket over a frame is given the next one when it is done with this one.
+            return
+        self._is_handing_over = True
+        try:
+            while self._held and self.session is not None and not self.is_closing and not self._holds_back:
+                self._give(self.session, self._held.popleft())
+        finally:
+            self._is_handing_over = False
         if not self._held and not self._holds_back:
             self._held = None
 
@@ -211,8 +224,7 @@ class Connection(asyncio.Protocol):
 
     def rest_reading(self, seconds: float) -> None:
         if not self.is_closing and not self._paused_for & _RESTING:
-            if self._held is None:
-                self._held = deque()
+            self._held = deque() if self._held is None else self._held
             self._pause(_RESTING)
             self._rest_timer = asyncio.get_running_loop().call_later(seconds, self._rested)
 
@@ -223,8 +235,7 @@ class Connection(asyncio.Protocol):
 
     def hold_reading(self) -> None:
         if not self.is_closing:
-            if self._held is None:
-                self._held = deque()
+            self._held = deque() if self._held is None else self._held
             self._pause(_HOLDING)
 
     def release_reading(self) -> None:
@@ -383,8 +394,7 @@ def connection_factory(relay: Relay) -> Any:
     """What uvicorn calls for each upgrade, as its `ws` setting."""
 
     def make(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Connection:
-        connection = Connection(relay)
         relay.server_connections = server_state.connections
-        return connection
+        return Connection(relay)
 
     return make

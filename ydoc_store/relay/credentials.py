@@ -7,7 +7,6 @@ nothing that is found here is ever logged.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -47,6 +46,12 @@ def read_credentials(path: str, headers: Headers, address: str | None) -> Creden
     )
 
 
+def fingerprint(path: str, headers: Headers, address: str | None) -> int:
+    """The same number for whoever brings the same from the same place, in this process; it tells nothing of either."""
+    told = ("Sec-WebSocket-Protocol", "Authorization", "Cookie", "Origin", "User-Agent")
+    return hash((path, address, *(tuple(headers.get_all(name)) for name in told)))
+
+
 def select_subprotocol(offered: Sequence[str]) -> str | None:
     """One of those offered, since a browser fails the connection otherwise: one that is no token where there is one."""
     plain = [name for name in offered if not name.startswith(TOKEN_SUBPROTOCOL_PREFIX)]
@@ -74,26 +79,3 @@ def _from_parameters(path: str) -> str | None:
     except ValueError:
         return None
     return found[-1] if found else None
-
-
-def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[_Network]) -> str | None:
-    """Who is there, behind however many proxies that are trusted: the last address that none of them is.
-
-    Only what a trusted proxy wrote counts, so that nobody can claim to be somebody else.
-    """
-    chain = [part.strip() for value in forwarded_for for part in value.split(",")]
-    address = peer
-    while address is not None and chain and _is_in(address, trusted):
-        address = chain.pop()
-    return address
-
-
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _is_in(address: str, networks: Sequence[_Network]) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(found in network for network in networks)

@@ -17,6 +17,11 @@ LOOP_CLOSES = 8
 # Whoever stayed longer was served: a deployment closes many such sockets at once.
 SHORT_LIVED_S = 5.0
 KEYS_MAX = 1_000
+# y-websocket 1 and 2 come back 0.1 s after each 44xx, for ever, because the socket had opened. Whoever did so twice is
+# let wait before it is looked at: this long, and twice as long each time.
+RETURN_WAIT_S = 0.5
+# Shorter than the 30 s after which a stock client gives up on a silent socket, and it hears soon that it may again.
+RETURN_WAIT_MAX_S = 8.0
 # A tab closed, a page left, a cable pulled, a server drained: nothing that anyone has to look at.
 ORDINARY_CLOSES = frozenset({1000, 1001, 1005, 1006})
 # The database's troubles pass, and have alarms of their own.
@@ -85,3 +90,27 @@ class Loops:
     def _forget(self, loop: Loop) -> None:
         del self._closes[loop]
         self._begun.discard(loop)
+
+
+class Returning:
+    """Who was refused for good and comes back all the same, and how long it is let wait."""
+
+    def __init__(self) -> None:
+        # How often in a row, and when last; the one silent for longest first.
+        self._refused: dict[Hashable, tuple[int, float]] = {}
+
+    def refused(self, who: Hashable, lived_s: float, now_s: float) -> None:
+        """Take in a close of ours with 44xx. Whoever was served for a while meanwhile begins anew."""
+        times, at_s = self._refused.pop(who, (0, now_s))
+        if lived_s >= SHORT_LIVED_S or now_s - at_s >= WINDOW_S:
+            times = 0
+        while len(self._refused) >= KEYS_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[who] = times + 1, now_s
+
+    def wait_s(self, who: Hashable, now_s: float) -> float:
+        """How long it waits now; 0 for whoever is here for the first times."""
+        times, at_s = self._refused.get(who, (0, now_s))
+        if times < 2 or now_s - at_s >= WINDOW_S:
+            return 0.0
+        return min(RETURN_WAIT_S * 2.0 ** min(times - 2, 10), RETURN_WAIT_MAX_S)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ import structlog
 
 from ydoc_store.auth.access import OPEN, Asked, Granted
 from ydoc_store.auth.authorizer import Authorizer
+from ydoc_store.auth.limits import Allowance
 from ydoc_store.auth.open_mode import Refused, refusal
 from ydoc_store.auth.origins import Origins
+from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import (
     CorruptDocument,
     Draining,
     Forbidden,
+    LimitExceeded,
     ServerFailed,
     ServerFault,
     ServerFull,
@@ -32,8 +36,8 @@ from ydoc_store.errors import (
 )
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
 from ydoc_store.relay.connection import Connection, connection_factory
-from ydoc_store.relay.credentials import read_credentials
-from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Said
+from ydoc_store.relay.credentials import fingerprint, read_credentials
+from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Returning, Said
 from ydoc_store.relay.sockets import is_gone
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
@@ -82,6 +86,7 @@ class Relay:
         self._draining = False
         self._said = Said()
         self._loops = Loops()
+        self._returning = Returning()
         self._emptied = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -109,7 +114,10 @@ class Relay:
         is_news = code not in ORDINARY_CLOSES and self._said.first((code, reason), self.now_s)
         tell = log.info if is_news else log.debug
         tell("connection closed", connection=connection.id, code=code, reason=reason, document=connection.document)
-        lived_s = time.monotonic() - connection.opened_at_s
+        now_s = time.monotonic()
+        lived_s = now_s - connection.opened_at_s
+        if reason and 4400 <= code <= 4499:
+            self._returning.refused(_returns_as(connection), lived_s, now_s)
         if reason and self._loops.closed(connection.document, code, lived_s, self.now_s):
             self.metrics.reconnect_loops += 1
             peer = connection.transport.get_extra_info("peername")
@@ -125,13 +133,33 @@ class Relay:
             self._emptied.set()
 
     def upgraded(self, connection: Connection) -> None:
+        """Decide what this connection is for, and have whoever comes back again and again wait for it."""
+        wait_s = self._returning.wait_s(_returns_as(connection), time.monotonic())
+        if wait_s and not self._draining:
+            connection.wait_for_session()
+            self._spawn(self._decide_later(connection, wait_s))
+        else:
+            self._decide(connection)
+
+    async def _decide_later(self, connection: Connection, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        if connection.is_open and not connection.is_closing:
+            connection.opened_at_s = time.monotonic()
+            self._decide(connection)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def _decide(self, connection: Connection) -> None:
         """Decide what this connection is for. Every refusal is an accepted socket that is closed with a reason,
         because a browser cannot see an HTTP status."""
         try:
             self._judge(connection)
             if connection.path.partition("?")[0].rstrip("/") == HOCUSPOCUS_PATH:
                 self._keepalive_due[connection] = self.now_s + self.settings.keepalive_interval_s
-                brought = self._brought(connection)
+                brought = self._brought(connection, "hocuspocus")
                 connection.begin(
                     HocuspocusSocket(self.rooms, connection, brought, self.authorizer.authorize, self.authorizer.judge)
                 )
@@ -150,19 +178,24 @@ class Relay:
             self._begin(connection, room, OPEN)
             return
         connection.wait_for_session()
-        task = asyncio.create_task(self._open(connection, name))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._spawn(self._open(connection, name))
 
     def _judge(self, connection: Connection) -> None:
         if self._draining:
             raise Draining("this server is stopping")
         if len(self.connections) > self.settings.connections_max:
             raise ServerFull("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
+        address = self.authorizer.addresses.find(self._address(connection))
+        if address is not None:
+            if not address.connections.holds(1, time.monotonic()):
+                self.metrics.limited("address_connections")
+                raise LimitExceeded("too many new connections from this address (YDOC_ADDRESS_CONNECTIONS_PER_S)")
+            address.connections.take(1, time.monotonic())
+        connection.allowance = Allowance(self.settings, address, self.metrics.limited, time.monotonic())
         if not self.authorizer.is_open:
             headers = connection.headers
             self._origins.judge(next(iter(headers.get_all("Origin")), None), next(iter(headers.get_all("Host")), None))
-        elif not self.settings.open_to_network:
+        else:
             verdict = refusal(connection.headers.raw_items())
             if isinstance(verdict, Refused):
                 raise Forbidden(verdict.reason)
@@ -170,8 +203,11 @@ class Relay:
     async def _open(self, connection: Connection, name: str) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                granted = await self.authorizer.authorize(replace(self._brought(connection), document=name))
+                asked = replace(self._brought(connection, "y-websocket"), document=name)
+                granted = await self.authorizer.authorize(asked)
                 room = await open_granted(self.rooms, granted, name)
+            # It may have been taken back while that loaded.
+            self.authorizer.judge(granted, name)
         except TimeoutError:
             connection.close(StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
@@ -218,10 +254,14 @@ class Relay:
                 connection.close(ServerFull("this server is busy: try again later"), GIVE_WAY_TIMEOUT_S)
             left -= connection.half_read_bytes
 
-    def _brought(self, connection: Connection) -> Asked:
+    def _brought(self, connection: Connection, dialect: str) -> Asked:
+        found = read_credentials(connection.path, connection.headers, self._address(connection))
+        return Asked("", found.token, found.cookie, found.origin, found.address, dialect)
+
+    def _address(self, connection: Connection) -> str | None:
         peer = connection.transport.get_extra_info("peername")
-        found = read_credentials(connection.path, connection.headers, peer[0] if peer else None)
-        return Asked("", found.token, found.cookie, found.origin, found.address, "y-websocket")
+        forwarded_for = connection.headers.get_all(FORWARDED_FOR)
+        return self.authorizer.proxies.client_address(peer[0] if peer else None, forwarded_for)
 
     def _review(self) -> None:
         """Something was taken back: everyone who is here is judged again."""
@@ -300,3 +340,8 @@ class Relay:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._cut()
+
+
+def _returns_as(connection: Connection) -> int:
+    peer = connection.transport.get_extra_info("peername")
+    return fingerprint(connection.path, connection.headers, peer[0] if peer else None)

@@ -60,7 +60,7 @@ class RelayService:
         )
         self.rooms = Rooms(database, self.appender, settings, _room_limits(settings), metrics)
         self.database = database
-        self.authorizer = Authorizer.of(settings)
+        self.authorizer = Authorizer.of(settings, metrics.limited)
         self.rooms.stateless = Stateless(self.authorizer.hear, metrics.ignored)
         self.relay = Relay(self.rooms, settings, metrics, self.authorizer)
         self.fanout = PostgresFanout(

@@ -112,19 +112,21 @@ class Outboxes:
 
 
 class Incoming:
-    """What members have sent and what has no outcome yet: messages half here, large ones being looked at, the queue."""
+    """What members have sent and what has no outcome yet: messages half here, those that wait for their document to
+    be open, large ones being looked at, the queue."""
 
-    __slots__ = ("_appender", "bytes_max", "partial_bytes", "walking_bytes")
+    __slots__ = ("_appender", "bytes_max", "early_bytes", "partial_bytes", "walking_bytes")
 
     def __init__(self, appender: Appender, bytes_max: int):
         self._appender = appender
         self.bytes_max = bytes_max
         self.partial_bytes = 0
+        self.early_bytes = 0
         self.walking_bytes = 0
 
     @property
     def used_bytes(self) -> int:
-        return self.partial_bytes + self.walking_bytes + self._appender.queued_bytes
+        return self.partial_bytes + self.early_bytes + self.walking_bytes + self._appender.queued_bytes
 
     @property
     def is_full(self) -> bool:

@@ -9,8 +9,8 @@ tokens are judged is whoever's that was handed in.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -23,21 +23,16 @@ from ydoc_store.errors import (
     ServerFault,
     ServerFull,
     StorageUnavailable,
+    TokenEnded,
     Unauthenticated,
     YdocError,
 )
 from ydoc_store.names import NAME_BYTES_MAX, parse_name
+from ydoc_store.rooms.addressed import HOCUSPOCUS, AddressedDocument, AddressOutlet, HocuspocusDialect
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.session import DocumentSession, SocketOutlet, call_at_expiry
 from ydoc_store.yjs import hocuspocus as wire
-from ydoc_store.yjs.messages import (
-    KEEPALIVE,
-    Message,
-    encode_awareness,
-    encode_sync_step1,
-    encode_sync_step2,
-    encode_update,
-)
+from ydoc_store.yjs.messages import KEEPALIVE
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.registry import Rooms
@@ -52,96 +47,8 @@ OPEN_TIMEOUT_S: Final = 25.0
 FULL: Final = "this document is open as often as it may be"
 # A client is asked for its new token this long before the old one ends: its application may have to fetch one.
 TOKEN_AHEAD_S: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class HocuspocusDialect:
-    """Messages behind one address; equal for all members that share it, so that a frame is built once for them."""
-
-    address: str
-    prefix: bytes = field(compare=False)
-    name: str = field(default="hocuspocus", compare=False)
-
-    def step1(self, state_vector: bytes) -> bytes:
-        return self.prefix + encode_sync_step1(state_vector)
-
-    def step2(self, update: bytes) -> bytes:
-        return self.prefix + encode_sync_step2(update)
-
-    def update(self, update: bytes) -> bytes:
-        return self.prefix + encode_update(update)
-
-    def awareness(self, payload: bytes) -> bytes:
-        return self.prefix + encode_awareness(payload)
-
-    def ack(self, *, accepted: bool) -> bytes:
-        return self.prefix + wire.encode_sync_status(accepted=accepted)
-
-    def denied(self, reason: str) -> None:
-        """This dialect's clients are told by each ack, and take a denial for the end of the document."""
-
-    def stateless(self, words: str) -> bytes:
-        return self.prefix + wire.encode_stateless(words)
-
-
-class _AddressOutlet:
-    """One document's share of the socket. Holding back what comes in holds the socket, for as long as anyone asks."""
-
-    def __init__(self, socket: HocuspocusSocket, address: str):
-        self._socket = socket
-        self._address = address
-        self.id = socket.outlet.id
-        # What this document sent before waits behind a large update of it.
-        self.holds = False
-
-    def encode(self, message: bytes) -> bytes:
-        return self._socket.outlet.encode(message)
-
-    def write(self, encoded: bytes) -> None:
-        self._socket.outlet.write(encoded)
-
-    async def write_paced(self, encoded: bytes) -> bool:
-        return await self._socket.outlet.write_paced(encoded)
-
-    def close(self, error: YdocError) -> None:
-        self._socket.end(self._address, error)
-
-    def pause_reading(self) -> None:
-        self._socket.pause(self)
-
-    def resume_reading(self) -> None:
-        self._socket.stop_pausing(self)
-
-    def rest_reading(self, seconds: float) -> None:
-        self._socket.outlet.rest_reading(seconds)
-
-    def hold_reading(self) -> None:
-        self.holds = True
-        self._socket.hold(self)
-
-    def release_reading(self) -> None:
-        self.holds = False
-        self._socket.stop_holding(self)
-
-
-@dataclass(slots=True, eq=False)
-class _Document:
-    """One address on the socket: waiting for its token, being decided, open, or denied."""
-
-    address: str
-    dialect: HocuspocusDialect
-    waiting: deque[Message | wire.Stateless] = field(default_factory=deque)
-    waiting_bytes: int = 0
-    deciding: asyncio.Task[None] | None = None
-    outlet: _AddressOutlet | None = None
-    session: DocumentSession | None = None
-    expiry: asyncio.TimerHandle | None = None
-    denied: bool = False
-
-    def stop_expiry(self) -> None:
-        if self.expiry is not None:
-            self.expiry.cancel()
-            self.expiry = None
+# A socket of which nothing was granted yet stays this long for a better token: its client shows the refusal meanwhile.
+REFUSED_STAYS_S: Final = 60.0
 
 
 class HocuspocusSocket:
@@ -158,9 +65,11 @@ class HocuspocusSocket:
         self._judge = judge
         # (tenant, actor): whoever came first; a socket never changes it.
         self._principal: tuple[str, str | None] | None = None
-        self._documents: dict[str, _Document] = {}
+        self._documents: dict[str, AddressedDocument] = {}
         self._answers_ping = False
+        # Whether anything was granted, or at least decided on.
         self._is_known = False
+        self._was_told = False
         self._deadline = asyncio.get_running_loop().call_later(self._settings.token_timeout_s, self._overdue)
 
     # From the socket
@@ -187,37 +96,51 @@ class HocuspocusSocket:
             if len(self._documents) >= self._settings.socket_documents_max:
                 self._refuse(wire.encode_address(addressed.address), "too many documents on one socket")
                 return
-            document = _Document(
+            document = AddressedDocument(
                 addressed.address, HocuspocusDialect(addressed.address, wire.encode_address(addressed.address))
             )
             self._documents[addressed.address] = document
+            document.deadline = asyncio.get_running_loop().call_later(
+                self._settings.token_timeout_s, self._without_token, document
+            )
         if isinstance(message, wire.Token):
             self._token(document, message)
         elif document.denied:
             # The stock client goes on sending after a refusal; a new token may follow.
             self._rooms.metrics.ignored("denied")
         else:
-            document.waiting.append(message)
-            document.waiting_bytes += size
+            document.waiting.append((message, size))
+            self._count_waiting(document, size)
+            if document.deadline is not None and not self._settings.has_identities:
+                # A provider of version 2 sends no token where its application has none, and nobody needs one here.
+                self._begin_deciding(document, "")
             self._hand_over(document)
 
-    def _hand_over(self, document: _Document) -> None:
+    def _hand_over(self, document: AddressedDocument) -> None:
         """Give an open document what waits for it, in order; bound what waits for one that is not open yet."""
         waiting, settings = document.waiting, self._settings
+        bytes_max = settings.token_queue_bytes_max
         while waiting and document.session is not None and document.outlet is not None and not document.outlet.holds:
-            message = waiting.popleft()
+            message, size = waiting.popleft()
+            self._count_waiting(document, -size)
             if isinstance(message, wire.Stateless):
                 self._say(document.session, message.payload)
             else:
                 document.session.act(message)
-        if not waiting:
-            document.waiting_bytes = 0
-        elif document.waiting_bytes > settings.token_queue_bytes_max or len(waiting) > settings.token_queue_frames_max:
-            if document.session is None and document.deciding is None:
-                self._deny(document, Unauthenticated("too much was sent before a token"))
-            else:
-                # It has shown its token: nothing of it is dropped, and the socket is read no further meanwhile.
-                self.hold(document)
+        if waiting and document.session is None and self._rooms.incoming.is_full:
+            self.outlet.close(ServerFull("this server is busy: try again later"))
+        elif document.waiting_bytes <= bytes_max and len(waiting) <= settings.token_queue_frames_max:
+            # Whoever called releases the socket once nobody holds it.
+            self._holding.discard(document)
+        elif document.session is None and document.deciding is None:
+            self._deny(document, Unauthenticated("too much was sent before a token"))
+        else:
+            # It has shown its token: nothing of it is dropped, and the socket is read no further meanwhile.
+            self.hold(document)
+
+    def _count_waiting(self, document: AddressedDocument, size: int) -> None:
+        document.waiting_bytes += size
+        self._rooms.incoming.early_bytes += size
 
     def _say(self, session: DocumentSession, payload: str) -> None:
         """Words go to the application, and those of a writer to the others where that is set."""
@@ -231,16 +154,26 @@ class HocuspocusSocket:
 
     # Who may
 
-    def _token(self, document: _Document, token: wire.Token) -> None:
+    def _token(self, document: AddressedDocument, token: wire.Token) -> None:
         self._answers_ping = self._answers_ping or token.answers_ping
         if document.deciding is None:
-            document.denied = False
-            document.deciding = self._rooms.spawn(self._decide(document, token.token))
+            self._begin_deciding(document, token.token)
+        else:
+            # The newest says what holds: a downgrade is not overtaken by what it takes back.
+            document.token_wanted = token.token
 
-    async def _decide(self, document: _Document, token: str) -> None:
+    def _begin_deciding(self, document: AddressedDocument, token: str) -> None:
+        if document.deadline is not None:
+            document.deadline.cancel()
+            document.deadline = None
+        document.denied = False
+        document.deciding = self._rooms.spawn(self._decide(document, token))
+
+    async def _decide(self, document: AddressedDocument, token: str) -> None:
         try:
             name = parse_name(wire.name_of(document.address))
-            granted = await self._authorize(replace(self._brought, document=name, token=token or self._brought.token))
+            asked = replace(self._brought, document=name, token=token or self._brought.token, dialect=HOCUSPOCUS)
+            granted = await self._authorize(asked)
             principal = granted.tenant, granted.actor
             if self._principal not in (None, principal):
                 raise Forbidden("this socket belongs to somebody else")
@@ -248,61 +181,108 @@ class HocuspocusSocket:
             self._is_known = True
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 room = await open_granted(self._rooms, granted, name)
-            # No await from here on, so that the room is still open.
+            # No await from here on, so that the room is still open. It may have been taken back while that loaded.
+            self._judge(granted, name)
             document.deciding = None
             if document.session is None and room.is_full:
                 # Closing the socket would send its other documents' clients back for this one, again and again.
                 self._deny(document, ServerFull(f"{FULL} (YDOC_DOCUMENT_CONNECTIONS_MAX)"))
-                return
-            self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
-            if document.session is None:
-                self._open(document, room, granted)
             else:
-                document.session.regrant(granted)
-            document.stop_expiry()
-            document.expiry = call_at_expiry(granted, lambda: self._expiring(document), TOKEN_AHEAD_S)
-            self._hand_over(document)
+                self._grant(document, room, granted)
         except TimeoutError:
-            self.end(document.address, StorageUnavailable("the document could not be loaded in time"))
+            self._refused(document, StorageUnavailable("the document could not be loaded in time"))
         except YdocError as error:
             if isinstance(error, ServerFault):
                 log.warning("a document could not be opened", reason=str(error))
-            self.end(document.address, error)
+            self._refused(document, error)
         except Exception:
             log.exception("a document could not be opened")
-            self.end(document.address, ServerFailed("this server failed: come back"))
+            self._refused(document, ServerFailed("this server failed: come back"))
         finally:
             document.deciding = None
             self.stop_holding(document)
+        newer, document.token_wanted = document.token_wanted, None
+        if newer is not None:
+            self._begin_deciding(document, newer)
 
-    def _open(self, document: _Document, room: Room, granted: Granted) -> None:
-        document.outlet = _AddressOutlet(self, document.address)
-        document.session = DocumentSession(self._rooms, room, document.outlet, document.dialect, granted)
+    def _refused(self, document: AddressedDocument, error: YdocError) -> None:
+        self._was_told = True
+        if document.session is not None:
+            # Nothing that it has queued is accepted either.
+            document.session.fail(error)
+        else:
+            self.end(document.address, error)
 
-    def _expiring(self, document: _Document) -> None:
+    def _grant(self, document: AddressedDocument, room: Room, granted: Granted) -> None:
+        document.denied = document.renewal_asked = False
+        self._send(document.dialect.prefix + wire.encode_granted(writes=granted.may_write))
+        if document.session is None:
+            document.outlet = AddressOutlet(self, document.address)
+            document.session = DocumentSession(self._rooms, room, document.outlet, document.dialect, granted)
+        else:
+            document.session.regrant(granted)
+        document.stop_timers()
+        document.expiry = call_at_expiry(granted, lambda: self._expiring(document), TOKEN_AHEAD_S)
+        self._hand_over(document)
+
+    def _expiring(self, document: AddressedDocument) -> None:
         """Ask for a new token while the old one still holds, and look again when it does not."""
         document.expiry = None
         if document.session is not None:
+            document.renewal_asked = True
             self._send(document.dialect.prefix + wire.encode_token_wanted())
             document.expiry = call_at_expiry(document.session.granted, self.review)
 
     def review(self) -> None:
-        """Something was taken back, or time has passed: documents that are not allowed any more are denied."""
+        """Something was taken back, or time has passed: documents that are not allowed any more are denied.
+
+        A provider that was asked for its next token and said nothing (those of version 2 do not know the question) is
+        sent away to come back with one instead: it takes a denial for the end.
+        """
         for document in list(self._documents.values()):
             session = document.session
             if session is not None:
                 try:
                     self._judge(session.granted, session.member.room.name)
                 except YdocError as error:
-                    session.fail(error)
+                    ends_at_s = session.granted.expires_at_s
+                    if document.renewal_asked and ends_at_s is not None and ends_at_s <= time.time():
+                        session.fail(TokenEnded("this token has expired: come back with another"))
+                    else:
+                        session.fail(error)
+                else:
+                    if document.renewal_asked:
+                        # Timers do not hear of a clock that is set back, nor reach as far as some tokens.
+                        document.stop_timers()
+                        document.expiry = call_at_expiry(session.granted, self.review)
+
+    def _without_token(self, document: AddressedDocument) -> None:
+        """Its client said nothing of a token: what it brought with its upgrade decides, if it brought anything."""
+        document.deadline = None
+        if document.session is None and document.deciding is None and not document.denied:
+            if self._brought.token or self._brought.cookie:
+                self._begin_deciding(document, "")
+            else:
+                self._deny(document, Unauthenticated("no token came in time"))
 
     def _overdue(self) -> None:
         """Nobody loads, holds or waits for what has not said who it is."""
         for document in list(self._documents.values()):
-            if document.session is None and document.deciding is None and not document.denied:
-                self._deny(document, Unauthenticated("no token came in time"))
-        if not self._is_known:
+            if document.deadline is not None:
+                document.deadline.cancel()
+                self._without_token(document)
+        if self._is_known:
+            return
+        if any(document.deciding is not None for document in self._documents.values()):
+            self._look_again_in(self._settings.token_timeout_s)
+        elif self._was_told:
+            self._was_told = False
+            self._look_again_in(REFUSED_STAYS_S)
+        else:
             self.outlet.close(Unauthenticated("no token came in time"))
+
+    def _look_again_in(self, seconds: float) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._overdue)
 
     # Endings
 
@@ -316,12 +296,12 @@ class HocuspocusSocket:
         else:
             self.outlet.close(error)
 
-    def _deny(self, document: _Document, error: YdocError) -> None:
+    def _deny(self, document: AddressedDocument, error: YdocError) -> None:
         self._refuse(document.dialect.prefix, str(error))
         document.denied = True
+        self._count_waiting(document, -document.waiting_bytes)
         document.waiting.clear()
-        document.waiting_bytes = 0
-        document.stop_expiry()
+        document.stop_timers()
         session, document.session = document.session, None
         if session is not None:
             # The room that ends it is going through its members.
@@ -332,17 +312,22 @@ class HocuspocusSocket:
         self._send(prefix + wire.encode_denied(reason))
         self._send(prefix + wire.encode_close(reason))
 
-    def _forget(self, document: _Document) -> None:
+    def _forget(self, document: AddressedDocument) -> None:
         del self._documents[document.address]
-        document.stop_expiry()
+        self._count_waiting(document, -document.waiting_bytes)
+        document.waiting.clear()
+        document.token_wanted = None
+        document.stop_timers()
         if document.deciding is not None:
             document.deciding.cancel()
         if document.session is not None:
             document.session.closed()
         self._let_go(document)
 
-    def _let_go(self, document: _Document) -> None:
+    def _let_go(self, document: AddressedDocument) -> None:
         outlet, document.outlet = document.outlet, None
+        if outlet is not None:
+            outlet.is_gone = True
         self.stop_pausing(outlet)
         self._holding.discard(outlet)
         self.stop_holding(document)
@@ -373,6 +358,7 @@ class HocuspocusSocket:
         for document in list(self._documents.values()):
             if document.waiting:
                 self._hand_over(document)
+        # Not before all had their turn: one of them may hold again.
         if not self._holding:
             self.outlet.release_reading()
 

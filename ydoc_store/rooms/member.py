@@ -16,6 +16,7 @@ from ydoc_store.metrics import DialectCounts
 if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import Reader
     from ydoc_store.rooms.room import Room
+    from ydoc_store.yjs.walked import Walked
 
 
 # Reading begins again when a paused member has less than this in flight, so that it is not paused for each update.
@@ -84,7 +85,9 @@ class Member:
     """One connection in one room. `unsettled_bytes` is what it sent and what has no outcome yet."""
 
     __slots__ = (
+        "acks_owed",
         "actor",
+        "asked_with",
         "closed",
         "counts",
         "declined",
@@ -123,6 +126,9 @@ class Member:
         self.paused = False
         self.presence_sent = False
         self.declined = False
+        # The state vector of its Step1, until its Step2 is here; and the acks that the Step2's is to bring along.
+        self.asked_with: dict[int, int] | None = None
+        self.acks_owed = 0
         # A task is sending it what it lacks; the Step1 that came last meanwhile is answered after that.
         self.syncing = False
         self.sync_wanted: Reader | None = None
@@ -143,12 +149,40 @@ class Member:
     def send(self, message: bytes) -> None:
         self.outlet.write(self.outlet.encode(message))
 
-    def acknowledge(self, *, accepted: bool) -> None:
+    def acknowledge(self, *, accepted: bool, times: int = 1) -> None:
         message = self.dialect.ack(accepted=accepted)
         if message is not None:
-            self.send(message)
+            for _ in range(times):
+                self.send(message)
 
-    def decline(self, why: str) -> None:
+    def asked(self, vector: dict[int, int] | None) -> None:
+        """Its Step1 is here: a stock client's count of what is not saved begins anew, at one, for the Step2 to come."""
+        self.asked_with = vector
+        self.acks_owed = 0
+        for queued in (*self.room.queue.in_flight, *self.room.queue.waiting):
+            if queued.sender is self:
+                queued.acks = 0
+
+    def acks_for(self, walked: Walked, *, answers: bool) -> int:
+        """How many acks this update's commit is worth, so that a stock client never says "saved" too early (I1).
+
+        What such a client typed while it had no connection it sends one by one between its Step1 and its Step2,
+        having forgotten to count it; an ack for the first of those would count as that for everything. The Step2
+        holds them all. So nothing is acked before the Step2 is, and then what the client has counted: not what
+        it had already when it wrote its Step1.
+        """
+        if self.asked_with is None:
+            return 1
+        if answers:
+            acks, self.asked_with, self.acks_owed = 1 + self.acks_owed, None, 0
+            return acks
+        known = self.asked_with
+        if not len(walked.structs) or any(end > known.get(client, 0) for client, _start, end in walked.structs):
+            # A delete alone does not tell when it was made.
+            self.acks_owed += 1
+        return 0
+
+    def decline(self, why: str, *, answers: bool = False) -> None:
         """Store nothing of an update, because this server or this member may only read, and keep the connection.
 
         `why` is told once.
@@ -158,6 +192,8 @@ class Member:
         this member is accepted either (I4), and the client brings all of it at its next sync.
         """
         self.counts.read_only += 1
+        if answers:
+            self.asked_with = None
         self.acknowledge(accepted=False)
         if not self.declined:
             self.declined = True

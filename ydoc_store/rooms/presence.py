@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from ydoc_store.yjs.awareness import AwarenessEntry
+from ydoc_store.yjs.awareness import AwarenessEntry, stamped_id
 
 # How long a clock is remembered after its owner left, so that a late echo of its last state does not bring it back.
 GONE_REMEMBERED_S = 120.0
@@ -47,9 +47,18 @@ class Presence:
     """The states of one room, by client id. `states_max` bounds them; `owned_max`, and `owned_bytes_max` in all, those
     of one member."""
 
-    __slots__ = ("_gone", "_owned", "_states", "owned_bytes_max", "owned_max", "states_max")
+    __slots__ = ("_gone", "_is_stamped", "_owned", "_states", "owned_bytes_max", "owned_max", "states_max")
 
-    def __init__(self, states_max: int, owned_max: int | None = None, owned_bytes_max: int = 16 * 1024):
+    def __init__(
+        self,
+        states_max: int,
+        owned_max: int | None = None,
+        owned_bytes_max: int = 16 * 1024,
+        *,
+        is_stamped: bool = False,
+    ):
+        # Whether states say whose they are, in words that are the server's.
+        self._is_stamped = is_stamped
         self.states_max = states_max
         self.owned_max = states_max if owned_max is None else owned_max
         self.owned_bytes_max = owned_bytes_max
@@ -74,7 +83,7 @@ class Presence:
 
         A member's null for somebody else's state counts only when it is newer: a client that woke from sleep
         declares everyone gone at their own clocks, and timing out is this server's business. Another node has
-        judged that already (`is_node`), and it speaks for any number of members.
+        judged that already (`is_node`), and it speaks for any number of members: whose a state is stands in its stamp.
         """
         heard = Heard([], [])
         for entry in entries:
@@ -92,7 +101,8 @@ class Presence:
                     # Whoever repeats what is known keeps it from timing out.
                     known.heard_at_s = now_s
             if is_fresh:
-                self._apply(owner, entry, now_s, principal)
+                whose = stamped_id(entry) if is_node and self._is_stamped else principal
+                self._apply(owner, entry, now_s, whose)
                 heard.fresh.append(entry)
         return heard
 

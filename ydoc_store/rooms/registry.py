@@ -176,7 +176,8 @@ class Rooms:
         settings = self.settings
         cache = RoomCache(self._budget, settings.room_cache_bytes_max)
         states_max = settings.awareness_entries_max
-        presence = Presence(states_max * 10, states_max, settings.awareness_bytes_max)
+        bytes_max, is_stamped = settings.awareness_bytes_max, settings.has_identities
+        presence = Presence(states_max * 10, states_max, bytes_max, is_stamped=is_stamped)
         room = Room(*key, self.appender, cache, self.limits, presence, self.metrics.deliver_seconds, self)
         try:
             if isinstance(stored, Absent):

@@ -138,35 +138,35 @@ class Room:
 
     # What a member sends
 
-    def submit(self, member: Member, update: bytes) -> None:
+    def submit(self, member: Member, update: bytes, *, answers: bool = False) -> None:
         """Queue an update for its commit, or acknowledge it at once when it holds nothing new.
 
-        An update that only repeats what is in flight is queued behind it, and stored once more: its ack must not
-        rest on something uncommitted. A read-only room declines what is new and keeps the member. Raises ClientFault,
-        having stored nothing; the caller fences the member then.
+        `answers` tells a Step2. What only repeats something in flight is queued behind it and stored again: its ack
+        must not rest on what is uncommitted. A read-only room declines what is new and keeps the member. Raises
+        ClientFault, having stored nothing; the caller fences the member then.
         """
-        self.submit_walked(member, update, walk(update, self.limits.update))
+        self.submit_walked(member, update, walk(update, self.limits.update), answers=answers)
 
-    def submit_walked(self, member: Member, update: bytes, walked: Walked) -> None:
+    def submit_walked(self, member: Member, update: bytes, walked: Walked, *, answers: bool = False) -> None:
         """`submit`, for an update that was walked already, within this room's limits."""
         if self.knowledge.covers(walked):
             member.counts.nothing_new += 1
-            member.acknowledge(accepted=True)
+            member.acknowledge(accepted=True, times=member.acks_for(walked, answers=answers))
             return
         # What is left holds something new, were it only a delete hidden in a Step2 (I17).
         if self.limits.read_only or not member.may_write:
-            member.decline(READ_ONLY if self.limits.read_only else MAY_ONLY_READ)
+            member.decline(READ_ONLY if self.limits.read_only else MAY_ONLY_READ, answers=answers)
             return
         self._judge(member, walked)
         if self.appender.queued_bytes > self.limits.incoming_bytes_max:
             raise ServerFull("this server is busy: try again later")
         member.unsettled_bytes += len(update) + QUEUED_OVERHEAD_BYTES
-        self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter()))
+        acks = member.acks_for(walked, answers=answers)
+        self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter(), acks))
         if self._in_flight is not None:
             self._in_flight.add(walked)
-        if member.unsettled_bytes > self.limits.member_unsettled_bytes_max or (
-            self.appender.queued_bytes > self.limits.queue_bytes_max
-        ):
+        is_much = self.appender.queued_bytes > self.limits.queue_bytes_max
+        if is_much or member.unsettled_bytes > self.limits.member_unsettled_bytes_max:
             member.pause()
 
     def count_ranges(self) -> None:
@@ -225,7 +225,7 @@ class Room:
                 if queued.walked.blanks and blanks_a_live_client(queued.walked, member, self.knowledge, self.presence):
                     self._keeper.audited(self, member, "blank run", seq)
                 self._know(queued.walked)
-                member.acknowledge(accepted=True)
+                member.acknowledge(accepted=True, times=queued.acks)
         for member, count in senders.items():
             member.counts.accepted += count
         if not is_open:  # its members are on their way to a room that is loaded anew, with all that is in the log
@@ -250,7 +250,7 @@ class Room:
             self.queue.bytes_ceiling = self.limits.document_bytes_max
 
     def adopt(self, created: Created) -> None:
-        """This document exists from now on. Its marker goes to everyone first, the writer included."""
+        """This document exists from now on. Its marker goes to everyone first (I10), first syncs under way included."""
         if self.document_id is not None:
             if self.document_id != created.document_id:
                 self.discard(RoomDiscarded("this document was recreated meanwhile: sync again"))
@@ -258,7 +258,7 @@ class Room:
         self._identify(created.document_id, created.epoch, created.marker)
         self._state_vector = None
         self.knowledge.add_marker(created.marker)
-        self._send_all(marker_update(created.marker), None)
+        self._send_all(marker_update(created.marker), None, syncing_too=True)
 
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
@@ -356,11 +356,11 @@ class Room:
             if member.is_live and member is not but:
                 self._keeper.follow(member, seq)
 
-    def _send_all(self, update: bytes, but: Member | None) -> None:
+    def _send_all(self, update: bytes, but: Member | None, *, syncing_too: bool = False) -> None:
         delivery = Delivery(update)
         # A copy: whoever an outlet tells may leave before the next one is served.
         for member in tuple(self.members):
-            if member.is_live and member is not but:
+            if (member.is_live or (syncing_too and member.presence_sent)) and member is not but:
                 member.deliver(delivery)
 
     # Coming and going

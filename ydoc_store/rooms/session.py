@@ -96,6 +96,7 @@ class DocumentSession:
         counts = rooms.metrics.dialect(dialect.name)
         # Whether it has said what it has, and carries no other history.
         self._is_judged = False
+        self._has_acks = dialect.ack(accepted=True) is not None
         self.granted = granted
         self.member = Member(room, outlet, dialect, counts, granted.actor, may_write=granted.may_write)
         rooms.enter(self.member)
@@ -113,9 +114,9 @@ class DocumentSession:
                 if not self._is_judged:
                     self._refuse_unasked(update)
                 if len(update) <= INLINE_BYTES_MAX:
-                    member.room.submit(member, update)
+                    member.room.submit(member, update, answers=kind is SyncStep2)
                 else:
-                    self._hold(self._submit_large(update))
+                    self._hold(self._submit_large(update, answers=kind is SyncStep2))
             else:
                 self._act_on_other(message)
         except EpochChanged as error:
@@ -145,7 +146,7 @@ class DocumentSession:
             self.fail(error)
         self._outlet.release_reading()
 
-    async def _submit_large(self, update: bytes) -> None:
+    async def _submit_large(self, update: bytes, *, answers: bool) -> None:
         """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and no other document waits (I13)."""
         member, incoming = self.member, self._rooms.incoming
         limits = member.room.limits.update
@@ -154,8 +155,10 @@ class DocumentSession:
             if incoming.is_full:
                 raise ServerFull("this server is busy: try again later")
             walked = await self._rooms.heavy.run(len(update), walk, update, limits)
+            news = await self._news_in_turns(walked, limits)
+            # Asked behind the last await: whoever was fenced meanwhile sent this behind what was refused (I4).
             if not member.closed:
-                member.room.submit_walked(member, update, await self._news_in_turns(walked, limits))
+                member.room.submit_walked(member, update, news, answers=answers)
         finally:
             incoming.walking_bytes -= len(update)
 
@@ -258,7 +261,10 @@ class DocumentSession:
             current = room.presence.current()
             if current:
                 self._send_presence(current)
-        if len(vector) > len(room.knowledge.structs) + VECTOR_EXTRA_KEPT:
+        has_more = len(vector) > len(room.knowledge.structs) + VECTOR_EXTRA_KEPT
+        if self._has_acks:
+            member.asked(None if has_more else vector)
+        if has_more:
             # It may wait for its turn, and what this document does not know makes no difference to the answer.
             vector = {client: end for client, end in vector.items() if client in room.knowledge.structs}
         self._rooms.sync(member, Reader(vector))
@@ -291,9 +297,16 @@ class DocumentSession:
         return needed is not None and self.granted.access >= needed
 
     def regrant(self, granted: Granted) -> None:
-        """From now on this holds, for what waits already too: a downgrade refuses it, one by one."""
+        """From now on this holds, for what waits already too: a downgrade refuses it, one by one.
+
+        Whoever was refused something and may write again syncs again: what it sends next follows what is not stored
+        (I4), and a stock client brings that at a new connection alone.
+        """
+        member = self.member
         self.granted = granted
-        self.member.room.regrant(self.member, may_write=granted.may_write)
+        member.room.regrant(member, may_write=granted.may_write)
+        if granted.may_write and member.declined and not member.room.limits.read_only:
+            self.fail(RoomDiscarded("you may write again: sync again, and bring what was refused"))
 
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""

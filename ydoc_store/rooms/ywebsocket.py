@@ -82,9 +82,16 @@ class YWebsocketSession:
             self._judge(self.document.granted, self.document.member.room.name)
         except YdocError as error:
             self.document.fail(error)
+        else:
+            # Timers do not hear of a clock that is set back, nor reach as far as some tokens.
+            self._stop_expiry()
+            self._expiry = call_at_expiry(self.document.granted, self.review)
+
+    def _stop_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     def closed(self) -> None:
         """The socket is gone: so is its presence, and its place in the room."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._stop_expiry()
         self.document.closed()

@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 
 class QueuedUpdate:
-    """One update that waits for its commit; `sender` and `walked` are the room's, handed back untouched."""
+    """One update that waits for its commit; `sender`, `walked` and `acks` are the room's, handed back untouched."""
 
-    __slots__ = ("actor", "queued_at_s", "sender", "update", "walked")
+    __slots__ = ("acks", "actor", "queued_at_s", "sender", "update", "walked")
 
-    def __init__(self, update: bytes, actor: str | None, sender: Any, walked: Any, queued_at_s: float = 0.0):
+    def __init__(
+        self, update: bytes, actor: str | None, sender: Any, walked: Any, queued_at_s: float = 0.0, acks: int = 1
+    ):
+        self.acks = acks
         self.update = update
         self.actor = actor
         self.sender = sender

@@ -243,6 +243,10 @@ class Lane:
         if not batches:
             return
         await self._reach("before-send")
+        # Again, behind the last wait: looking at heads that were held takes a while.
+        batches = self._without_abandoned(batches)
+        if not batches:
+            return
         started_s = time.monotonic()
         self._without_standby = False
         try:

@@ -7,6 +7,7 @@ for the room; nothing here is ever stored.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
@@ -60,7 +61,7 @@ def _read_entry(reader: Reader, json_depth_max: int) -> AwarenessEntry:
         raise Malformed(f"JSON nested deeper than {json_depth_max}")
     try:
         # The json module and not orjson: JSON.stringify escapes a name cut inside an emoji as a lone surrogate.
-        state = json.loads(text, parse_constant=_refuse_constant)
+        state = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
         raise Malformed("invalid JSON") from error
     if state is None:
@@ -68,6 +69,14 @@ def _read_entry(reader: Reader, json_depth_max: int) -> AwarenessEntry:
     if not isinstance(state, dict):
         raise Malformed("a state that is neither null nor an object")
     return AwarenessEntry(client_id, clock, text)
+
+
+def _finite(text: str) -> float:
+    """Written again by `stamp`, what is too large for a float would be `Infinity`, at which every browser throws."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

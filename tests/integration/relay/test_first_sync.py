@@ -10,7 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.nodes import Editor, Node, connect_raw, new_doc, running_node
+from tests.waiting import until
 from ydoc_store.errors import RoomDiscarded
+from ydoc_store.relay.connection import Connection
 from ydoc_store.rooms import first_sync
 from ydoc_store.yjs import messages
 
@@ -225,3 +227,29 @@ async def test_readers_that_return_with_one_vector_share_an_answer_until_somethi
             await reader.leave()
         assert 1 <= made <= 2
     await writer.leave()
+
+
+async def test_whoever_is_still_taking_an_empty_document_gets_the_marker_of_the_one_that_is_made_meanwhile(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I10: without it, it could bring this history into another epoch."""
+    monkeypatch.setattr(node.service.rooms.first_sync, "_is_crowded", lambda: True)
+    write_paced = Connection.write_paced
+    taking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(connection: Connection, encoded: bytes) -> bool:
+        taking.set()
+        await go_on.wait()
+        return await write_paced(connection, encoded)
+
+    monkeypatch.setattr(Connection, "write_paced", slowly)
+    ann = await Editor.open(node.url("notes"))
+    await taking.wait()
+    ben = await Editor.open(node.url("notes"))
+    await ben.until(lambda: ben.received(messages.SyncStep1))
+    await ben.type("made meanwhile")
+    await until(lambda: node.room("notes").head == 1)
+    go_on.set()
+    for editor in (ann, ben):
+        await editor.shows("made meanwhile")
+        assert editor.marker == node.room("notes").marker

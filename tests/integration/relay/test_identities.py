@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.nodes import Editor, Node, closed_at_once, count_stored, running_node
 from tests.tokens import SECRET, token
+from ydoc_store.rooms import session
 from ydoc_store.storage.revocations import insert_revocation
 from ydoc_store.yjs import messages
 
@@ -88,6 +90,17 @@ async def test_a_reader_sees_everything_shows_presence_and_changes_nothing(node:
 async def test_an_open_socket_ends_with_its_token(node: Node) -> None:
     """I18: expiry takes effect on open sockets."""
     editor = await open_as(node, "notes", exp=time.time() + 1.5)
+    assert await editor.closed() == (4401, "this token has expired")
+
+
+async def test_a_clock_that_was_set_back_does_not_let_a_token_live_on(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I18: the timer was set by another clock than the one that it is judged by."""
+    with monkeypatch.context() as ahead:
+        clock = SimpleNamespace(time=lambda: time.time() + 3_600, monotonic=time.monotonic)
+        ahead.setattr(session, "time", clock)
+        editor = await open_as(node, "notes", exp=time.time() + 3)
     assert await editor.closed() == (4401, "this token has expired")
 
 

@@ -16,6 +16,8 @@ from ydoc_store.rooms import session
 from ydoc_store.storage import lane
 from ydoc_store.yjs import messages
 from ydoc_store.yjs.lib0 import encode_uint
+from ydoc_store.yjs.ranges import Knowledge
+from ydoc_store.yjs.walked import Walked
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, marker_update
 
 REFUSED = 'ydoc_updates_total{dialect="y-websocket",result="refused"}'
@@ -73,6 +75,29 @@ async def test_nothing_behind_a_refused_update_is_accepted(node: Node) -> None:
     assert (await ann.closed())[0] == 4400
     assert await count_stored(node.database, "notes") == 1
     assert node.count(REFUSED) == 1
+
+
+async def test_nothing_is_accepted_of_who_was_fenced_while_a_large_update_was_looked_through(node: Node) -> None:
+    """I4: what it sent before was refused meanwhile, and this one follows it."""
+    editor = await Editor.open_synced(node.url("notes"))
+    (member,) = node.room("notes").members
+    refused = StorageBusy("the one before was refused")
+
+    class Slow(Knowledge):
+        def news(self, walked: Walked) -> Walked:
+            if not member.closed:
+                asyncio.get_running_loop().call_soon(member.room.fence, member, refused)
+            return super().news(walked)
+
+    member.room.knowledge = Slow()
+    editor.root.insert(0, "xy" * session.RANGES_A_TURN)
+    with editor.doc.transaction():
+        for place in range(session.RANGES_A_TURN):
+            del editor.root[place : place + 1]
+    await editor.say(messages.encode_sync_step2(await editor.state()))
+    assert (await editor.closed())[0] == 1013
+    await node.room_closed(member.room)
+    assert await count_stored(node.database, "notes") == 0
 
 
 async def test_a_delete_of_what_never_came_is_not_stored(node: Node) -> None:
@@ -140,7 +165,7 @@ async def test_too_much_that_is_new_is_refused_and_what_is_repeated_is_not(
 ) -> None:
     if is_large:
         monkeypatch.setattr(session, "INLINE_BYTES_MAX", 0)
-        monkeypatch.setattr(session, "RANGES_A_TURN", 4)
+        monkeypatch.setattr(session, "session.RANGES_A_TURN", 4)
     async with running_node(database_url, update_delete_ranges_max=10) as node:
         ann = await Editor.open_synced(node.url("notes"))
         await ann.type("x" * 40)

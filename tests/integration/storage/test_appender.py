@@ -25,6 +25,7 @@ from ydoc_store.errors import (
     StorageUnavailable,
     YdocError,
 )
+from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.append_batch import Accepted
 from ydoc_store.storage.appender import Appender, BatchLimits, QueuedUpdate
 from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES, Lane
@@ -404,6 +405,25 @@ async def test_what_was_taken_from_a_discarded_room_is_not_sent_on_a_new_connect
     await connection.execute("SELECT pg_terminate_backend($1)", pid_of(appender))
     await until(lambda: lane.connection is None)
     lane.connect = connect_and_discard  # type: ignore[method-assign]
+    owner.put(b"behind")
+    other.put(b"fine")
+    await asyncio.gather(owner.heard_of(2), other.heard_of(2))
+    assert [type(error) for error in owner.errors] == [RoomDiscarded]
+    assert not other.errors
+    assert await log_of(connection, owner.document_id) == [b"first"]
+    nothing_is_left(appender, owner, other)
+
+
+async def test_what_was_taken_from_a_room_that_is_discarded_before_it_is_sent_never_is(
+    appender: Appender, connection: Connection
+) -> None:
+    """I4, I11: the database went back, and the look at heads that were held took a while."""
+    owner, other = await known(appender, "a"), await known(appender, "b")
+
+    async def discard() -> None:
+        owner.queue.is_abandoned = True
+
+    appender.failpoints = Failpoints({"append.before-send": discard})
     owner.put(b"behind")
     other.put(b"fine")
     await asyncio.gather(owner.heard_of(2), other.heard_of(2))

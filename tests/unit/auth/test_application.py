@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 
 from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.auth.application import AskedCallable, AskedEndpoint, granted_from, sign
+from ydoc_store.auth.revocations import Revocations
 from ydoc_store.errors import (
     AuthUnavailable,
     Forbidden,
@@ -23,6 +25,7 @@ from ydoc_store.errors import (
     Unauthenticated,
     YdocError,
 )
+from ydoc_store.storage.revocations import Revocation
 
 ASKED = Asked("team/notes", "a-token", "session=1", "https://app.example", "10.0.0.7", "hocuspocus")
 WRITE = {"access": "write", "user": {"id": "ann", "name": "Ann"}}
@@ -154,6 +157,19 @@ async def test_a_revocation_makes_it_ask_again() -> None:
     assert len(application.requests) == 2
 
 
+async def test_a_revocation_refuses_what_was_answered_before_it_and_not_the_next_answer() -> None:
+    """Otherwise a document of which access was revoked once would be closed to everyone for a day."""
+    application, revocations = answering(), Revocations()
+    before = await application.endpoint.authorize(ASKED)
+    moment = datetime.now(UTC)
+    revocations.take([Revocation(1, "default", "document", "team/notes", moment, moment)])
+    application.endpoint.forget()
+    with pytest.raises(Unauthenticated, match="revoked"):
+        revocations.judge(before, "team/notes")
+    revocations.judge(await application.endpoint.authorize(ASKED), "team/notes")
+    revocations.judge(await AskedCallable(f"{__name__}:allow_default").authorize(ASKED), "team/notes")
+
+
 async def test_who_gives_up_cancels_nobody_elses_question() -> None:
     application = answering()
     impatient = asyncio.create_task(application.endpoint.authorize(ASKED))
@@ -166,6 +182,10 @@ async def test_who_gives_up_cancels_nobody_elses_question() -> None:
 def test_what_an_empty_document_begins_with_comes_as_base64() -> None:
     granted = granted_from(WRITE | {"initial_update": base64.b64encode(b"\0\0").decode(), "expires_at": 5})
     assert (granted.initial_update, granted.expires_at_s) == (b"\0\0", 5.0)
+
+
+def allow_default(asked: Asked) -> Granted:
+    return Granted("default", asked.token, Access.READ)
 
 
 def allow(asked: Asked) -> Granted:

@@ -118,3 +118,16 @@ def test_ids_that_come_and_go_while_nobody_takes_are_bounded() -> None:
     assert kept * len(state) <= BYTES_WAITING_MAX < (kept + 2) * (len(state) + 200)
     assert len(outbox.take()[0].entries) == kept
     assert outbox.add(PresenceHint("t", "n", [AwarenessEntry(1, 1, state)], asks=False))
+
+
+def test_stateless_words_count_in_what_may_wait_while_postgres_does_not_answer() -> None:
+    """I15: they go the way of presence, and nobody renews them: what is too much is dropped."""
+    outbox = PresenceOutbox()
+    said = [
+        PresenceHint("tenant", "a", [], asks=False, words=("x" * 4_096,)) for _ in range(BYTES_WAITING_MAX // 2_048)
+    ]
+    taken = sum(map(outbox.add, said))
+    assert 0 < taken * 4_096 <= BYTES_WAITING_MAX
+    (told,) = outbox.take()
+    assert len(told.words) == taken
+    assert outbox.add(said[0])

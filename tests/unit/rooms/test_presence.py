@@ -108,6 +108,23 @@ def test_what_one_member_shows_is_bounded_in_bytes_too() -> None:
     assert presence.hear("a", [entry(1, 3, None)], 0).fresh
 
 
+def test_a_state_of_another_node_is_taken_over_by_whose_it_is_and_by_nobody_else() -> None:
+    """Whose it is stands in the stamp: without it, a token that names nobody took over everyone, and ann, who comes
+    back to this node while her old socket is half open there, stayed unseen until that timed out."""
+    presence = Presence(10, is_stamped=True)
+    of_ann = '{"user":{"id":"ann"}}'
+    presence.hear(("node", "n"), [entry(1, 5, of_ann)], 0, is_node=True)
+    assert not presence.hear("somebody", [entry(1, 6, '{"user":{}}')], 0).fresh
+    assert not presence.hear("ben", [entry(1, 6, '{"user":{"id":"ben"}}')], 0, principal="ben").fresh
+    assert presence.hear("ann", [entry(1, 6, of_ann)], 0, principal="ann").fresh
+
+
+def test_without_identities_nobodys_name_keeps_a_client_from_coming_back_to_another_node() -> None:
+    presence = Presence(10)
+    presence.hear(("node", "n"), [entry(1, 5, '{"user":{"id":"ann"}}')], 0, is_node=True)
+    assert presence.hear("a", [entry(1, 6)], 0).fresh
+
+
 def test_what_a_node_showed_before_it_said_gone_brings_nobody_back_when_it_comes_late() -> None:
     """Found by the simulation's seed 284: two hints of another node, the second one first."""
     presence = Presence(10)

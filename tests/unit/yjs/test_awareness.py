@@ -37,7 +37,9 @@ def test_a_name_cut_inside_an_emoji_is_passed_on() -> None:
     assert decode(payload_of((1, 1, text))) == [AwarenessEntry(1, 1, text)]
 
 
-@pytest.mark.parametrize("text", ["", "1", "[]", '"a"', "true", "undefined", "{", '{"a":NaN}', "{'a':1}", '{"a":1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "1", "[]", '"a"', "true", "undefined", "{", '{"a":NaN}', '{"a":-1e999}', "{'a':1}", '{"a":1}}']
+)
 def test_a_state_that_is_no_object_is_refused(text: str) -> None:
     with pytest.raises(InvalidFrame):
         decode(payload_of((1, 1, text)))
