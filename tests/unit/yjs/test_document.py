@@ -11,11 +11,10 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from ydoc_store.commands.transfer import exported
 from ydoc_store.errors import InvalidUpdate
-from ydoc_store.storage.loader import LogRow, StoredDocument
 from ydoc_store.yjs.document import DECODED_LEVELS_MAX, SHOWN_LEVELS_MAX, Content, decode_check, to_json
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.join import join
-from ydoc_store.yjs.lib0 import encode_uint, frame
+from ydoc_store.yjs.lib0 import encode_uint
 from ydoc_store.yjs.structs import Struct, read_update, write_update
 from ydoc_store.yjs.walked import UNLIMITED
 from ydoc_store.yjs.walker import DELETED, STRING, TYPE, walk_structs
@@ -107,7 +106,7 @@ def test_types_that_add_up_too_deep_over_many_updates_never_reach_native_code() 
     assert walk_structs(deep, UNLIMITED)
     with pytest.raises(InvalidUpdate, match="nest 100,000 deep"):
         decode_check(deep)
-    assert read_update(fold(deep)).deletes == {1: [(0, 1)]}
+    assert read_update(fold(deep)).deletes == {1: [(0, 100_001)]}
 
 
 def test_a_document_too_deep_to_be_shown_still_decodes() -> None:
@@ -115,7 +114,7 @@ def test_a_document_too_deep_to_be_shown_still_decodes() -> None:
         b"\x01\x01\x02\x00\x08\x00\x01" + encode_uint(SHOWN_LEVELS_MAX - 1) + b"\x01" + b"\x75\x01" * 64 + b"\x7f\x00"
     )
     deepest_shown = join([*nested_one_by_one(SHOWN_LEVELS_MAX - 1), value])
-    shown = exported(StoredDocument(1, 0, 0, 1, 1, 1, None, [LogRow(1, 1, frame(deepest_shown))]), "json")
+    shown = exported([deepest_shown], "json")
     assert json.loads(shown) == to_json(deepest_shown)
     assert shown.count(b"[") == SHOWN_LEVELS_MAX + 1 + 64
     deep = join(nested_one_by_one(DECODED_LEVELS_MAX))
