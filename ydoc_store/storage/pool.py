@@ -184,7 +184,9 @@ class Database:
                 try:
                     yield connection
                 finally:
-                    await self._pool.release(connection)
+                    # One that cannot be tidied in time is cut; what became of the borrower's own work stands.
+                    with contextlib.suppress(TimeoutError):
+                        await self._pool.release(connection)
         finally:
             self._free.release()
 
