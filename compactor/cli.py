@@ -29,11 +29,11 @@ from ydoc_store.commands.options import (
     found,
     json_option,
     require_writes,
+    tenant_option,
     with_database,
 )
 from ydoc_store.commands.output import counted, emit_row, emit_rows
 from ydoc_store.logs import logger
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import read_backlog
 from ydoc_store.storage.compactions import list_compactions
@@ -91,11 +91,12 @@ async def once_command(database: Database, settings: Settings, /, *, as_json: bo
 
 @commands.command("explain")
 @click.argument("name", type=DocumentName())
+@tenant_option
 @json_option
 @with_database
-async def explain_command(database: Database, settings: Settings, /, *, name: str, as_json: bool) -> int:
+async def explain_command(database: Database, settings: Settings, /, *, name: str, tenant: str, as_json: bool) -> int:
     """Whether a document is due and why, what it takes, and what its last compactions came to."""
-    document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+    document: Document = await found(name, find_document(database, tenant, name))
     explained = await explain(database, settings, document)
     runs = explained.pop("runs")
     if as_json:

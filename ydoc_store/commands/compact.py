@@ -19,10 +19,10 @@ from ydoc_store.commands.options import (
     found,
     json_option,
     require_writes,
+    tenant_option,
     with_database,
 )
 from ydoc_store.commands.output import counted, emit_json, size
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import find_backlogs
 from ydoc_store.storage.documents import find_document
@@ -60,11 +60,12 @@ def compact_command(compacting: Compacting) -> click.Command:
 
     @click.command("compact")
     @click.argument("name", type=DocumentName(), required=False)
-    @click.option("--all", "every", is_flag=True, help="Every document that has a tail.")
+    @click.option("--all", "every", is_flag=True, help="Every document that has a tail, of every tenant.")
+    @tenant_option
     @json_option
     @with_database
     async def command(
-        database: Database, settings: Settings, /, *, name: str | None, every: bool, as_json: bool
+        database: Database, settings: Settings, /, *, name: str | None, every: bool, tenant: str, as_json: bool
     ) -> int:
         """Merge what has piled up behind a document's snapshot, whether it is due or not."""
         if (name is None) != every:
@@ -73,7 +74,7 @@ def compact_command(compacting: Compacting) -> click.Command:
         looked_at = 0
         compacted, failed = set[int](), set[int]()
         async with compacting(database, settings) as compact_one:
-            async for document_id, its_name in _wanted(database, name):
+            async for document_id, its_name in _wanted(database, tenant, name):
                 looked_at += 1
                 more = True
                 while more:
@@ -90,9 +91,9 @@ def compact_command(compacting: Compacting) -> click.Command:
     return command
 
 
-async def _wanted(database: Database, name: str | None) -> AsyncIterator[tuple[int, str]]:
+async def _wanted(database: Database, tenant: str, name: str | None) -> AsyncIterator[tuple[int, str]]:
     if name is not None:
-        document = await found(name, find_document(database, DEFAULT_TENANT, name))
+        document = await found(name, find_document(database, tenant, name))
         yield document.id, document.name
         return
     after_id: int | None = 0

@@ -11,11 +11,18 @@ from typing import Any
 
 import click
 
-from ydoc_store.commands.options import DONE, FOUND_SOMETHING_WRONG, DocumentName, found, json_option, with_database
+from ydoc_store.commands.options import (
+    DONE,
+    FOUND_SOMETHING_WRONG,
+    DocumentName,
+    found,
+    json_option,
+    tenant_option,
+    with_database,
+)
 from ydoc_store.commands.output import emit_json, emit_row, emit_rows, size
 from ydoc_store.commands.transfer import whole_update
 from ydoc_store.errors import CorruptDocument, InvalidUpdate, YdocError
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.compactions import list_compactions
 from ydoc_store.storage.documents import Document, find_document, list_documents
@@ -47,33 +54,35 @@ def documents_command() -> None:
 
 @documents_command.command("list")
 @click.option("--deleted", is_flag=True, help="Those with a tombstone too.")
+@tenant_option
 @json_option
 @with_database
-async def list_command(database: Database, settings: Settings, /, *, deleted: bool, as_json: bool) -> int:
+async def list_command(database: Database, settings: Settings, /, *, deleted: bool, tenant: str, as_json: bool) -> int:
     """Every document: its head, size, backlog and whether something is the matter with it."""
     if as_json:
         # a line as soon as it is known: there may be a million documents
-        async for document in _documents(database, deleted=deleted):
+        async for document in _documents(database, tenant, deleted=deleted):
             emit_json(_row(document, settings))
         return DONE
-    rows = [_row(document, settings) async for document in _documents(database, deleted=deleted)]
+    rows = [_row(document, settings) async for document in _documents(database, tenant, deleted=deleted)]
     emit_rows(rows, as_json=False, columns=LIST_COLUMNS)
     return DONE
 
 
 @documents_command.command("show")
 @click.argument("name", type=DocumentName())
+@tenant_option
 @json_option
 @with_database
-async def show_command(database: Database, settings: Settings, /, *, name: str, as_json: bool) -> int:
+async def show_command(database: Database, settings: Settings, /, *, name: str, tenant: str, as_json: bool) -> int:
     """One document: snapshot, tail and history apart, what is pending in it, and its quarantine."""
-    document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+    document: Document = await found(name, find_document(database, tenant, name))
     row = _row(document, settings)
     wrong: YdocError | None = None
     row["pending"] = None
     if document.deleted_at is None:
         try:
-            row["pending"] = await _has_pending(database, name)
+            row["pending"] = await _has_pending(database, tenant, name)
         except (CorruptDocument, InvalidUpdate) as error:
             wrong = error
     emit_row(row, as_json=as_json)
@@ -91,8 +100,8 @@ async def show_command(database: Database, settings: Settings, /, *, name: str, 
     return DONE
 
 
-async def _has_pending(database: Database, name: str) -> bool:
-    stored = await load(database, DEFAULT_TENANT, name)
+async def _has_pending(database: Database, tenant: str, name: str) -> bool:
+    stored = await load(database, tenant, name)
     return isinstance(stored, StoredDocument) and decode_check(whole_update(stored)).has_pending
 
 
@@ -104,11 +113,14 @@ async def _has_pending(database: Database, name: str) -> bool:
     required=True,
     help="Keep deleted content for editors that run with `gc: false`, or drop it at the next compaction.",
 )
+@tenant_option
 @json_option
 @with_database
-async def set_command(database: Database, _settings: Settings, /, *, name: str, keeps: bool, as_json: bool) -> int:
+async def set_command(
+    database: Database, _settings: Settings, /, *, name: str, keeps: bool, tenant: str, as_json: bool
+) -> int:
     """Whether compactions keep what is deleted in a document, from the next one on."""
-    await found(name, set_keep_deleted(database, DEFAULT_TENANT, name, keeps))
+    await found(name, set_keep_deleted(database, tenant, name, keeps))
     if as_json:
         emit_json({"name": name, "keep_deleted": keeps})
     elif keeps:
@@ -121,15 +133,16 @@ async def set_command(database: Database, _settings: Settings, /, *, name: str, 
 @documents_command.command("compactions")
 @click.argument("name", type=DocumentName(), required=False)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@tenant_option
 @json_option
 @with_database
 async def compactions_command(
-    database: Database, _settings: Settings, /, *, name: str | None, limit: int, as_json: bool
+    database: Database, _settings: Settings, /, *, name: str | None, limit: int, tenant: str, as_json: bool
 ) -> int:
     """What the compactor did last, with one document or with all, the newest first."""
     document_id = None
     if name is not None:
-        document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+        document: Document = await found(name, find_document(database, tenant, name))
         document_id = document.id
     rows = []
     for listed in await list_compactions(database, document_id, limit):
@@ -141,12 +154,10 @@ async def compactions_command(
     return DONE
 
 
-async def _documents(database: Database, *, deleted: bool) -> AsyncIterator[Document]:
+async def _documents(database: Database, tenant: str, *, deleted: bool) -> AsyncIterator[Document]:
     after_name: str | None = ""
     while after_name is not None:
-        page = await list_documents(
-            database, DEFAULT_TENANT, after_name=after_name, limit=PAGE_DOCUMENTS, deleted=deleted
-        )
+        page = await list_documents(database, tenant, after_name=after_name, limit=PAGE_DOCUMENTS, deleted=deleted)
         for document in page:
             yield document
         after_name = page[-1].name if len(page) == PAGE_DOCUMENTS else None

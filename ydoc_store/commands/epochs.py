@@ -10,10 +10,9 @@ from dataclasses import asdict
 
 import click
 
-from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database
+from ydoc_store.commands.options import DONE, DocumentName, json_option, tenant_option, with_database
 from ydoc_store.commands.output import counted, emit_json, emit_rows
 from ydoc_store.errors import NoSuchDocument
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.epochs import (
     delete_document,
@@ -29,11 +28,12 @@ EPOCH_COLUMNS = ("epoch", "head", "stored_bytes", "created_at", "deleted_at", "r
 
 @click.command("delete")
 @click.argument("name", type=DocumentName())
+@tenant_option
 @json_option
 @with_database
-async def delete_command(database: Database, _settings: Settings, /, *, name: str, as_json: bool) -> int:
+async def delete_command(database: Database, _settings: Settings, /, *, name: str, tenant: str, as_json: bool) -> int:
     """Close a document for everyone, for good; its content stays for `undelete` until it is purged."""
-    tombstone = await delete_document(database, DEFAULT_TENANT, name)
+    tombstone = await delete_document(database, tenant, name)
     if as_json:
         emit_json({"name": name, **asdict(tombstone)})
     elif tombstone.changed:
@@ -45,11 +45,12 @@ async def delete_command(database: Database, _settings: Settings, /, *, name: st
 
 @click.command("undelete")
 @click.argument("name", type=DocumentName())
+@tenant_option
 @json_option
 @with_database
-async def undelete_command(database: Database, _settings: Settings, /, *, name: str, as_json: bool) -> int:
+async def undelete_command(database: Database, _settings: Settings, /, *, name: str, tenant: str, as_json: bool) -> int:
     """Take a deletion back: the document goes on where it was."""
-    epoch = await undelete_document(database, DEFAULT_TENANT, name)
+    epoch = await undelete_document(database, tenant, name)
     if as_json:
         emit_json({"name": name, **asdict(epoch)})
     else:
@@ -59,11 +60,12 @@ async def undelete_command(database: Database, _settings: Settings, /, *, name: 
 
 @click.command("recreate")
 @click.argument("name", type=DocumentName())
+@tenant_option
 @json_option
 @with_database
-async def recreate_command(database: Database, _settings: Settings, /, *, name: str, as_json: bool) -> int:
+async def recreate_command(database: Database, _settings: Settings, /, *, name: str, tenant: str, as_json: bool) -> int:
     """Begin a deleted document anew, empty: who still holds the old content is refused, never merged."""
-    new = await recreate_document(database, DEFAULT_TENANT, name)
+    new = await recreate_document(database, tenant, name)
     if as_json:
         emit_json({"name": name, **asdict(new)})
     else:
@@ -75,10 +77,11 @@ async def recreate_command(database: Database, _settings: Settings, /, *, name: 
 @click.argument("name", type=DocumentName())
 @click.option("--replaced", "replaced_only", is_flag=True, help="Only the epochs that a newer one has replaced.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@tenant_option
 @json_option
 @with_database
 async def purge_command(
-    database: Database, _settings: Settings, /, *, name: str, replaced_only: bool, yes: bool, as_json: bool
+    database: Database, _settings: Settings, /, *, name: str, replaced_only: bool, yes: bool, tenant: str, as_json: bool
 ) -> int:
     """Delete content and history of a deleted document for good; the tombstone alone is left."""
     if not yes:
@@ -86,7 +89,7 @@ async def purge_command(
             raise click.UsageError("a purge cannot be taken back: say --yes")
         what = "its replaced epochs" if replaced_only else "its content and history"
         click.confirm(f"{name}: delete {what} for good?", abort=True, err=True)
-    purged = await purge_document(database, DEFAULT_TENANT, name, replaced_only=replaced_only)
+    purged = await purge_document(database, tenant, name, replaced_only=replaced_only)
     if as_json:
         emit_json({"name": name, **asdict(purged)})
     else:
@@ -99,11 +102,12 @@ async def purge_command(
 
 @click.command("epochs")
 @click.argument("name", type=DocumentName())
+@tenant_option
 @json_option
 @with_database
-async def epochs_command(database: Database, _settings: Settings, /, *, name: str, as_json: bool) -> int:
+async def epochs_command(database: Database, _settings: Settings, /, *, name: str, tenant: str, as_json: bool) -> int:
     """Every history that a document has had: the current one last, those before it until they are purged."""
-    epochs = await list_epochs(database, DEFAULT_TENANT, name)
+    epochs = await list_epochs(database, tenant, name)
     if not epochs:
         raise NoSuchDocument(f"no document is named {name!r}")
     emit_rows(({"name": name, **asdict(epoch)} for epoch in epochs), as_json=as_json, columns=EPOCH_COLUMNS)

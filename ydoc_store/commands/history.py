@@ -9,9 +9,8 @@ from dataclasses import asdict
 
 import click
 
-from ydoc_store.commands.options import DONE, DocumentName, found, json_option, with_database
+from ydoc_store.commands.options import DONE, DocumentName, found, json_option, tenant_option, with_database
 from ydoc_store.commands.output import emit_rows
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.documents import Document, find_document
 from ydoc_store.storage.history import read_history
@@ -24,13 +23,22 @@ COLUMNS = ("seq", "count", "accepted_at", "actor", "bytes", "written", "deleted"
 @click.argument("name", type=DocumentName())
 @click.option("--until-seq", type=click.IntRange(min=1), metavar="N", help="Begin there instead of at the newest.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Rows at most.")
+@tenant_option
 @json_option
 @with_database
 async def history_command(
-    database: Database, _settings: Settings, /, *, name: str, until_seq: int | None, limit: int, as_json: bool
+    database: Database,
+    _settings: Settings,
+    /,
+    *,
+    name: str,
+    until_seq: int | None,
+    limit: int,
+    tenant: str,
+    as_json: bool,
 ) -> int:
     """What was accepted, the newest first: each row is the `count` updates up to `seq`."""
-    document: Document = await found(name, find_document(database, DEFAULT_TENANT, name))
+    document: Document = await found(name, find_document(database, tenant, name))
     until_seq = document.head if until_seq is None else until_seq
     changes = await read_history(database, document.id, until_seq=until_seq, limit=limit)
     emit_rows(map(asdict, changes), as_json=as_json, columns=COLUMNS)

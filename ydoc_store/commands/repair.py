@@ -13,10 +13,9 @@ from typing import Any
 import click
 import orjson
 
-from ydoc_store.commands.options import DONE, DocumentName, json_option, with_database
+from ydoc_store.commands.options import DONE, DocumentName, json_option, tenant_option, with_database
 from ydoc_store.commands.output import counted, emit_json, emit_row, size
 from ydoc_store.errors import InvalidUpdate
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.settings import Settings
 from ydoc_store.storage.epochs import Content, NewEpoch, replace_content
 from ydoc_store.storage.past import Past, read_past
@@ -63,6 +62,7 @@ def repair_command(rebuild: Rebuild) -> click.Command:
         "--epoch", type=click.IntRange(min=1), help="Of this epoch, where an earlier repair went too far back."
     )
     @click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+    @tenant_option
     @json_option
     @with_database
     async def command(
@@ -74,15 +74,16 @@ def repair_command(rebuild: Rebuild) -> click.Command:
         to_seq: int,
         epoch: int | None,
         dry_run: bool,
+        tenant: str,
         as_json: bool,
     ) -> int:
         """Rebuild a document as it was at a seq, from its log and history, as a new epoch."""
-        past = await read_past(database, DEFAULT_TENANT, name, to_seq, epoch=epoch)
+        past = await read_past(database, tenant, name, to_seq, epoch=epoch)
         content, repair = prepare(past, rebuild)
         if dry_run:
             emit_row({"name": name, "dry_run": True, **asdict(repair)}, as_json=as_json)
             return DONE
-        new = await replace_content(database, DEFAULT_TENANT, name, content, epoch=past.current_epoch)
+        new = await replace_content(database, tenant, name, content, epoch=past.current_epoch)
         _tell(name, repair, new, as_json=as_json)
         return DONE
 

@@ -68,6 +68,20 @@ LIMIT $3
 )
 
 
+LIST_TENANTS = """
+WITH RECURSIVE found (tenant) AS (
+    (SELECT d.tenant FROM ydoc.documents AS d ORDER BY d.tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.tenant FROM ydoc.documents AS d WHERE d.tenant > f.tenant ORDER BY d.tenant LIMIT 1)
+    FROM found AS f
+    WHERE f.tenant IS NOT NULL
+)
+SELECT f.tenant
+FROM found AS f
+WHERE f.tenant IS NOT NULL
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """The current epoch of a document, as stored. Bytes are of updates and snapshots as a reader gets them;
@@ -127,3 +141,10 @@ async def list_documents(
         with mapping_errors("listing documents"):
             rows = await connection.fetch(LIST_DOCUMENTS, tenant, after_name, limit, deleted)
     return [Document(*row) for row in rows]
+
+
+async def list_tenants(database: Database) -> list[str]:
+    """Every tenant that has a document, deleted or not, in order. One probe of the index a tenant."""
+    async with database.acquire() as connection:
+        with mapping_errors("listing tenants"):
+            return [row[0] for row in await connection.fetch(LIST_TENANTS)]
