@@ -122,7 +122,8 @@ async def test_over_http_a_revocation_needs_admin_access_and_reaches_its_own_ten
         assert (await client.post(path, json={"document": "other"}, headers=headers)).status_code == 403
     async with admin(service, tenant="other") as elsewhere:
         assert (await elsewhere.post("/v1/revocations", json={"user": "ann"})).status_code == 201
-        assert (await elsewhere.post("/v1/revocations", json={"tenant": "default"})).json()["tenant"] == "other"
+        assert (await elsewhere.post("/v1/revocations", json={"tenant": "default"})).status_code == 403
+        assert (await elsewhere.post("/v1/revocations", json={"tenant": "other"})).json()["tenant"] == "other"
     async with admin(service) as client:
         assert (await client.get("/v1/revocations")).json() == {"revocations": []}
         assert (await client.post("/v1/revocations", json={"document": "notes"})).status_code == 201
@@ -141,6 +142,8 @@ UNCLEAR = [
     b'{"user": "a", "before": "yesterday"}',
     b'{"user": "a", "before": 1e300}',
     b'{"user": "a\\u0000"}',
+    b'{"document": "a//b"}',
+    b'{"tenant": true}',
     b'{"user": "' + b"x" * 20_000 + b'"}',
 ]
 
@@ -184,3 +187,16 @@ async def test_proxies_that_are_no_networks_are_told_at_the_start(database_url: 
     assert ended.exit_code == 2
     assert "YDOC_TRUSTED_PROXIES" in ended.messages
     assert "the office" in ended.messages
+
+
+async def test_metrics_are_for_this_machine_and_for_whoever_may_everything(service: Service) -> None:
+    url = f"http://127.0.0.1:{service.port}/metrics"
+    through_a_proxy = {"X-Forwarded-For": "203.0.113.7"}
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(url)).status_code == 200
+        assert (await client.get(url, headers=through_a_proxy)).status_code == 401
+        assert (await client.get(url, headers={"Host": "ydoc.example.com"})).status_code == 401
+        for documents, status in (({"*": "write"}, 403), ({"a/*": "admin"}, 403), ({"*": "admin"}, 200)):
+            bearer = {"Authorization": f"Bearer {token('prometheus', documents)}"}
+            assert (await client.get(url, headers=through_a_proxy | bearer)).status_code == status
+        assert (await client.get(url.replace("metrics", "health/live"), headers=through_a_proxy)).status_code == 200

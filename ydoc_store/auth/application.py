@@ -175,17 +175,19 @@ class AskedCallable:
     """A function of the application's, `module:name`, in this process. It gets an `Asked`, and returns a `Granted`
     or raises one of our errors; it may be async, and one that is not runs in a thread."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, timeout_s: float):
         self._function = find_function(path, "YDOC_AUTHORIZE")
+        self._timeout_s = timeout_s
 
     async def authorize(self, asked: Asked) -> Granted:
         """As `Authorize` says; whatever else it raises lets nobody in."""
         asked_at_s = time.time()
         try:
-            if inspect.iscoroutinefunction(self._function):
-                granted = await self._function(asked)
-            else:
-                granted = await asyncio.to_thread(self._function, asked)
+            async with asyncio.timeout(self._timeout_s):
+                if inspect.iscoroutinefunction(self._function):
+                    granted = await self._function(asked)
+                else:
+                    granted = await asyncio.to_thread(self._function, asked)
         except YdocError:
             raise
         except Exception:

@@ -134,7 +134,7 @@ def _decider(settings: Settings, client: httpx.AsyncClient) -> Decider:
             kept_s=settings.authorize_kept_s,
         )
     if settings.authorize is not None:
-        return AskedCallable(settings.authorize)
+        return AskedCallable(settings.authorize, settings.authorize_timeout_s)
     if settings.jwt_secret is not None:
         return TokenClaims(OneKey(secret_key(settings.jwt_secret.get_secret_value())), expected)
     if settings.jwt_public_key is not None:

@@ -17,9 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ydoc_store import metrics
-from ydoc_store.errors import YdocError
+from ydoc_store.errors import StorageUnavailable, YdocError
 from ydoc_store.http import problems, revocations
-from ydoc_store.http.guard import OpenModeGuard
+from ydoc_store.http.guard import OpenModeGuard, is_this_machine
 from ydoc_store.http.health import Report, Verdict
 from ydoc_store.http.pages import what_runs_here
 from ydoc_store.names import HOCUSPOCUS_PATH, YJS_PREFIX
@@ -33,6 +33,13 @@ class Services:
     metrics: Callable[[], bytes]
     has_identities: bool
     identities: Callable[[], revocations.Identities | None] = lambda: None
+
+    def present(self) -> revocations.Identities:
+        """Raises StorageUnavailable while the service starts."""
+        found = self.identities()
+        if found is None:
+            raise StorageUnavailable("this service is starting")
+        return found
 
 
 def create_app(services: Services) -> Starlette:
@@ -52,7 +59,9 @@ def create_app(services: Services) -> Starlette:
         }
         return _json(body, 503 if report.verdict is Verdict.UNREADY else 200)
 
-    async def samples(_request: Request) -> Response:
+    async def samples(request: Request) -> Response:
+        if services.has_identities and not is_this_machine(request):
+            await revocations.require_admin(services.present(), request, revocations.EVERYTHING)
         return Response(services.metrics(), media_type=metrics.CONTENT_TYPE)
 
     return Starlette(
@@ -63,7 +72,7 @@ def create_app(services: Services) -> Starlette:
             Route("/metrics", samples),
             Route(YJS_PREFIX + "{name:path}", _only_sockets),
             Route(HOCUSPOCUS_PATH, _only_sockets),
-            *revocations.routes(services.identities),
+            *revocations.routes(services.present),
         ],
         middleware=[] if services.has_identities else [Middleware(OpenModeGuard)],
         exception_handlers={

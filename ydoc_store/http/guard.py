@@ -5,9 +5,10 @@ The decision is `auth.open_mode.refusal`, the very one that sockets go through. 
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ydoc_store.auth.open_mode import Refused, refusal
+from ydoc_store.auth.open_mode import Refused, is_loopback_name, refusal
 from ydoc_store.http.problems import problem
 
 
@@ -25,3 +26,10 @@ class OpenModeGuard:
                 await problem(403, verdict.reason)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def is_this_machine(request: Request) -> bool:
+    """Whether a request comes from a program of this machine, and through no proxy, as far as it can tell."""
+    peer = request.client.host if request.client is not None else ""
+    is_local = is_loopback_name(f"[{peer}]" if ":" in peer else peer)
+    return is_local and not isinstance(refusal(request.headers.items()), Refused)

@@ -21,7 +21,8 @@ from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.auth.authorizer import Authorizer
 from ydoc_store.auth.origins import Origins
 from ydoc_store.auth.proxies import FORWARDED_FOR
-from ydoc_store.errors import Forbidden, InvalidRequest, StorageUnavailable, UnknownPath
+from ydoc_store.errors import Forbidden, InvalidRequest, UnknownPath
+from ydoc_store.names import parse_name
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.revocations import (
     Kind,
@@ -46,19 +47,16 @@ class Identities:
     token_lifetime_max_s: float
 
 
-def routes(identities: Callable[[], Identities | None]) -> list[Route]:
-    """`identities` gives None while the service starts."""
-
-    def present() -> Identities:
-        found = identities()
-        if found is None:
-            raise StorageUnavailable("this service is starting")
-        return found
+def routes(present: Callable[[], Identities]) -> list[Route]:
+    """`present` raises StorageUnavailable while the service starts."""
 
     async def create(request: Request) -> Response:
         here = present()
         kind, value, before = _asked_for(await _body(request))
-        granted = await _admin(here, request, value if kind == "document" else EVERYTHING)
+        granted = await require_admin(here, request, value if kind == "document" else EVERYTHING)
+        if kind == "tenant" and value != granted.tenant:
+            raise Forbidden("a tenant takes back its own access alone")
+        value = "" if kind == "tenant" else value
         made = await insert_revocation(
             here.database, granted.tenant, kind, value, before, lifetime_s_max=here.token_lifetime_max_s
         )
@@ -66,13 +64,13 @@ def routes(identities: Callable[[], Identities | None]) -> list[Route]:
 
     async def every(request: Request) -> Response:
         here = present()
-        granted = await _admin(here, request, EVERYTHING)
+        granted = await require_admin(here, request, EVERYTHING)
         found = await list_revocations(here.database, lifetime_s_max=here.token_lifetime_max_s, tenant=granted.tenant)
         return _json({"revocations": [_shown(one) for one in found]}, 200)
 
     async def remove(request: Request) -> Response:
         here = present()
-        granted = await _admin(here, request, EVERYTHING)
+        granted = await require_admin(here, request, EVERYTHING)
         if not await delete_revocation(here.database, request.path_params["id"], granted.tenant):
             raise UnknownPath("there is no such revocation")
         return Response(status_code=204)
@@ -84,7 +82,8 @@ def routes(identities: Callable[[], Identities | None]) -> list[Route]:
     ]
 
 
-async def _admin(here: Identities, request: Request, document: str) -> Granted:
+async def require_admin(here: Identities, request: Request, document: str) -> Granted:
+    """Who asks, if they have admin access to this document (`*`: to everything). Raises Unauthenticated, Forbidden."""
     header = request.headers.get("Authorization", "")
     # A page anywhere can have a browser send its cookies here, with a body that needs no permission to be sent.
     here.origins.judge(request.headers.get("Origin"), request.headers.get("Host"))
@@ -102,7 +101,7 @@ async def _admin(here: Identities, request: Request, document: str) -> Granted:
         )
     )
     if granted.access < Access.ADMIN:
-        raise Forbidden("taking access back needs admin access")
+        raise Forbidden("this needs admin access")
     return granted
 
 
@@ -128,11 +127,10 @@ def _asked_for(body: dict[str, Any]) -> tuple[Kind, str, datetime | None]:
         raise InvalidRequest('name one of "user", "document" and "tenant", and "before" if you like')
     kind = named[0]
     value = body[kind]
-    if kind == "tenant":
-        # One's own; which that is, the token says.
-        value = ""
-    elif not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise InvalidRequest(f'"{kind}" is a string of at least one character')
+    if kind == "document":
+        parse_name(value)
     return kind, value, _moment(body.get("before"))
 
 

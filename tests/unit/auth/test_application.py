@@ -167,7 +167,7 @@ async def test_a_revocation_refuses_what_was_answered_before_it_and_not_the_next
     with pytest.raises(Unauthenticated, match="revoked"):
         revocations.judge(before, "team/notes")
     revocations.judge(await application.endpoint.authorize(ASKED), "team/notes")
-    revocations.judge(await AskedCallable(f"{__name__}:allow_default").authorize(ASKED), "team/notes")
+    revocations.judge(await AskedCallable(f"{__name__}:allow_default", 3).authorize(ASKED), "team/notes")
 
 
 async def test_who_gives_up_cancels_nobody_elses_question() -> None:
@@ -206,17 +206,27 @@ def deny(_asked: Asked) -> Granted:
 
 @pytest.mark.parametrize("name", ["allow", "allow_later"])
 async def test_a_function_of_the_application_is_asked_whether_it_waits_or_not(name: str) -> None:
-    assert (await AskedCallable(f"{__name__}:{name}").authorize(ASKED)).actor == "a-token"
+    assert (await AskedCallable(f"{__name__}:{name}", 3).authorize(ASKED)).actor == "a-token"
 
 
 async def test_a_function_that_fails_lets_nobody_in_and_one_that_denies_is_believed() -> None:
     with pytest.raises(AuthUnavailable):
-        await AskedCallable(f"{__name__}:fail").authorize(ASKED)
+        await AskedCallable(f"{__name__}:fail", 3).authorize(ASKED)
     with pytest.raises(Forbidden):
-        await AskedCallable(f"{__name__}:deny").authorize(ASKED)
+        await AskedCallable(f"{__name__}:deny", 3).authorize(ASKED)
 
 
 @pytest.mark.parametrize("path", ["", "nowhere:f", "json:nothing", f"{__name__}:ASKED"])
 def test_a_function_that_cannot_be_called_is_told_at_start(path: str) -> None:
     with pytest.raises(SettingInvalid, match="YDOC_AUTHORIZE"):
-        AskedCallable(path)
+        AskedCallable(path, 3)
+
+
+async def take_for_ever(_asked: Asked) -> Granted:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_a_function_that_takes_for_ever_lets_nobody_in_and_nobody_wait() -> None:
+    with pytest.raises(AuthUnavailable):
+        await AskedCallable(f"{__name__}:take_for_ever", 0.01).authorize(ASKED)

@@ -75,7 +75,17 @@ async def test_an_issuer_that_is_away_leaves_the_known_keys_in_force() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "oct", "k": "AA"}]}', b"<html>"]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"keys": []}',
+        b'{"keys": [{"kty": "oct", "k": "AA"}]}',
+        b"<html>",
+        b'{"keys": 7}',
+        b'{"keys": [7]}',
+    ],
 )
 async def test_without_any_key_nobody_is_sent_away_for_good(body: bytes) -> None:
     with pytest.raises(AuthUnavailable):
