@@ -254,8 +254,9 @@ def new_doc() -> Doc[Any]:
 
 
 async def connect_raw(url: str, **options: Any) -> ClientConnection:
-    """A WebSocket without anything said on it."""
+    """A WebSocket without anything said on it, of a program that was never here: one that comes back waits."""
     settings: dict[str, Any] = {"max_size": None, "compression": None, "ping_interval": None, "close_timeout": 2}
+    settings["user_agent_header"] = f"test {random.getrandbits(64):x}"
     return await connect(url, **(settings | options))
 
 
