@@ -10,9 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.postgres import Cluster, running_cluster
+
+# A machine that is busy for a moment has found no bug.
+hypothesis.settings.register_profile("whenever", deadline=None)
+hypothesis.settings.load_profile("whenever")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

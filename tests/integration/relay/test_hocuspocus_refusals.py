@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.nodes import WAIT_TIMEOUT_S, Node, connect_raw, count_stored, running_node
 from tests.tokens import SECRET, token
+from ydoc_store.rooms import hocuspocus
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.lib0 import encode_string
 from ydoc_store.yjs.messages import encode_awareness, encode_sync_step1, encode_update
@@ -105,20 +106,25 @@ def unsigned() -> str:
     return jwt.encode(claims, "", algorithm="none")
 
 
+# They are made when the tests are collected, and shown when their turn has come.
+HOURS_AWAY_S = time.time() + 3 * 3_600
 BAD_TOKENS = {
     "none": ("", "a token is needed"),
     "no token": ("nonsense", "this is no token"),
     "alg none": (unsigned(), "this token does not hold"),
-    "forged": (jwt.encode({"exp": time.time() + 60}, "x" * 64, algorithm="HS256"), "this token does not hold"),
+    "forged": (jwt.encode({"exp": HOURS_AWAY_S}, "x" * 64, algorithm="HS256"), "this token does not hold"),
     "another algorithm": (
-        jwt.encode({"exp": time.time() + 60}, SECRET, algorithm="HS512"),
+        jwt.encode({"exp": HOURS_AWAY_S}, SECRET, algorithm="HS512"),
         "this token does not hold",
     ),
     "expired": (token(exp=time.time() - 60), "this token has expired"),
-    "not valid yet": (token(nbf=time.time() + 60), "this token is not valid yet"),
+    "not valid yet": (token(nbf=HOURS_AWAY_S - 3_600, exp=HOURS_AWAY_S), "this token is not valid yet"),
     "without an end": (jwt.encode({"documents": {"*": "write"}}, SECRET), "this token lacks the claim 'exp'"),
-    "of another document": (token(documents={"other": "admin"}), "this token grants nothing for this document"),
-    "without documents": (token(documents={}), "this token grants nothing for this document"),
+    "of another document": (
+        token(documents={"other": "admin"}, exp=HOURS_AWAY_S),
+        "this token grants nothing for this document",
+    ),
+    "without documents": (token(documents={}, exp=HOURS_AWAY_S), "this token grants nothing for this document"),
     "too long": ("x" * 20_000, "this token is too long"),
 }
 
@@ -176,7 +182,10 @@ async def test_the_101st_document_of_a_socket_is_refused_and_the_others_stay(nod
         await client.answered("notes/100", GRANTED)
 
 
-async def test_a_socket_on_which_no_token_came_in_time_is_closed_with_4401(database_url: str) -> None:
+async def test_a_socket_on_which_no_token_came_in_time_is_closed_with_4401(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hocuspocus, "REFUSED_STAYS_S", 0.3)
     async with running_node(database_url, jwt_secret=SECRET, token_timeout_s=0.3) as node:
         async with connected(node) as silent:
             assert await silent.closed() == ([], 4401, "no token came in time")

@@ -165,7 +165,7 @@ async def test_too_much_that_is_new_is_refused_and_what_is_repeated_is_not(
 ) -> None:
     if is_large:
         monkeypatch.setattr(session, "INLINE_BYTES_MAX", 0)
-        monkeypatch.setattr(session, "session.RANGES_A_TURN", 4)
+        monkeypatch.setattr(session, "RANGES_A_TURN", 4)
     async with running_node(database_url, update_delete_ranges_max=10) as node:
         ann = await Editor.open_synced(node.url("notes"))
         await ann.type("x" * 40)
