@@ -11,10 +11,10 @@ SECRET = "a secret of more than sixty-four bytes, so that any of the hashes take
 
 
 def token(actor: str | None = "ann", documents: dict[str, str] | None = None, **claims: Any) -> str:
-    """By default one that writes every document for a minute."""
+    """By default one that writes every document for an hour."""
     now_s = time.time()
     payload: dict[str, Any] = {
-        "exp": now_s + 60,
+        "exp": now_s + 3_600,
         "iat": now_s,
         "documents": {"*": "write"} if documents is None else documents,
     }
