@@ -88,4 +88,5 @@ def test_records_are_written_as_they_were_read(seed: int) -> None:
         again = write_update(*read_update(update))
         assert write_update(*read_update(again)) == again
         assert shared_judge().difference([update], [again]) is None
-    assert walk(merge_exactly(updates)).structs, "the walker lets it through"
+    # A drawn history may be one in which nothing was typed: there is nothing to find in its merge.
+    assert not updates or walk(merge_exactly(updates)).structs, "the walker lets it through"

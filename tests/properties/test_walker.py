@@ -21,6 +21,7 @@ from ydoc_store.errors import InvalidUpdate
 from ydoc_store.yjs.lib0 import encode_buf, encode_string, encode_uint, utf16_length
 from ydoc_store.yjs.ranges import Knowledge, decode_state_vector
 from ydoc_store.yjs.typed import walk_typed
+from ydoc_store.yjs.walked import UNLIMITED
 from ydoc_store.yjs.walker import Walked, walk, walk_structs
 
 CLIENTS = (1, 2, 300, 2**32 - 1, 2**53 - 1)
@@ -169,7 +170,8 @@ def test_a_well_formed_update_is_told_by_its_ranges(
     drawn: tuple[bytes, list[tuple[int, int, int]], list[tuple[int, int, int]]],
 ) -> None:
     update, structs, deletes = drawn
-    walked = walk(update)
+    # The parents that are drawn need not be types.
+    walked = walk(update, UNLIMITED)
     assert walked.structs == structs
     assert knowledge_of(walked) == knowledge_of(Walked(structs, deletes, 0, 0, 0))
     assert walked.delete_count == len(deletes)

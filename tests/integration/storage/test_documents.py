@@ -19,7 +19,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def test_every_statement_is_one_that_postgres_accepts(connection: Connection) -> None:
-    assert await prepare_all(connection, documents) == ["FIND_DOCUMENT", "LIST_DOCUMENTS"]
+    assert await prepare_all(connection, documents) == ["FIND_DOCUMENT", "LIST_DOCUMENTS", "LIST_TENANTS"]
 
 
 async def test_snapshot_tail_and_history_bytes_are_told_apart(database: Database, connection: Connection) -> None:
