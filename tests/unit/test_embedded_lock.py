@@ -21,9 +21,10 @@ from ydoc_store.embedded.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 worker = os.fork()
 if worker == 0:
+    # Told by the worker: before it runs, it still has its parent's end of the lock.
+    print("held", flush=True)
     sys.stdin.read()
     os._exit(0)
-print("held", flush=True)
 os.waitpid(worker, 0)
 """
 
