@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.editors import Editor, Editors
+from tests.interop.together import ANN, meet_and_type
 from tests.postgres import Cluster
 from tests.service import Service, serving
 from tests.stored import connecting, names
@@ -18,9 +19,6 @@ from ydoc_store.embedded.liveness import processes_of
 
 if TYPE_CHECKING:
     from tests.stored import Connection
-
-ANN = {"user": {"name": "Ann", "color": "#30bced"}}
-BEN = {"user": {"name": "Bén 😀"}}
 
 
 @pytest.fixture
@@ -62,14 +60,7 @@ async def test_hocuspocus_and_y_websocket_editors_edit_one_document_with_each_ot
 ) -> None:
     ann = await open_saved(editors, service, "team/notes")
     ben = await editors.open_synced(service.url, "team/notes")
-    await ann.ask("setPresence", presence=ANN)
-    await ben.ask("setPresence", presence=BEN)
-    await ann.shows_others(BEN)
-    await ben.shows_others(ANN)
-    await ann.type("one ")
-    await ben.shows("one ")
-    await ben.type("two")
-    await ann.shows("one two")
+    await meet_and_type(ann, ben)
     await ann.saved()
     await ben.destroy()
     await ann.shows_others()

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from tests.interop.editors import Editor, Editors
+from tests.interop.together import ANN, BEN, meet_and_type, part_and_merge
 from tests.service import Service, serving
 from tests.stored import connecting, names
 from tests.tokens import SECRET, token
 
-ANN = {"user": {"name": "Ann", "color": "#30bced"}}
-BEN = {"user": {"name": "Bén 😀"}}
 VERSIONS = [2, 3, 4]
 GUARDED = {"YDOC_JWT_SECRET": SECRET}
 # The keep-alive of `notes`: its name, then an awareness message without entries; and the Ping of version 4.
@@ -38,23 +37,10 @@ async def test_it_edits_beside_y_websocket_sees_who_is_there_and_hears_what_is_s
     ann = await open_one(editors, service, "team/notes", version)
     await ann.saved()
     ben = await editors.open_synced(service.url, "team/notes")
-    await ann.ask("setPresence", presence=ANN)
-    await ben.ask("setPresence", presence=BEN)
-    await ann.shows_others(BEN)
-    await ben.shows_others(ANN)
-    await ann.type("one ")
-    await ben.shows("one ")
-    await ben.type("two")
-    await ann.shows("one two")
+    await meet_and_type(ann, ben)
     await ann.saved()
     # Offline, then merged and saved.
-    await ann.disconnect()
-    await ben.shows_others()
-    await ann.type("zero ", at=0)
-    await ben.type(" three")
-    await ann.connect()
-    await ben.shows("zero one two three")
-    await ann.shows("zero one two three")
+    await part_and_merge(ann, ben)
     await ann.saved()
     assert await (await editors.open_synced(service.url, "team/notes")).text() == "zero one two three"
 

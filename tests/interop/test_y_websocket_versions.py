@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from tests.interop.editors import Editor, Editors
+from tests.interop.together import meet_and_type, part_and_merge
 from tests.service import STORE, Service, run, serving
 from tests.tokens import SECRET, token
 
-ANN = {"user": {"name": "Ann", "color": "#30bced"}}
-BEN = {"user": {"name": "Bén 😀"}}
 OLDER = [1, 2]
 # So long is looked on; without our waits they come back some fifty times meanwhile.
 LOOKED_ON_S = 6.0
@@ -32,21 +31,8 @@ async def test_it_edits_both_ways_and_offline_and_sees_who_is_there(
 ) -> None:
     ann = await editors.open_synced(service.url, "team/notes", version=version)
     ben = await editors.open_synced(service.url, "team/notes", version=3)
-    await ann.ask("setPresence", presence=ANN)
-    await ben.ask("setPresence", presence=BEN)
-    await ann.shows_others(BEN)
-    await ben.shows_others(ANN)
-    await ann.type("one ")
-    await ben.shows("one ")
-    await ben.type("two")
-    await ann.shows("one two")
-    await ann.disconnect()
-    await ben.shows_others()
-    await ann.type("zero ", at=0)
-    await ben.type(" three")
-    await ann.connect()
-    for editor in (ann, ben):
-        await editor.shows("zero one two three")
+    await meet_and_type(ann, ben)
+    await part_and_merge(ann, ben)
     await service.kill()
     await ann.ask("untilCloses", count=2)
     await ann.type("!")
