@@ -95,7 +95,6 @@ class Client(WSListener):  # type: ignore[misc] # picows ships no types for its 
         self._sink = sink
         self.index = 0
         self.frames = 0
-        self.received_bytes = 0
         self.is_closed = False
         self.synced: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
@@ -112,7 +111,6 @@ class Client(WSListener):  # type: ignore[misc] # picows ships no types for its 
             return
         payload = frame.get_payload_as_bytes()
         self.frames += 1
-        self.received_bytes += len(payload)
         kind, step = payload[self._skip], payload[self._skip + 1] if len(payload) > self._skip + 1 else 0
         if kind != 0:
             return

@@ -31,7 +31,6 @@ class RawEditor:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
-        self.server_vector = b""
         self.updates: list[bytes] = []
         self.knowledge = Knowledge()
         self._arrived = asyncio.Event()
@@ -42,8 +41,7 @@ class RawEditor:
         async for frame in self._socket:
             assert isinstance(frame, bytes)
             match decode_message(frame):
-                case SyncStep1(vector):
-                    self.server_vector = vector
+                case SyncStep1():
                     await self._socket.send(encode_sync_step2(EMPTY_UPDATE))
                 case Update(update):
                     self._take(update)

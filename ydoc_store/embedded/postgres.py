@@ -74,10 +74,6 @@ class EmbeddedPostgres:
         """The postmaster's process id; None while it does not run."""
         return None if self._postmaster is None or self._postmaster.has_ended else self._postmaster.pid
 
-    @property
-    def log_file(self) -> Path:
-        return self._folder.log
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
