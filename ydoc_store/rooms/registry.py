@@ -34,6 +34,7 @@ from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
 from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
+from ydoc_store.rooms.snapshots import Snapshots
 from ydoc_store.rooms.watch import Watch
 from ydoc_store.rooms.whole import Wholes
 from ydoc_store.storage.loader import Absent, StoredDocument, load
@@ -88,6 +89,7 @@ class Rooms:
             database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
         )
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
+        self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
         self.rooms: dict[Key, Room] = {}
         self.by_document_id: dict[int, Room] = {}
