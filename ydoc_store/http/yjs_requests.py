@@ -8,6 +8,7 @@ answered 409, and without an end what is answered 403.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -19,6 +20,7 @@ from starlette.responses import Response
 
 from ydoc_store.errors import (
     AheadOfLog,
+    ClientFault,
     DocumentDeleted,
     EpochChanged,
     Forbidden,
@@ -38,8 +40,9 @@ from ydoc_store.storage.guards import Producer
 PREFIX: Final = "/v1/yjs/"
 PATH_CHARACTERS_MAX: Final = 256
 STREAM_NAME_CHARACTERS_MAX: Final = 64
-PRODUCER_ID_CHARACTERS_MAX: Final = 512
-"""The stock provider's is a path and a client id."""
+PRODUCER_ID_BYTES_KEPT: Final = 256
+"""The stock provider's is a path and a client id, and so may be longer; such a one is kept as its hash."""
+PRODUCER_ID_BYTES_MAX: Final = 1024
 PRODUCER_NUMBER_MAX: Final = 2**53 - 1
 DEFAULT_AWARENESS: Final = "default"
 
@@ -64,20 +67,14 @@ _ANSWERS: Final[Mapping[type[YdocError], tuple[int, str]]] = {
 }
 
 
-class Refused(Exception):
+class Refused(ClientFault):
     """A refusal in the protocol's own words, for what our errors have no word for."""
 
-    def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, reason: str | None = None
-    ):
+    def __init__(self, status: int, word: str, message: str, headers: Mapping[str, str] | None = None):
         super().__init__(message)
         self.status = status
-        self.code = code
+        self.word = word
         self.headers = headers or {}
-        self.reason = reason or code.lower()
-
-    def response(self) -> Response:
-        return error_response(self.status, self.code, str(self), self.reason, self.headers)
 
 
 def error_response(
@@ -90,6 +87,8 @@ def error_response(
 
 def response_to(error: YdocError) -> Response:
     """How one of our errors is told."""
+    if isinstance(error, Refused):
+        return error_response(error.status, error.word, str(error), error.word.lower(), error.headers)
     other = (503, "UNAVAILABLE") if isinstance(error, ServerFault) else (400, "INVALID_REQUEST")
     status, code = next((told for kind, told in _ANSWERS.items() if isinstance(error, kind)), other)
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
@@ -151,8 +150,11 @@ def read_producer(request: Request) -> Producer | None:
     identity, epoch, seq = given
     if identity is None or epoch is None or seq is None:
         raise InvalidRequest("Producer-Id, Producer-Epoch and Producer-Seq come together, or none of them")
-    if not 1 <= len(identity) <= PRODUCER_ID_CHARACTERS_MAX:
-        raise InvalidRequest(f"Producer-Id has 1 to {PRODUCER_ID_CHARACTERS_MAX} characters")
+    size = len(identity.encode())
+    if not 1 <= size <= PRODUCER_ID_BYTES_MAX:
+        raise InvalidRequest(f"Producer-Id has 1 to {PRODUCER_ID_BYTES_MAX} bytes")
+    if size > PRODUCER_ID_BYTES_KEPT:
+        identity = "sha256:" + hashlib.sha256(identity.encode()).hexdigest()
     return Producer(identity, _number(epoch, "Producer-Epoch"), _number(seq, "Producer-Seq"))
 
 

@@ -95,7 +95,7 @@ class Rooms:
         self.by_document_id: dict[int, Room] = {}
         # Open here under a name that nobody has written to yet, as far as this node knows.
         self.absent: dict[Room, None] = {}
-        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
+        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s, self._new_presence)
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
         # Of all rooms, as of the last tick.
@@ -177,11 +177,8 @@ class Rooms:
         return room
 
     async def _room_of(self, key: Key, stored: StoredDocument | Absent) -> Room:
-        settings = self.settings
-        cache = RoomCache(self._budget, settings.room_cache_bytes_max)
-        states_max = settings.awareness_entries_max
-        bytes_max, is_stamped = settings.awareness_bytes_max, settings.has_identities
-        presence = Presence(states_max * 10, states_max, bytes_max, is_stamped=is_stamped)
+        cache = RoomCache(self._budget, self.settings.room_cache_bytes_max)
+        presence = self._new_presence()
         room = Room(*key, self.appender, cache, self.limits, presence, self.metrics.deliver_seconds, self)
         try:
             if isinstance(stored, Absent):
@@ -195,6 +192,11 @@ class Rooms:
             cache.clear()
             raise
         return room
+
+    def _new_presence(self) -> Presence:
+        settings = self.settings
+        states_max, bytes_max = settings.awareness_entries_max, settings.awareness_bytes_max
+        return Presence(states_max * 10, states_max, bytes_max, is_stamped=settings.has_identities)
 
     async def _fill(self, room: Room, stored: StoredDocument) -> None:
         snapshot = stored.snapshot
