@@ -196,7 +196,7 @@ async def _web(
     server = _Server(
         uvicorn.Config(
             app,
-            http=bounded_connection(settings.handshake_timeout_s, lambda: phase.gate),
+            http=bounded_connection(settings.handshake_timeout_s, lambda: phase.gate, settings.slow_member_s),
             ws=upgrade,  # type: ignore[arg-type] # called with the same keywords as the class that it stands for
             lifespan="off",
             log_config=None,

@@ -147,11 +147,10 @@ async def delete(here: Here, tenant: str, name: str) -> Response:
 
 
 async def _admit_writer(here: Here, request: Request, name: str, tenant: str, *, has_producer: bool) -> Granted:
-    granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
-    if granted.tenant != tenant:
-        raise Forbidden("this service is another tenant's")
     try:
-        require(granted, Access.WRITE)
+        granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
+        if granted.tenant != tenant:
+            raise Forbidden("this service is another tenant's")
     except Forbidden as error:
         # To a producer 403 means that its epoch is over: the stock one takes the next and repeats, for ever.
         raise (Unauthenticated(str(error)) if has_producer else error) from None
