@@ -129,7 +129,7 @@ class _Contributor(Member):
         if isinstance(verdict, Duplicate):
             self.is_duplicate = True
             self._came_to(None)
-        else:
+        elif isinstance(verdict, YdocError):
             self._came_to(verdict)
 
     def decline(self, why: str, *, answers: bool = False) -> None:
