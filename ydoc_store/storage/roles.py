@@ -13,8 +13,10 @@ from typing import Final
 
 from ydoc_store.errors import SettingInvalid
 
-# What an append changes of a head row; locking it needs no more.
-_HEAD_COLUMNS: Final = "head, accepted_rows, accepted_bytes, changed_at, closed_at, stream_seq"
+# What an append changes of a head row, and what a deletion, a new epoch and a new name do; locking it needs no more.
+_HEAD_COLUMNS: Final = (
+    "head, accepted_rows, accepted_bytes, changed_at, closed_at, stream_seq, deleted_at, replaced_at, name"
+)
 
 RELAY: Final[dict[str, str]] = {
     "migrations": "SELECT",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, YdocError
@@ -97,16 +97,6 @@ class Streams:
             raise
         stream.learned(stored.stream.head, closed=stored.stream.closed)
         return page_of(stored, cursor)
-
-    @contextlib.asynccontextmanager
-    async def reading(self, stream: Stream) -> AsyncIterator[None]:
-        """While somebody reads at the stream's end, its newest bytes are kept."""
-        stream.readers += 1
-        try:
-            yield
-        finally:
-            stream.readers -= 1
-            stream.used_at_s = time.monotonic()
 
     def _adopt(self, tenant: str, name: str, stored: StoredStream) -> Stream:
         key = (tenant, name)

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ydoc_store.errors import DocumentDeleted, EpochChanged, NoSuchStream, RoomDiscarded, StreamClosed, YdocError
 from ydoc_store.storage.appender import QueuedUpdate
-from ydoc_store.storage.guards import Closed, Guard, Verdict
+from ydoc_store.storage.guards import Closed, Duplicate, Guard, Verdict
 from ydoc_store.storage.streams import TTL_SLACK, StoredPage, StoredStream, media_type_of, touch_stream
 from ydoc_store.yjs.lib0 import frames
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 RECENT_BYTES_MAX: Final = 256 * 1024
 """What one stream keeps for readers at its end: some seconds of a lively one. Whoever is slower reads the log."""
 
-Told = int | Verdict
-"""What a writer is told: the seq of what was stored, or why it was not."""
+Told = int | Duplicate | Closed
+"""What a writer is told: the seq of what was stored, or why nothing had to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ class Stream:
         self._recent_after = stored.head
         self._recent_bytes = 0
         self._reads: dict[int, asyncio.Task[Page]] = {}
+        # What an adapter made of the newest page, by what it holds: readers at the end are given the same.
+        self.encoded: tuple[tuple[int, int], bytes] | None = None
 
     # Writing
 
@@ -102,7 +104,7 @@ class Stream:
         Returns behind the COMMIT: the seq, or what the guard came to. Raises StreamClosed, NoSuchStream, ServerFault;
         CommitUnknown leaves open whether it is stored. Cancelling undoes nothing.
         """
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[int | Verdict] = asyncio.get_running_loop().create_future()
         self.queue.put(QueuedUpdate(update, actor, told, None, guard=guard))
         found = await told
         if isinstance(found, YdocError):
@@ -185,6 +187,16 @@ class Stream:
 
     # Reading
 
+    @contextlib.contextmanager
+    def being_read(self) -> Iterator[None]:
+        """While somebody reads at its end, its newest bytes are kept."""
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
+            self.used_at_s = time.monotonic()
+
     async def moved(self, seq: int, timeout_s: float) -> bool:
         """Wait until there is more than `seq`, or nothing can come any more; False after `timeout_s`.
 
@@ -239,7 +251,7 @@ class Stream:
         return not self.readers and not self.queue.waiting and not self.queue.in_flight
 
 
-def _tell(queued: QueuedUpdate, what: Told) -> None:
+def _tell(queued: QueuedUpdate, what: int | Verdict) -> None:
     # Whoever waited may have gone away.
     if not queued.sender.done():
         queued.sender.set_result(what)
