@@ -24,7 +24,7 @@ from uvicorn.config import Config
 from ydoc_store import __version__, postgres
 from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, create_app
-from ydoc_store.http.connection import bounded_connection
+from ydoc_store.http.connection import KEEP_ALIVE_S, bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
 from ydoc_store.http.here import Here
 from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
@@ -205,6 +205,7 @@ async def _web(
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=KEEP_ALIVE_S,
             backlog=ACCEPTED_A_TURN,
         )
     )
