@@ -72,6 +72,8 @@ def create_app(services: Services) -> Starlette:
 
     return Starlette(
         routes=[
+            # First, because appends come by the thousand, and a route costs a look.
+            *streams.routes(services.present),
             Route("/", what_runs_here),
             Route("/health/live", live),
             Route("/health/ready", ready),
@@ -80,7 +82,6 @@ def create_app(services: Services) -> Starlette:
             Route(HOCUSPOCUS_PATH, _only_sockets),
             *revocations.routes(services.present),
             *yjs_streams.routes(services.present),
-            *streams.routes(services.present),
         ],
         middleware=[
             *([] if services.has_identities else [Middleware(OpenModeGuard)]),
