@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from websockets.datastructures import Headers
 
+from ydoc_store.relay.closing import reason_for
 from ydoc_store.relay.connection import COUNTED_STEP_BYTES, DRAINING, WRITE_LOW_WATER_BYTES, Connection
 from ydoc_store.relay.credentials import select_subprotocol
 
 if TYPE_CHECKING:
+    from ydoc_store.errors import YdocError
     from ydoc_store.relay.relay import Relay
 
 Event = MutableMapping[str, Any]
@@ -193,3 +195,10 @@ class AsgiConnection(Connection):
             if not self._may_read.done():
                 self._may_read.set_result(None)
             self._may_read = None
+
+
+async def refuse(error: YdocError, receive: Receive, send: Send) -> None:
+    """Accept a WebSocket and close it with a reason, because a browser cannot see an HTTP status."""
+    if (await receive())["type"] == "websocket.connect":
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": error.close_code, "reason": reason_for(error)})
