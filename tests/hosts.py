@@ -56,7 +56,7 @@ def mounted(database_url: str, *, with_compactor: bool = False, **overrides: obj
     return create_app(settings, with_compactor=with_compactor)
 
 
-def fastapi_host(app: Mounted, path: str = "/collab", **options: Any) -> FastAPI:
+def fastapi_host(app: Mounted, path: str = "/collab") -> FastAPI:
     """A FastAPI project that mounts it and runs its life inside its own, as README says."""
 
     @contextlib.asynccontextmanager
@@ -64,7 +64,7 @@ def fastapi_host(app: Mounted, path: str = "/collab", **options: Any) -> FastAPI
         async with app.running():
             yield
 
-    host = FastAPI(lifespan=lifespan, **options)
+    host = FastAPI(lifespan=lifespan)
     host.mount(path, app)
 
     @host.get("/own")
@@ -75,12 +75,12 @@ def fastapi_host(app: Mounted, path: str = "/collab", **options: Any) -> FastAPI
 
 
 @contextlib.asynccontextmanager
-async def hosting(server: str, app: Any, *, lifespan: bool = True) -> AsyncIterator[Host]:
+async def hosting(server: str, app: Any, *, lifespan: bool = True, root_path: str = "") -> AsyncIterator[Host]:
     """A started server; stopped with the block, and whatever it failed with raised."""
     listening = socket.create_server(("127.0.0.1", 0))
-    listening.setblocking(False)
+    listening.settimeout(0)
     start = _uvicorn if server == "uvicorn" else _hypercorn
-    host = start(app, listening, lifespan)
+    host = start(app, listening, lifespan, root_path)
     try:
         yield host
     finally:
@@ -95,10 +95,11 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _uvicorn(app: Any, listening: socket.socket, lifespan: bool) -> Host:
+def _uvicorn(app: Any, listening: socket.socket, lifespan: bool, root_path: str) -> Host:
     config = uvicorn.Config(
         app,
         lifespan="on" if lifespan else "off",
+        root_path=root_path,
         log_config=None,
         access_log=False,
         ws_max_size=MESSAGE_BYTES_MAX,
@@ -113,8 +114,9 @@ def _uvicorn(app: Any, listening: socket.socket, lifespan: bool) -> Host:
     return Host(listening.getsockname()[1], serving, stop)
 
 
-def _hypercorn(app: Any, listening: socket.socket, lifespan: bool) -> Host:
+def _hypercorn(app: Any, listening: socket.socket, lifespan: bool, root_path: str) -> Host:
     config = HypercornConfig()
+    config.root_path = root_path
     config.websocket_max_message_size = MESSAGE_BYTES_MAX
     config.graceful_timeout = 2.0
     config.errorlog = None
