@@ -45,7 +45,7 @@ class Peer:
             "subprotocols": [],
         }
         self.ended = asyncio.create_task(
-            service.relay.carry(scope, "/collab", f"/yjs/{name}", self._receive, self._send)
+            service.relay.carried(scope, "/collab", f"/yjs/{name}", self._send).run(self._receive)
         )
 
     async def _receive(self) -> dict[str, Any]:
