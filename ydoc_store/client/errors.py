@@ -77,12 +77,11 @@ def of_denial(reason: str, code: str) -> ClientError | None:
 
 
 def of_close(code: int, reason: str) -> ClientError | None:
-    """What the close code of a socket comes to; None: come back later."""
-    words = reason or f"the connection was closed with {code}"
-    if code == 4404:
-        return Deleted(words)
-    if code == 4409:
-        return EpochChanged(words)
+    """What the close code of a socket comes to; None: come back later.
+
+    What ends a document is told by a denial. A socket that is closed for good is at a wrong URL, or was sent what it
+    does not take.
+    """
     if 4400 <= code <= 4499 or code in _MISUNDERSTOOD:
-        return Refused(words, f"closed_{code}")
+        return Refused(reason or f"the connection was closed with {code}", f"closed_{code}")
     return None

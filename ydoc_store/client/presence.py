@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ydoc_store.yjs.awareness import AwarenessEntry
-from ydoc_store.yjs.lib0 import NESTING_MAX, Malformed, check_json
+from ydoc_store.yjs.lib0 import NESTING_MAX, check_json
 
 RENEWED_AFTER_S = 15.0
 OUTDATED_AFTER_S = 30.0
@@ -144,7 +144,7 @@ def _encoded(state: Mapping[str, Any]) -> str:
         text = json.dumps(dict(state), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
         check_json(text, NESTING_MAX - 1)
-    except (TypeError, RecursionError, UnicodeEncodeError, Malformed) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"a presence is a JSON object: {error}") from error
     if size > STATE_BYTES_MAX:
         raise ValueError(f"a presence of {size} bytes, at most {STATE_BYTES_MAX}")
