@@ -161,6 +161,7 @@ class Connection:
             self._socket = socket
             try:
                 self.session.connected(token)
+                self._to_write.set()
                 await self._talk(socket)
             finally:
                 self._socket = None
