@@ -14,7 +14,7 @@ from pycrdt import Doc, Map, Text
 from tests.nodes import Editor, Node, count_stored, running_node
 from tests.tokens import SECRET, token
 from tests.waiting import TIMEOUT_S, until
-from ydoc_store.client import Deleted, Document, EpochChanged, Refused, Unavailable, Unreadable, connect, connection
+from ydoc_store.client import Deleted, Document, EpochChanged, Refused, Unavailable, Unreadable, connect
 from ydoc_store.client import session as client_session
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH
 from ydoc_store.storage.epochs import delete_document, recreate_document
@@ -22,24 +22,10 @@ from ydoc_store.storage.revocations import insert_revocation
 
 
 @pytest.fixture
-async def node(database_url: str) -> AsyncIterator[Node]:
-    async with running_node(database_url) as started:
-        yield started
-
-
-@pytest.fixture
 async def guarded(database_url: str) -> AsyncIterator[Node]:
     """A node that wants tokens."""
     async with running_node(database_url, jwt_secret=SECRET) as started:
         yield started
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients come back soon, and give up a close soon; nothing that is sent waits for time to pass."""
-    monkeypatch.setattr(connection, "BACKOFF_S_MAX", 0.3)
-    monkeypatch.setattr(connection, "TICK_S", 60.0)
-    monkeypatch.setattr(connection, "CLOSE_TIMEOUT_S", 0.5)
 
 
 def url(node: Node) -> str:
