@@ -82,6 +82,7 @@ class Events:
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.comments = 0
+        self.data_events = 0
         self._lines = response.aiter_lines()
 
     async def next(self) -> tuple[bytes, dict[str, Any]]:
@@ -98,6 +99,7 @@ class Events:
                     text = line.removeprefix("data:")
                     if kind == "control":
                         return data, json.loads(text)
+                    self.data_events += 1
                     data += base64.b64decode(text, validate=True)
 
     async def ended(self) -> None:
