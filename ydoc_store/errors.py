@@ -8,7 +8,10 @@ Close codes 4400 to 4499 stop a stock y-websocket client for good, every other c
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_BEFORE_A_CAPITAL = re.compile(r"(?<=.)(?=[A-Z])")
 
 
 class YdocError(Exception):
@@ -17,6 +20,11 @@ class YdocError(Exception):
     close_code: ClassVar[int] = 1011
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
+    # What a program is told that has to tell one error from another: the name of the class, and so never changed.
+    code: ClassVar[str] = "ydoc_error"
+
+    def __init_subclass__(cls) -> None:
+        cls.code = _BEFORE_A_CAPITAL.sub("_", cls.__name__).lower()
 
 
 # The sender's fault: the same bytes will be refused again.

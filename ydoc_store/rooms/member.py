@@ -16,6 +16,7 @@ from ydoc_store.metrics import DialectCounts
 if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import Reader
     from ydoc_store.rooms.room import Room
+    from ydoc_store.storage.guards import Verdict
     from ydoc_store.yjs.walked import Walked
 
 
@@ -149,7 +150,8 @@ class Member:
     def send(self, message: bytes) -> None:
         self.outlet.write(self.outlet.encode(message))
 
-    def acknowledge(self, *, accepted: bool, times: int = 1) -> None:
+    def acknowledge(self, *, accepted: bool, times: int = 1, seq: int | None = None) -> None:
+        """Tell what became of one update; `seq` is its own where it is stored now, which no dialect tells."""
         message = self.dialect.ack(accepted=accepted)
         if message is not None:
             for _ in range(times):
@@ -200,6 +202,10 @@ class Member:
             message = self.dialect.denied(why)
             if message is not None:
                 self.send(message)
+
+    def judged(self, verdict: Verdict) -> None:
+        """A guarded update was left out of the log. Only contributions have guards."""
+        raise AssertionError(f"an update without a guard was judged: {verdict}")
 
     def pause(self) -> None:
         """Read no more from this member until what it sent has an outcome: pausing, unlike dropping, loses nothing."""

@@ -22,17 +22,26 @@ from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES, Lane
 if TYPE_CHECKING:
     from ydoc_store.failpoints import Failpoints
     from ydoc_store.storage.append_batch import Accepted
+    from ydoc_store.storage.guards import Guard, Verdict
     from ydoc_store.storage.pool import Database
 
 
 class QueuedUpdate:
     """One update that waits for its commit; `sender`, `walked` and `acks` are the room's, handed back untouched."""
 
-    __slots__ = ("acks", "actor", "queued_at_s", "sender", "update", "walked")
+    __slots__ = ("acks", "actor", "guard", "queued_at_s", "sender", "update", "walked")
 
     def __init__(
-        self, update: bytes, actor: str | None, sender: Any, walked: Any, queued_at_s: float = 0.0, acks: int = 1
+        self,
+        update: bytes,
+        actor: str | None,
+        sender: Any,
+        walked: Any,
+        queued_at_s: float = 0.0,
+        acks: int = 1,
+        guard: Guard | None = None,
     ):
+        self.guard = guard
         self.acks = acks
         self.update = update
         self.actor = actor
@@ -43,6 +52,9 @@ class QueuedUpdate:
 
 class Outcome(Protocol):
     """Who hears what became of a document's updates; called in commit order, never while a batch is built."""
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        """Its guard kept this update out; told before what became of the others of its batch."""
 
     def accepted(self, updates: list[QueuedUpdate], result: Accepted) -> None: ...
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None: ...
