@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import ClientFault, Forbidden, NoSuchDocument, StorageUnavailable, YdocError
+from ydoc_store.errors import ClientFault, Forbidden, NoSuchDocument, StorageUnavailable, WrongState, YdocError
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.large import submit_large
@@ -129,8 +129,10 @@ class _Contributor(Member):
         if isinstance(verdict, Duplicate):
             self.is_duplicate = True
             self._came_to(None)
-        else:
+        elif isinstance(verdict, YdocError):
             self._came_to(verdict)
+        else:
+            self._came_to(WrongState("an update is no close"))
 
     def decline(self, why: str, *, answers: bool = False) -> None:
         self.counts.read_only += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from ydoc_store.errors import YdocError
+from ydoc_store.errors import ClientFault, YdocError
 from ydoc_store.metrics import DialectCounts
 
 if TYPE_CHECKING:
@@ -219,6 +219,14 @@ class Member:
         if self.paused and self.unsettled_bytes <= RESUME_BELOW_BYTES:
             self.paused = False
             self.outlet.resume_reading()
+
+    def refused(self, size: int, error: YdocError) -> None:
+        """An update of `size` bytes was not accepted, or nobody knows; its room decides what becomes of the member."""
+        self.settled(size)
+        if isinstance(error, ClientFault):
+            self.counts.refused += 1
+        else:
+            self.counts.failed += 1
 
     def close(self, error: YdocError) -> None:
         """Fence this member: nothing that it sends from now on is accepted, nothing queued behind is acked (I4)."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.errors import (
-    ClientFault,
     Draining,
     RoomDiscarded,
     ServerFull,
@@ -39,8 +38,9 @@ if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import ColdPieces
     from ydoc_store.rooms.keeper import Keeper
     from ydoc_store.rooms.presence import Presence
-    from ydoc_store.storage.append_batch import Accepted, Created
+    from ydoc_store.storage.append_batch import Accepted
     from ydoc_store.storage.appender import Appender
+    from ydoc_store.storage.creating import Created
     from ydoc_store.storage.guards import Guard, Verdict
     from ydoc_store.storage.loader import StoredDocument
 
@@ -190,9 +190,7 @@ class Room:
         """What is in flight. Made when first asked for and kept up from there, or an import full of deletes would look
         through everything in flight for each of them."""
         if self._in_flight is None:
-            self._in_flight = Knowledge()
-            for queued in (*self.queue.in_flight, *self.queue.waiting):
-                self._in_flight.add(queued.walked)
+            self._in_flight = Knowledge.of(queued.walked for queued in (*self.queue.in_flight, *self.queue.waiting))
         return self._in_flight
 
     # What became of it
@@ -248,7 +246,8 @@ class Room:
         self._send_all(marker_update(created.marker), None, syncing_too=True)
 
     def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
-        """Its guard kept this update out: nobody else is concerned."""
+        """Its guard kept this update out, and it flies no more; the others of its batch are told behind it."""
+        self._in_flight = None
         member: Member = queued.sender
         member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
         member.judged(verdict)
@@ -256,12 +255,7 @@ class Room:
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
         for queued in updates:
-            member: Member = queued.sender
-            member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
-            if isinstance(error, ClientFault):
-                member.counts.refused += 1
-            else:
-                member.counts.failed += 1
+            queued.sender.refused(len(queued.update) + QUEUED_OVERHEAD_BYTES, error)
         if isinstance(error, TooLarge) and self.tail_bytes > self.limits.document_bytes_max // COMPACTION_HELPS_SHARE:
             error = StorageBusy("this document waits for a compaction before it can grow")
         if isinstance(error, TooLarge | StorageBusy | Draining):
