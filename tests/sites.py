@@ -15,7 +15,8 @@ import uvicorn
 
 from tests.nodes import Node
 from ydoc_store.auth.origins import Origins
-from ydoc_store.http.app import Services, create_app
+from ydoc_store.http.app import Services, application
+from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Phase, Report, judge
 from ydoc_store.http.here import Here
 from ydoc_store.listening import authority, bind
@@ -52,13 +53,16 @@ class Site(Node):
         here = Here(
             service.authorizer, self.database, service.rooms, origins, self.settings, self.metrics, self.phase.stopping
         )
-        app = create_app(
+        app = application(
             Services(self._ready, self.metrics.render, self.settings.has_identities, lambda: here, origins)
         )
         sockets = bind("127.0.0.1", 0, has_identities=self.settings.has_identities)
         self.port = int(authority(sockets).rpartition(":")[2])
         config = uvicorn.Config(
             app,
+            http=bounded_connection(
+                self.settings.handshake_timeout_s, lambda: self.phase.gate, self.settings.slow_member_s
+            ),
             ws=websocket_protocol(service),
             lifespan="off",
             log_config=None,

@@ -14,6 +14,8 @@ from tests.service import BUSIEST_COMPACTION, STORE, compacting, run, serving, v
 from ydoc_store.errors import SettingInvalid
 from ydoc_store.storage.roles import COMPACTOR, RELAY, Roles, grant_sql
 
+pytestmark = pytest.mark.pg15
+
 
 @pytest.fixture
 async def granted(start_cluster: Callable[..., Cluster]) -> Callable[[str], str]:
@@ -61,7 +63,9 @@ REFUSED = [
     ("ydoc_relay", "UPDATE ydoc.updates SET frames = ''"),
     ("ydoc_relay", "DELETE FROM ydoc.documents"),
     ("ydoc_relay", "UPDATE ydoc.documents SET marker = marker"),
-    ("ydoc_relay", "UPDATE ydoc.documents SET deleted_at = NULL"),
+    ("ydoc_relay", "UPDATE ydoc.documents SET epoch = 2"),
+    ("ydoc_relay", "UPDATE ydoc.streams SET content_type = 'text/html'"),
+    ("ydoc_relay", "DELETE FROM ydoc.producers"),
     ("ydoc_relay", "DELETE FROM ydoc.snapshots"),
     ("ydoc_relay", "DELETE FROM ydoc.segments"),
     ("ydoc_relay", "CREATE TABLE ydoc.mine ()"),
@@ -69,6 +73,8 @@ REFUSED = [
     ("ydoc_relay", "TRUNCATE ydoc.updates"),
     ("ydoc_compactor", "INSERT INTO ydoc.updates (document_id, seq, count, frames) VALUES (1, 1, 1, 'x')"),
     ("ydoc_compactor", "UPDATE ydoc.documents SET head = 0"),
+    ("ydoc_compactor", "UPDATE ydoc.producers SET seq = 0"),
+    ("ydoc_compactor", "INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq) VALUES (1, 'p', 0, 0)"),
     ("ydoc_compactor", "DELETE FROM ydoc.documents"),
     ("ydoc_compactor", "SELECT * FROM ydoc.revocations"),
     ("ydoc_compactor", "CREATE TABLE ydoc.mine ()"),

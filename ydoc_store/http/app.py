@@ -1,6 +1,6 @@
 """The ASGI application: which path is answered by what.
 
-`create_app` is given everything that a route asks, as callables; it opens nothing and starts nothing.
+`application` is given everything that a route asks, as callables; it opens nothing and starts nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ydoc_store import metrics
 from ydoc_store.auth.access import Access
 from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import StorageUnavailable, YdocError
-from ydoc_store.http import documents, problems, revocations, yjs_streams
+from ydoc_store.http import documents, problems, revocations, streams, yjs_streams
 from ydoc_store.http.cors import Cors
 from ydoc_store.http.door import EVERYTHING, admit
 from ydoc_store.http.guard import OpenModeGuard, is_this_machine
@@ -48,7 +48,7 @@ class Services:
         return found
 
 
-def create_app(services: Services) -> Starlette:
+def application(services: Services) -> Starlette:
     """The application over these services. Without identities it answers this machine alone."""
 
     async def live(_request: Request) -> Response:
@@ -81,6 +81,7 @@ def create_app(services: Services) -> Starlette:
             *revocations.routes(services.present),
             *documents.routes(services.present),
             *yjs_streams.routes(services.present),
+            *streams.routes(services.present),
         ],
         middleware=[
             *([] if services.has_identities else [Middleware(OpenModeGuard)]),

@@ -40,7 +40,6 @@ SHARED_EVENTS_MAX: Final = 8
 
 Live = Literal["long-poll", "sse"]
 
-# The last events of each room, by where their readers stood: up to where they lead, and the encoded event.
 _shared: weakref.WeakKeyDictionary[Room, dict[int, tuple[int, bytes]]] = weakref.WeakKeyDictionary()
 
 
@@ -213,7 +212,7 @@ class _Reader:
         follower = self._follower
         has_said = False
         while not schedule.is_over:
-            shared = _shared.get(follower.room, {}).get(seq) if has_said else None
+            shared = shared_events(follower.room).get(seq) if has_said else None
             if shared is not None and shared[0] == follower.head:
                 seq = shared[0]
                 yield shared[1] + self._control(seq)
@@ -251,6 +250,11 @@ class _Reader:
         if seq >= self._follower.head:
             fields["upToDate"] = True
         return encode_event("control", orjson.dumps(fields).decode())
+
+
+def shared_events(room: Room) -> dict[int, tuple[int, bytes]]:
+    """The last events of a room that its readers shared: up to where each leads, by where they stood."""
+    return _shared.get(room, {})
 
 
 def framed(updates: Iterable[bytes]) -> Iterator[bytes]:

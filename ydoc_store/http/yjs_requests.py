@@ -27,6 +27,8 @@ from ydoc_store.errors import (
     InvalidRequest,
     LimitExceeded,
     NoSuchDocument,
+    ProducerGap,
+    ProducerStale,
     ServerFailed,
     ServerFault,
     SlowMember,
@@ -60,6 +62,8 @@ _ANSWERS: Final[Mapping[type[YdocError], tuple[int, str]]] = {
     DocumentDeleted: (404, "DOCUMENT_NOT_FOUND"),
     EpochChanged: (404, "DOCUMENT_NOT_FOUND"),
     AheadOfLog: (400, "INVALID_REQUEST"),
+    ProducerStale: (403, "PRODUCER_EPOCH_STALE"),
+    ProducerGap: (409, "PRODUCER_GAP"),
     SlowMember: (408, "INVALID_REQUEST"),
     TooLarge: (413, "INVALID_REQUEST"),
     LimitExceeded: (429, "RATE_LIMITED"),
@@ -94,6 +98,11 @@ def response_to(error: YdocError) -> Response:
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, ProducerStale):
+        headers["Producer-Epoch"] = str(error.current_epoch)
+    elif isinstance(error, ProducerGap):
+        headers["Producer-Expected-Seq"] = str(error.expected)
+        headers["Producer-Received-Seq"] = str(error.received)
     return error_response(status, code, str(error), error.code, headers)
 
 

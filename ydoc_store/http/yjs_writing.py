@@ -19,9 +19,12 @@ from ydoc_store.auth.access import Access, Granted
 from ydoc_store.errors import (
     CommitUnknown,
     DocumentDeleted,
+    EpochChanged,
     Forbidden,
     InvalidRequest,
     NoSuchDocument,
+    ProducerGap,
+    ProducerStale,
     RoomDiscarded,
     StorageBusy,
     StorageUnavailable,
@@ -42,6 +45,7 @@ from ydoc_store.rooms.room import Room
 from ydoc_store.storage.beginnings import create_empty
 from ydoc_store.storage.epochs import delete_document, recreate_document
 from ydoc_store.storage.guards import Guard, Producer
+from ydoc_store.storage.producers import find_replaced_producer
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import Malformed, frames
 from ydoc_store.yjs.walker import UpdateLimits, walk
@@ -120,7 +124,14 @@ async def append(here: Here, request: Request, name: str, tenant: str) -> Respon
             raise NoSuchDocument(f"no document is named {name!r}")
         return _appended(204, room.epoch, room.head, producer)
     update = await _update_of(here, body)
-    stored = await _contribute(here, granted, name, update, producer)
+    if producer is not None and producer.seq == 0:
+        await _judge_history(here, granted, name, producer)
+    try:
+        stored = await _contribute(here, granted, name, update, producer)
+    except ProducerGap as error:
+        if producer is not None and error.expected == 0:
+            await _judge_history(here, granted, name, producer)
+        raise
     if producer is None:
         return _appended(204, stored.epoch, stored.seq, None)
     if not stored.is_duplicate:
@@ -128,7 +139,7 @@ async def append(here: Here, request: Request, name: str, tenant: str) -> Respon
     if await _holds_news(here, granted, name, update):
         # After a disconnect the stock provider begins again with the same id, epoch and seq 0. Answered as what it
         # looks like, a repetition, its edit would be lost; told that its epoch is over it takes the next and repeats.
-        raise _stale(producer.epoch, "this producer's numbers were used for other updates: take a new epoch")
+        raise ProducerStale(producer.epoch)
     return _appended(204, stored.epoch, stored.seq, producer)
 
 
@@ -147,11 +158,10 @@ async def delete(here: Here, tenant: str, name: str) -> Response:
 
 
 async def _admit_writer(here: Here, request: Request, name: str, tenant: str, *, has_producer: bool) -> Granted:
-    granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
-    if granted.tenant != tenant:
-        raise Forbidden("this service is another tenant's")
     try:
-        require(granted, Access.WRITE)
+        granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
+        if granted.tenant != tenant:
+            raise Forbidden("this service is another tenant's")
     except Forbidden as error:
         # To a producer 403 means that its epoch is over: the stock one takes the next and repeats, for ever.
         raise (Unauthenticated(str(error)) if has_producer else error) from None
@@ -192,16 +202,25 @@ async def _contribute(here: Here, granted: Granted, name: str, update: bytes, pr
             await asyncio.sleep(TRIED_AGAIN_INTERVAL_S)
 
 
+async def _judge_history(here: Here, granted: Granted, name: str, producer: Producer) -> None:
+    """Raises EpochChanged for a producer that goes on where it was in a history that is over: what it has is that one.
+
+    A stock provider is called after its copy of the document, which it keeps. Told of a gap it would repeat itself for
+    ever; a backend that begins anew with the document says so with a new epoch.
+    """
+    room = await open_granted(here.rooms, granted, name)
+    if room.epoch > 1:
+        epoch = await find_replaced_producer(here.database, granted.tenant, name, producer.id)
+        if epoch is not None and producer.epoch <= epoch:
+            raise EpochChanged("this document was begun anew: reload it before editing on")
+
+
 async def _holds_news(here: Here, granted: Granted, name: str, update: bytes) -> bool:
     """Whether an update that a producer is said to have sent before is not in the log after all."""
     room: Room = await open_granted(here.rooms, granted, name)
     await here.rooms.watch.read_missing(room)
     walked = await here.rooms.heavy.run(len(update), walk, update, here.rooms.limits.update)
     return not room.knowledge.covers(walked)
-
-
-def _stale(epoch: int, message: str) -> Refused:
-    return Refused(403, "PRODUCER_EPOCH_STALE", message, {"Producer-Epoch": str(epoch)})
 
 
 def _appended(status: int, epoch: int, seq: int, producer: Producer | None) -> Response:

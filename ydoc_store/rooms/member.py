@@ -16,6 +16,7 @@ from ydoc_store.metrics import DialectCounts
 if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import Reader
     from ydoc_store.rooms.room import Room
+    from ydoc_store.storage.appender import QueuedUpdate
     from ydoc_store.storage.guards import Verdict
     from ydoc_store.yjs.walked import Walked
 
@@ -203,10 +204,6 @@ class Member:
             if message is not None:
                 self.send(message)
 
-    def judged(self, verdict: Verdict) -> None:
-        """A guarded update was left out of the log. Only contributions have guards."""
-        raise AssertionError(f"an update without a guard was judged: {verdict}")
-
     def pause(self) -> None:
         """Read no more from this member until what it sent has an outcome: pausing, unlike dropping, loses nothing."""
         if not self.paused:
@@ -227,6 +224,11 @@ class Member:
             self.counts.refused += 1
         else:
             self.counts.failed += 1
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        """Its update was left out. A socket sets no guards, so that there is nothing to say to it but a refusal."""
+        if isinstance(verdict, YdocError):
+            self.close(verdict)
 
     def close(self, error: YdocError) -> None:
         """Fence this member: nothing that it sends from now on is accepted, nothing queued behind is acked (I4)."""

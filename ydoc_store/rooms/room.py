@@ -245,13 +245,6 @@ class Room:
         self.knowledge.add_marker(created.marker)
         self._send_all(marker_update(created.marker), None, syncing_too=True)
 
-    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
-        """Its guard kept this update out, and it flies no more; the others of its batch are told behind it."""
-        self._in_flight = None
-        member: Member = queued.sender
-        member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
-        member.judged(verdict)
-
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
         for queued in updates:
@@ -264,6 +257,12 @@ class Room:
                 self.fence(member, error)
         else:
             self.discard(error)
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        """A guard left this update out of its batch, whose other updates are told after it: it flies no more."""
+        self._in_flight = None
+        queued.sender.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
+        queued.sender.judged(queued, verdict)
 
     def regrant(self, member: Member, *, may_write: bool) -> None:
         """Whether this member may write, from now on. What it has waiting, and may not write any more, is refused."""

@@ -66,6 +66,10 @@ class Snapshots:
             found = self._found[room] = await find_snapshot(self._database, room.document_id, room.marker), asked_at_s
         return found[0]
 
+    def forget(self, room: Room) -> None:
+        """Ask anew at the next reader: the document is known to have been compacted."""
+        self._found.pop(room, None)
+
     async def read(self, room: Room, through_seq: int) -> Whole | None:
         """The snapshot through this seq with the epoch's marker in it, while it is the current one; else None.
 

@@ -44,7 +44,6 @@ class QueuedUpdate:
         acks: int = 1,
         guard: Guard | None = None,
     ):
-        self.guard = guard
         self.acks = acks
         self.update = update
         self.actor = actor
@@ -60,11 +59,9 @@ class Outcome(Protocol):
     Of a batch with guards, those that were left out are told one by one before the others.
     """
 
-    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
-        """Its guard kept this update out; told before what became of the others of its batch."""
-
     def accepted(self, updates: list[QueuedUpdate], result: Accepted) -> None: ...
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None: ...
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None: ...
 
 
 class DocumentQueue:

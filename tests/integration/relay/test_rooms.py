@@ -13,6 +13,8 @@ from ydoc_store.errors import CorruptDocument, RoomDiscarded, StorageUnavailable
 from ydoc_store.rooms import registry
 from ydoc_store.storage.creating import Created
 
+pytestmark = pytest.mark.pg15
+
 
 async def execute(node: Node, statement: str) -> None:
     async with node.database.acquire() as connection:
