@@ -18,6 +18,7 @@ import * as yWebsocket3 from 'y-websocket'
 import * as hocuspocus2 from 'hocuspocus-provider-2'
 import * as hocuspocus3 from 'hocuspocus-provider-3'
 import * as hocuspocus4 from '@hocuspocus/provider'
+import { stream } from '@durable-streams/client'
 import { YjsProvider } from '@durable-streams/y-durable-streams'
 import { Awareness } from 'y-protocols/awareness'
 import { history } from './histories.mjs'
@@ -281,6 +282,25 @@ const operations = {
   fetch: async ({ url, method, headers = {} }) => {
     const response = await fetch(url, { method, headers })
     return { status: response.status, text: await response.text() }
+  },
+  // With the stock client of the base protocol, which knows nothing of Yjs.
+  readStream: async ({ url, offset }) => {
+    const response = await stream({ url, offset, live: false })
+    const body = await response.body()
+    return { body: Buffer.from(body).toString('base64'), offset: response.offset, upToDate: response.upToDate }
+  },
+  followStream: async ({ url, offset, live, bytes }) => {
+    const found = await stream({ url, offset, live })
+    const chunks = []
+    await new Promise((resolve, reject) => {
+      found.closed.catch(reject)
+      found.subscribeBytes(async chunk => {
+        chunks.push(Buffer.from(chunk.data))
+        if (Buffer.concat(chunks).length >= bytes) resolve()
+      })
+    })
+    found.cancel()
+    return { body: Buffer.concat(chunks).toString('base64') }
   },
   apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64')) },
   detach: ({ editor }) => { named(editor).provider.detach() },
