@@ -45,9 +45,10 @@ MAY_IMPORT = {
     "client": {"yjs"},
     # Other stores: they know bytes, and nothing of ours but those.
     "sources": {"yjs"},
-    "rooms": {"fanout", "auth", "storage", "yjs"},
-    "relay": {"rooms", "fanout", "auth", "storage", "yjs"},
-    "http": {"rooms", "fanout", "auth", "storage", "yjs"},
+    "streams": {"storage", "yjs"},
+    "rooms": {"fanout", "auth", "streams", "storage", "yjs"},
+    "relay": {"rooms", "streams", "fanout", "auth", "storage", "yjs"},
+    "http": {"rooms", "streams", "fanout", "auth", "storage", "yjs"},
 }
 # The level of the command line, which may import all of the above.
 COMPOSITION = {
