@@ -170,6 +170,17 @@ async def test_the_provider_of_durable_streams_connects_as_written(service: Serv
     assert (ended.exit_code, ended.output.strip()) == (0, "hello"), ended.messages
 
 
+@pytest.mark.parametrize(
+    ("title", "shows"), [("an agent", "Once upon a time"), ("a job", "100"), ("a notebook", "seen by all")]
+)
+async def test_the_python_examples_run_as_written(service: Service, tmp_path: Path, title: str, shows: str) -> None:
+    lines = block(f"python: {title}").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    (tmp_path / "example.py").write_text(lines)
+    ended = await run(sys.executable, "-W", "error", tmp_path / "example.py", cwd=tmp_path)
+    assert (ended.exit_code, ended.output.strip()) == (0, shows), ended.messages
+    assert ended.messages == ""
+
+
 async def test_the_closed_handler_clears_what_the_browser_kept_and_reloads(
     service: Service, database_url: str, tmp_path: Path
 ) -> None:
