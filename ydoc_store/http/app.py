@@ -72,6 +72,8 @@ def application(services: Services) -> Starlette:
 
     return Starlette(
         routes=[
+            # First, because appends come by the thousand, and a route costs a look.
+            *streams.routes(services.present),
             Route("/", what_runs_here),
             Route("/health/live", live),
             Route("/health/ready", ready),
@@ -81,7 +83,6 @@ def application(services: Services) -> Starlette:
             *revocations.routes(services.present),
             *documents.routes(services.present),
             *yjs_streams.routes(services.present),
-            *streams.routes(services.present),
         ],
         middleware=[
             *([] if services.has_identities else [Middleware(OpenModeGuard)]),
