@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import compactor.cli
+import ydoc_store.cli
 from tests.interop.yjs_judge import require_npm_packages
 from tests.service import Ended, Program, Service, run, serving
 from ydoc_store.setting_rows import describe
@@ -136,13 +139,23 @@ def test_every_setting_stands_in_readme_with_its_default_and_reason(monkeypatch:
     assert f"<!-- settings -->\n{settings_table()}\n<!-- end of settings -->" in README.read_text()
 
 
-async def test_every_command_in_readme_exists() -> None:
+PROGRAMS = {"ydoc-store": ydoc_store.cli.commands, "ydoc-compactor": compactor.cli.commands}
+
+
+def test_every_command_in_readme_exists() -> None:
     second = "list|show|compactions|delete|undelete|recreate|purge|epochs|bump|new|remove"
     named = set(re.findall(rf"`(ydoc-store|ydoc-compactor) ([a-z-]+(?: (?:{second})\b)?)", README.read_text()))
     assert len(named) >= 10
     for program, words in sorted(named):
-        ended = await run(BIN / program, *words.split(), "--help")
-        assert ended.exit_code == 0, (program, words, ended.messages)
+        told = CliRunner().invoke(PROGRAMS[program], [*words.split(), "--help"])
+        assert told.exit_code == 0, (program, words, told.output)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_each_program_is_installed(program: str) -> None:
+    ended = await run(BIN / program, "--help")
+    assert ended.exit_code == 0, ended.messages
+    assert f"Usage: {program} " in ended.output
 
 
 async def test_the_four_lines_connect_an_editor(service: Service, tmp_path: Path) -> None:
