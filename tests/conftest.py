@@ -77,6 +77,14 @@ def database_url(cluster: Cluster) -> Iterator[str]:
     cluster.drop_database(name)
 
 
+@pytest.fixture(scope="module")
+def module_database_url(cluster: Cluster) -> Iterator[str]:
+    """A migrated database for one service that all tests of a module share, each with documents of its own."""
+    name = cluster.create_database()
+    yield cluster.url(name)
+    cluster.drop_database(name)
+
+
 @pytest.fixture
 def empty_database_url(cluster: Cluster) -> Iterator[str]:
     """A database of this test's own without our schema."""
