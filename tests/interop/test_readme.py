@@ -217,23 +217,25 @@ async def test_a_given_database_is_migrated_and_served_as_written(empty_database
     assert (await shell("ydoc-store documents list", empty_database_url)).exit_code == 0
 
 
-async def test_the_first_command_brings_up_the_service_on_an_empty_machine(open_folder: Path, free_port: int) -> None:
-    clone = open_folder / "clone"
+async def test_the_first_command_brings_up_the_service_on_an_empty_machine(
+    open_folder_on_disk: Path, free_port: int
+) -> None:
+    clone = open_folder_on_disk / "clone"
     tracked = await run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     for name in tracked.output.split("\0"):
         if name and (ROOT / name).is_file() and not name.startswith("tests/"):
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, clone / name)
-    environment = {"YDOC_PORT": str(free_port), "YDOC_DATA_DIR": str(open_folder / "data")}
+    environment = {"YDOC_PORT": str(free_port), "YDOC_DATA_DIR": str(open_folder_on_disk / "data")}
     install, serve = block("first command").rsplit(" && ", 1)
     installed = await run("sh", "-c", install, cwd=clone, environment=environment, timeout_s=INSTALL_TIMEOUT_S)
     assert installed.exit_code == 0, installed.messages
     command = ("sh", "-c", f"cd {clone} && exec {serve}")
-    service = Program(command, re.compile(r"^ +data +(.+)$", re.MULTILINE), open_folder / "log", environment)
+    service = Program(command, re.compile(r"^ +data +(.+)$", re.MULTILINE), open_folder_on_disk / "log", environment)
     try:
         said = (await service.start()).string
         assert f"ws://127.0.0.1:{free_port}/yjs/NAME" in said
-        assert str(open_folder / "data") in said
+        assert str(open_folder_on_disk / "data") in said
         await service.stop()
     finally:
         await service.clear_away()
