@@ -93,7 +93,7 @@ class Server:
         return sum(cpu_s_of(pid) for pid in _tree(self._pid))
 
     def postgres_cpu_s(self) -> float:
-        return sum(_cpu_s(pid) for pid in _tree(self.cluster.pid))
+        return sum(cpu_s_of(pid) for pid in _tree(self.cluster.pid))
 
     @property
     def _pid(self) -> int:
