@@ -8,6 +8,7 @@ time is a parameter.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class _State:
     owner: Hashable
     principal: str | None
     heard_at_s: float
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,17 @@ class Presence:
     """The states of one room, by client id. `states_max` bounds them; `owned_max`, and `owned_bytes_max` in all, those
     of one member."""
 
-    __slots__ = ("_gone", "_is_stamped", "_owned", "_states", "owned_bytes_max", "owned_max", "states_max")
+    __slots__ = (
+        "_gone",
+        "_is_stamped",
+        "_owned",
+        "_states",
+        "life",
+        "owned_bytes_max",
+        "owned_max",
+        "revision",
+        "states_max",
+    )
 
     def __init__(
         self,
@@ -71,8 +83,11 @@ class Presence:
         self.owned_bytes_max = owned_bytes_max
         self._states: dict[int, _State] = {}
         self._owned: dict[Hashable, set[int]] = {}
-        # Clock and time of those who left, the longest gone first.
-        self._gone: dict[int, tuple[int, float]] = {}
+        # Clock, time and revision of those who left, the longest gone first.
+        self._gone: dict[int, tuple[int, float, int]] = {}
+        # Counts what changed in this room's life, for readers that come and ask what is new to them.
+        self.revision = 0
+        self.life = secrets.token_hex(8)
 
     def hear(
         self,
@@ -140,6 +155,7 @@ class Presence:
         return len(entry.state_json) + sum(map(len, others)) <= self.owned_bytes_max
 
     def _apply(self, owner: Hashable, entry: AwarenessEntry, now_s: float, principal: str | None = None) -> None:
+        self.revision += 1
         known = self._states.pop(entry.client_id, None)
         if known is not None:
             self._disown(known.owner, entry.client_id)
@@ -147,7 +163,7 @@ class Presence:
             self._forget(entry.client_id, entry.clock, now_s)
         else:
             self._gone.pop(entry.client_id, None)
-            self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, principal, now_s)
+            self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, principal, now_s, self.revision)
             self._owned.setdefault(owner, set()).add(entry.client_id)
 
     def _disown(self, owner: Hashable, client_id: int) -> None:
@@ -160,7 +176,7 @@ class Presence:
         self._gone.pop(client_id, None)
         if len(self._gone) >= self.states_max:
             del self._gone[next(iter(self._gone))]
-        self._gone[client_id] = (clock, now_s)
+        self._gone[client_id] = (clock, now_s, self.revision)
 
     def is_live_elsewhere(self, client_id: int, owner: Hashable) -> bool:
         """Whether this editor is here, and introduced by somebody else than `owner`."""
@@ -208,6 +224,16 @@ class Presence:
             gone = self._gone.get(client_id)
             entries.append(AwarenessEntry(client_id, clock + 1 if gone is None else max(gone[0], clock), None))
         known.update((entry.client_id, entry.clock) for entry in entries if entry.state_json is not None)
+        return entries
+
+    def since(self, revision: int) -> list[AwarenessEntry]:
+        """What changed behind this revision: who shows something else, and who is gone. 0 is everything."""
+        entries = [
+            AwarenessEntry(i, state.clock, state.state_json)
+            for i, state in self._states.items()
+            if state.revision > revision
+        ]
+        entries += [AwarenessEntry(i, clock, None) for i, (clock, _, at) in self._gone.items() if at > revision]
         return entries
 
     @property

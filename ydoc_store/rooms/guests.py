@@ -1,0 +1,60 @@
+"""Presence of somebody who has no socket: shown to everyone in the document, and gone unless it is renewed in time.
+
+A guest's state belongs to its client id alone: no connection's end can take it away, so it leaves with a null or
+with the time-out. What may be shown, and whose a state is, is judged as for members.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ydoc_store.auth.access import Access
+from ydoc_store.errors import Forbidden
+from ydoc_store.rooms.beginning import open_granted
+from ydoc_store.yjs.awareness import decode_awareness, stamp
+
+if TYPE_CHECKING:
+    from ydoc_store.auth.access import Granted
+    from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One editor without a socket, as the owner of what it shows."""
+
+    client_id: int
+
+
+async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) -> None:
+    """Show what an awareness payload says to everyone in the document; what is not newer changes nothing.
+
+    Raises InvalidFrame, Forbidden for who may not show anything (YDOC_AWARENESS), and as opening the document does.
+    """
+    settings = rooms.settings
+    entries = decode_awareness(
+        payload,
+        entries_max=settings.awareness_entries_max,
+        bytes_max=settings.awareness_bytes_max,
+        json_depth_max=settings.nesting_max,
+    )
+    if not may_show(settings, granted):
+        raise Forbidden("you may not show who you are in this document")
+    if settings.has_identities:
+        entries = [stamp(entry, granted.actor, granted.name) for entry in entries]
+    room = await open_granted(rooms, granted, name)
+    now_s = time.monotonic()
+    fresh = []
+    for entry in entries:
+        owner = Guest(entry.client_id)
+        fresh += room.presence.hear(owner, [entry], now_s, principal=granted.actor).fresh
+    if fresh:
+        rooms.attendance.changed(room, fresh, None)
+
+
+def may_show(settings: Settings, granted: Granted) -> bool:
+    """Whether what this one shows of itself is passed on."""
+    needed = {"read": Access.READ, "write": Access.WRITE}.get(settings.awareness)
+    return needed is not None and granted.access >= needed
