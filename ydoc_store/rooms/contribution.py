@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import Forbidden, NoSuchDocument, StorageUnavailable, YdocError
+from ydoc_store.errors import ClientFault, Forbidden, NoSuchDocument, StorageUnavailable, YdocError
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.large import submit_large
@@ -69,12 +69,7 @@ async def contribute(
             if room.document_id is None:
                 raise NoSuchDocument(f"no document is named {name!r}")
         existed = room.document_id is not None
-        if len(update) <= INLINE_BYTES_MAX:
-            walked = walk(update, room.limits.update)
-            if not member.closed:
-                room.submit_walked(member, update, walked, guard=guard)
-        else:
-            await submit_large(rooms, member, update, guard=guard)
+        await _submit(rooms, member, update, guard)
         seq = await member.stored()
         return Contributed(
             room.document_id or 0,
@@ -85,11 +80,19 @@ async def contribute(
             is_duplicate=member.is_duplicate,
             created=seq == 1 and not existed,
         )
-    except YdocError:
-        member.counts.refused += 1
-        raise
     finally:
         rooms.left(member)
+
+
+async def _submit(rooms: Rooms, member: Member, update: bytes, guard: Guard | None) -> None:
+    try:
+        if len(update) > INLINE_BYTES_MAX:
+            await submit_large(rooms, member, update, guard=guard)
+        elif not member.closed:
+            member.room.submit_walked(member, update, walk(update, member.room.limits.update), guard=guard)
+    except ClientFault:
+        member.counts.refused += 1
+        raise
 
 
 class _Contributor(Member):
