@@ -64,7 +64,7 @@ class Handle:
 
 
 def fingerprint(incarnation: Incarnation) -> str:
-    """The same for the same database only, its restarts told apart: a copy of a stopped cluster has nothing else new."""
+    """The same for the same database only. Its restarts differ: a copy of a stopped cluster has nothing else new."""
     told = (
         incarnation.system_identifier,
         incarnation.timeline,

@@ -1,13 +1,14 @@
-"""What a shape's answers consist of: rows as JSON, the two words that are no rows, and their headers. Pure.
+"""What a shape's answers consist of: rows as JSON, and the words between them that are no rows. Pure.
 
 Every row is one lib0 frame in PostgreSQL's hexadecimal form of bytea, as ElectricSQL's provider decodes it. There are
-inserts alone, and for presence, whose row of an editor changes, updates: the provider fails over a delete. Long rows
-come in pieces, so that a document stands in memory once and not three times.
+inserts, and for presence, where the row of an editor changes, updates; never a delete, over which the provider fails.
+Long rows come in pieces, so that a document stands in memory once and not three times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -16,72 +17,87 @@ from ydoc_store.http.shape_request import Table
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 from ydoc_store.yjs.lib0 import encode_uint, frame
 
-HEX_PIECE_BYTES: Final = 128 * 1024
+_HEX_PIECE_BYTES: Final = 32 * 1024
 
+_BYTEA: Final = {"type": "bytea", "not_null": True}
 SCHEMAS: Final = {
     Table.UPDATES: orjson.dumps(
         {
             "seq": {"type": "int8", "not_null": True, "pk_index": 0},
             "part": {"type": "int4", "not_null": True, "pk_index": 1},
-            "op": {"type": "bytea", "not_null": True},
+            "op": _BYTEA,
         }
     ).decode(),
     Table.AWARENESS: orjson.dumps(
-        {"client_id": {"type": "text", "not_null": True, "pk_index": 0}, "op": {"type": "bytea", "not_null": True}}
+        {"client_id": {"type": "text", "not_null": True, "pk_index": 0}, "op": _BYTEA}
     ).decode(),
 }
-"""The columns as the client's parser wants them described. A document's rows are numbered by the seq up to which their
-answer reaches and their place in it: the snapshot, and updates that were merged on their way, have no seq of their own.
+"""The columns, described as the client's parser wants them. Rows of updates are numbered by the seq up to which their
+answer reaches and their place in it: a snapshot, and updates that were joined on their way, have no seq of their own.
 """
 
 MUST_REFETCH: Final = orjson.dumps([{"headers": {"control": "must-refetch"}}])
 
 
-def offset_of(count: int) -> str:
-    """A position as the protocol writes it."""
-    return f"{count}_0"
+@dataclass(frozen=True, slots=True)
+class Row:
+    """JSON text with a payload in hexadecimal between its head and its tail."""
+
+    head: bytes
+    payload: bytes = b""
+    tail: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + 2 * len(self.payload) + len(self.tail)
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.head
+        for at in range(0, len(self.payload), _HEX_PIECE_BYTES):
+            yield self.payload[at : at + _HEX_PIECE_BYTES].hex().encode()
+        yield self.tail
 
 
-def up_to_date(count: int) -> bytes:
-    """The word that ends what there is by now. The client goes on behind `count` where it came as an event."""
-    return orjson.dumps({"headers": {"control": "up-to-date", "global_last_seen_lsn": str(count)}})
-
-
-def update_row(seq: int, part: int, update: bytes) -> Iterator[bytes]:
-    """One update, or the snapshot, as an inserted row in pieces."""
+def update_row(seq: int, part: int, update: bytes) -> Row:
+    """One update, or the snapshot: an insert."""
     key = orjson.dumps(f'"ydoc"."updates"/"{seq}"/"{part}"')
-    yield b'{"key":%b,"value":{"seq":"%d","part":"%d","op":"\\\\x' % (key, seq, part)
-    yield encode_uint(len(update)).hex().encode()
-    view = memoryview(update)
-    for at in range(0, len(view), HEX_PIECE_BYTES):
-        yield view[at : at + HEX_PIECE_BYTES].hex().encode()
-    yield b'"},"headers":{"operation":"insert"}}'
+    head = b'{"key":%b,"value":{"seq":"%d","part":"%d","op":"\\\\x' % (key, seq, part)
+    return Row(head + encode_uint(len(update)).hex().encode(), update, b'"},"headers":{"operation":"insert"}}')
 
 
-def awareness_row(entry: AwarenessEntry, *, is_new: bool) -> bytes:
+def awareness_row(entry: AwarenessEntry, *, is_new: bool) -> Row:
     """What one editor shows now; one that is gone shows null."""
-    return orjson.dumps(
-        {
-            "key": f'"ydoc"."awareness"/"{entry.client_id}"',
-            "value": {
-                "client_id": str(entry.client_id),
-                "op": "\\x" + frame(encode_awareness_entries([entry])).hex(),
-            },
-            "headers": {"operation": "insert" if is_new else "update"},
-        }
-    )
+    payload = frame(encode_awareness_entries([entry]))
+    value = {"client_id": str(entry.client_id), "op": "\\x" + payload.hex()}
+    headers = {"operation": "insert" if is_new else "update"}
+    key = f'"ydoc"."awareness"/"{entry.client_id}"'
+    return Row(orjson.dumps({"key": key, "value": value, "headers": headers}))
 
 
-def array(rows: Iterable[Iterable[bytes]], last: bytes | None) -> Iterator[bytes]:
-    """A JSON array of rows in pieces, with `last` behind them where it is given."""
-    opening = b"["
+def up_to_date(position: int) -> bytes:
+    """The word behind all that there is by now. Where it comes as an event, the client goes on from the position."""
+    return orjson.dumps({"headers": {"control": "up-to-date", "global_last_seen_lsn": str(position)}})
+
+
+def array_size(rows: Sequence[Row], last: bytes) -> int:
+    """How long `array` is."""
+    return len(b"[]") + sum(row.size + len(b",") for row in rows) + len(last)
+
+
+def array(rows: Sequence[Row], last: bytes) -> Iterator[bytes]:
+    """A JSON array of the rows, and `last` behind them, in pieces."""
+    yield b"["
     for row in rows:
-        yield opening
-        yield from row
-        opening = b","
-    if last is not None:
-        yield opening
-        yield last
-        yield b"]"
-    else:
-        yield b"[]" if opening == b"[" else b"]"
+        yield from row.pieces()
+        yield b","
+    yield last
+    yield b"]"
+
+
+def events(rows: Sequence[Row], last: bytes) -> Iterator[bytes]:
+    """The same as server-sent events, one a row. JSON holds no line end, so nothing can end an event early."""
+    for row in rows:
+        yield b"data: "
+        yield from row.pieces()
+        yield b"\n\n"
+    yield b"data: %b\n\n" % last

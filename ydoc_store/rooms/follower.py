@@ -97,6 +97,11 @@ class Follower:
         if not self.exists:
             raise NoSuchDocument(f"no document is named {self.room.name!r}")
 
+    async def must_hold(self, marker: int) -> None:
+        """Raises EpochChanged unless the reader's history is this document's, having asked the database."""
+        await self._rooms.watch.judge_history(self.room, marker)
+        self.raise_if_ended()
+
     @property
     def head(self) -> int:
         return self.room.head

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ydoc_store.auth.access import Access
-from ydoc_store.errors import Forbidden
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.yjs.awareness import decode_awareness, stamp
 
@@ -31,7 +30,8 @@ class Guest:
 async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) -> None:
     """Show what an awareness payload says to everyone in the document; what is not newer changes nothing.
 
-    Raises InvalidFrame, Forbidden for who may not show anything (YDOC_AWARENESS), and as opening the document does.
+    Nor does it where this one may not show anything (YDOC_AWARENESS): a stock client that is refused presence stops
+    everything else too. Raises InvalidFrame, and as opening the document does.
     """
     settings = rooms.settings
     entries = decode_awareness(
@@ -41,7 +41,7 @@ async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) 
         json_depth_max=settings.nesting_max,
     )
     if not may_show(settings, granted):
-        raise Forbidden("you may not show who you are in this document")
+        return
     if settings.has_identities:
         entries = [stamp(entry, granted.actor, granted.name) for entry in entries]
     room = await open_granted(rooms, granted, name)

@@ -163,7 +163,9 @@ class Presence:
             self._forget(entry.client_id, entry.clock, now_s)
         else:
             self._gone.pop(entry.client_id, None)
-            self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, principal, now_s, self.revision)
+            self._states[entry.client_id] = _State(
+                entry.clock, entry.state_json, owner, principal, now_s, self.revision
+            )
             self._owned.setdefault(owner, set()).add(entry.client_id)
 
     def _disown(self, owner: Hashable, client_id: int) -> None:

@@ -30,7 +30,7 @@ from ydoc_store.rooms.first_sync import trimmed
 from ydoc_store.rooms.heavy import knowledge_of
 from ydoc_store.storage.append_batch import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
-from ydoc_store.storage.incarnation import Incarnation
+from ydoc_store.storage.incarnation import Incarnation, show_incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
 from ydoc_store.storage.turns import NoneFree
 from ydoc_store.yjs.lib0 import Malformed, frames
@@ -111,6 +111,27 @@ class Watch:
             size = len(snapshot.bytes)
             knowledge = await self._rooms.heavy.run(size, knowledge_of, snapshot.bytes, STORED_LIMITS)
             room.arrived_merged(snapshot.through_seq, snapshot.bytes, knowledge)
+
+    async def judge_history(self, room: Room, marker: int) -> None:
+        """Whether somebody who holds the history of this marker is in the right room. Raises EpochChanged where it is
+        another one. It may be the room that is behind, where another node has made or replaced the document a moment
+        ago: the database is asked first, and RoomDiscarded is raised then, and as the loader does.
+        """
+        if room.marker == marker:
+            return
+        try:
+            await self.read_missing(room)
+        except EpochChanged as replaced:
+            room.discard(replaced)
+            raise RoomDiscarded("this document was replaced a moment ago: come back") from None
+        if room.marker != marker:
+            raise EpochChanged("this document was recreated or repaired: reload it")
+
+    async def incarnation(self) -> Incarnation:
+        """The database that the rooms are of."""
+        if self._incarnation is None:
+            self._incarnation = await show_incarnation(self._rooms.database)
+        return self._incarnation
 
     # Where all documents stand
 
