@@ -178,7 +178,7 @@ const likeAPage = () => {
 // One with ElectricSQL's stock provider. Its `url` is the server's; every answer is noted as it came, and with
 // `holdWrites` the next ones are held back, as on a lost connection.
 class ElectricEditor extends Editor {
-  connect ({ url, room, connect = true, sse = false, token = null, resume = null, plainSendUrl = false, backoffMs = 100 }) {
+  connect ({ url, room, connect = true, sse = false, token = null, resume = null, reconnect = false, backoffMs = 100 }) {
     if (sse) likeAPage()
     const look = () => { for (const check of [...this.waiting]) check() }
     this.answers = []
@@ -198,7 +198,7 @@ class ElectricEditor extends Editor {
         table: searchParams.get('table'),
         status: answer.status,
         live: searchParams.get('live') === 'true',
-        events: answer.headers.get('content-type') === 'text/event-stream',
+        events: (answer.headers.get('content-type') ?? '').startsWith('text/event-stream'),
         offset: searchParams.get('offset'),
         next: answer.headers.get('electric-offset')
       })
@@ -230,10 +230,14 @@ class ElectricEditor extends Editor {
     this.provider.awareness = awareness
     this.doc.on('afterTransaction', look)
     for (const event of ['synced', 'status', 'resumeState']) this.provider.on(event, look)
-    this.provider.on('status', ({ status }) => this.statuses.push(status))
+    this.provider.on('status', ({ status }) => {
+      this.statuses.push(status)
+      // A write that fails has it stop; what it could not send it keeps.
+      if (reconnect && status === 'disconnected') setTimeout(() => this.provider.connect(), backoffMs)
+    })
     this.provider.on('resumeState', ({ document, stableStateVector }) => {
       this.resume = { document, vector: Buffer.from(stableStateVector ?? []).toString('base64') }
-      if (!plainSendUrl && document) sendUrl.searchParams.set('handle', document.handle)
+      if (document) sendUrl.searchParams.set('handle', document.handle)
     })
     awareness.on('change', look)
     if (connect) this.provider.connect()
@@ -328,6 +332,7 @@ const operations = {
   openElectric: ({ editor, ...options }) => { editors.set(editor, new ElectricEditor(options)) },
   // Its network, all of it: what is under way goes on, and nothing new reaches anybody.
   setOffline: ({ editor, offline }) => { named(editor).isOffline = offline },
+  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, new Uint8Array(update), 'kept') },
   resumeState: ({ editor }) => ({ resume: named(editor).resume }),
   answers: ({ editor }) => ({ answers: named(editor).answers, errors: named(editor).errors, statuses: named(editor).statuses }),
   untilErrors: ({ editor }) => {

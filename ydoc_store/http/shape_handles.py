@@ -47,7 +47,7 @@ class Handle:
     def parse(cls, text: str) -> Self:
         """Raises InvalidRequest for what was never one."""
         match = _HANDLE.fullmatch(text)
-        if match is None or not text.isascii():
+        if match is None:
             raise InvalidRequest("the handle is none of this server's: begin again with an empty document")
         return cls(int(match[1]), int(match[2]), match[3])
 

@@ -119,17 +119,17 @@ async def open_updates(follower: Follower, asked: ShapeRequest, incarnation: Inc
 class AwarenessTable:
     """Who is in the document: a row an editor, the null of one that is gone included.
 
-    A position means something in one life of the room alone, on one node. A reader from elsewhere is given everyone
-    once something changes or its wait is over: at once, it would go to and fro between two nodes without a pause.
+    A position means something in one life of the room alone, on one node. A reader from another node is given everyone
+    once something changes or its wait is over: at once, it would go to and fro between the two without a pause.
     """
 
-    def __init__(self, follower: Follower, asked: ShapeRequest):
+    def __init__(self, follower: Follower, asked: ShapeRequest, node: str):
         self._follower = follower
         self._is_live = asked.is_live
-        self.handle = _PRESENCE_PREFIX + follower.room.presence.life
-        is_known = asked.handle == self.handle and not isinstance(asked.offset, Start)
-        self._is_elsewhere = asked.is_live and not asked.wants_events and not is_known
-        self.position = asked.offset if is_known and not isinstance(asked.offset, Start) else 0
+        here = f"{_PRESENCE_PREFIX}{node}-"
+        self.handle = here + follower.room.presence.life
+        self.position = asked.offset if asked.handle == self.handle and not isinstance(asked.offset, Start) else 0
+        self._may_wait = asked.handle is not None and not asked.handle.startswith(here) and not asked.wants_events
 
     @contextlib.asynccontextmanager
     async def page(self) -> AsyncIterator[Page]:
@@ -143,7 +143,7 @@ class AwarenessTable:
     async def moved(self, timeout_s: float) -> bool:
         presence = self._follower.room.presence
         deadline_s = time.monotonic() + timeout_s
-        seen = presence.revision if self._is_elsewhere else self.position
+        seen = presence.revision if self._may_wait else self.position
         while presence.revision <= seen:
             if not await self._follower.woken(deadline_s - time.monotonic()):
                 return False

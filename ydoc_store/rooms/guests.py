@@ -1,7 +1,7 @@
 """Presence of somebody who has no socket: shown to everyone in the document, and gone unless it is renewed in time.
 
-A guest's state belongs to its client id alone: no connection's end can take it away, so it leaves with a null or
-with the time-out. What may be shown, and whose a state is, is judged as for members.
+No connection's end takes it away: it leaves with a null, or with the time-out. Whoever it is may show as much in a
+document as one member may, and whose a state is, is judged as for members.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """One editor without a socket, as the owner of what it shows."""
+    """Somebody without a socket, as the owner of what they show; `address` where a token names nobody."""
 
-    client_id: int
+    actor: str | None
+    address: str | None
 
 
-async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) -> None:
+async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes, *, address: str | None) -> None:
     """Show what an awareness payload says to everyone in the document; what is not newer changes nothing.
 
     Nor does it where this one may not show anything (YDOC_AWARENESS): a stock client that is refused presence stops
@@ -45,11 +46,8 @@ async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) 
     if settings.has_identities:
         entries = [stamp(entry, granted.actor, granted.name) for entry in entries]
     room = await open_granted(rooms, granted, name)
-    now_s = time.monotonic()
-    fresh = []
-    for entry in entries:
-        owner = Guest(entry.client_id)
-        fresh += room.presence.hear(owner, [entry], now_s, principal=granted.actor).fresh
+    owner = Guest(granted.actor, address if granted.actor is None else None)
+    fresh = room.presence.hear(owner, entries, time.monotonic(), principal=granted.actor).fresh
     if fresh:
         rooms.attendance.changed(room, fresh, None)
 

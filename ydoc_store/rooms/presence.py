@@ -87,7 +87,7 @@ class Presence:
         self._gone: dict[int, tuple[int, float, int]] = {}
         # Counts what changed in this room's life, for readers that come and ask what is new to them.
         self.revision = 0
-        self.life = secrets.token_hex(8)
+        self.life = secrets.token_hex(6)
 
     def hear(
         self,
