@@ -1,4 +1,4 @@
-"""Drops what has left the history window: segments, the bases under them, and old rows of what was done.
+"""Drops what has left the history window: segments, the bases under them, silent producers, rows of what was done.
 
 One pass goes over all documents that have history, a bounded piece of it with each sweep, and begins anew after a
 while. Several compactors may do the same pass: a document is dropped under the compactors' own lock, so that no
@@ -15,6 +15,7 @@ from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable
 from ydoc_store.logs import logger
 from ydoc_store.storage.compactions import drop_compactions, try_lock
 from ydoc_store.storage.pool import Database
+from ydoc_store.storage.producers import drop_producers
 from ydoc_store.storage.segments import drop_history, find_expired
 
 log = logger(__name__)
@@ -25,6 +26,10 @@ COMPACTIONS_MAX: Final = 5_000
 COMPACTIONS_KEPT: Final = 1_000
 COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
+PRODUCERS_MAX: Final = 5_000
+PRODUCERS_DAYS_MIN: Final = 7
+"""A producer may come back with an unanswered update for a week even where no history is kept; later it is taken for
+a new one, whose updates begin at 0: a later one of the old is refused as a gap, its first would be stored again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class Retained:
     bases: int = 0
     bytes: int = 0
     compactions: int = 0
+    producers: int = 0
 
 
 class Retention:
@@ -76,12 +82,13 @@ class Retention:
             segments += dropped.segments
             bases += dropped.bases
             dropped_bytes += dropped.bytes
-        compactions = 0
+        compactions = producers = 0
         self._after_id = page.next_after_id or 0
         if page.next_after_id is None:
             compactions = await self._drop_compactions()
+            producers = await self._drop_producers()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
-        return Retained(documents, segments, bases, dropped_bytes, compactions)
+        return Retained(documents, segments, bases, dropped_bytes, compactions, producers)
 
     async def _drop_compactions(self) -> int:
         total = 0
@@ -96,3 +103,18 @@ class Retention:
             total += dropped
             if dropped < COMPACTIONS_MAX:
                 return total
+
+    async def _drop_producers(self) -> int:
+        total = 0
+        after: tuple[int, str] | None = (0, "")
+        while after is not None:
+            async with self._database.transaction() as connection:
+                page = await drop_producers(
+                    connection,
+                    after,
+                    silent_days=max(self._history_days, PRODUCERS_DAYS_MIN),
+                    limit=PRODUCERS_MAX,
+                )
+            total += page.producers
+            after = page.next_after
+        return total

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ydoc_store.auth.access import Granted
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.rooms.room import Room
+    from ydoc_store.storage.appender import QueuedUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +131,12 @@ class _Contributor(Member):
         if accepted:
             self._came_to(seq)
 
-    def judged(self, verdict: Verdict) -> None:
-        if isinstance(verdict, Duplicate):
-            self.is_duplicate = True
-            self._came_to(None)
-        else:
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        if isinstance(verdict, YdocError):
             self._came_to(verdict)
+        else:
+            self.is_duplicate = isinstance(verdict, Duplicate)
+            self._came_to(None)
 
     def decline(self, why: str, *, answers: bool = False) -> None:
         self.counts.read_only += 1

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.errors import (
-    ClientFault,
     Draining,
     RoomDiscarded,
     ServerFull,
@@ -39,8 +38,9 @@ if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import ColdPieces
     from ydoc_store.rooms.keeper import Keeper
     from ydoc_store.rooms.presence import Presence
-    from ydoc_store.storage.append_batch import Accepted, Created
+    from ydoc_store.storage.append_batch import Accepted
     from ydoc_store.storage.appender import Appender
+    from ydoc_store.storage.creating import Created
     from ydoc_store.storage.guards import Guard, Verdict
     from ydoc_store.storage.loader import StoredDocument
 
@@ -190,9 +190,7 @@ class Room:
         """What is in flight. Made when first asked for and kept up from there, or an import full of deletes would look
         through everything in flight for each of them."""
         if self._in_flight is None:
-            self._in_flight = Knowledge()
-            for queued in (*self.queue.in_flight, *self.queue.waiting):
-                self._in_flight.add(queued.walked)
+            self._in_flight = Knowledge.of(queued.walked for queued in (*self.queue.in_flight, *self.queue.waiting))
         return self._in_flight
 
     # What became of it
@@ -247,21 +245,10 @@ class Room:
         self.knowledge.add_marker(created.marker)
         self._send_all(marker_update(created.marker), None, syncing_too=True)
 
-    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
-        """Its guard kept this update out: nobody else is concerned."""
-        member: Member = queued.sender
-        member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
-        member.judged(verdict)
-
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
         for queued in updates:
-            member: Member = queued.sender
-            member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
-            if isinstance(error, ClientFault):
-                member.counts.refused += 1
-            else:
-                member.counts.failed += 1
+            queued.sender.refused(len(queued.update) + QUEUED_OVERHEAD_BYTES, error)
         if isinstance(error, TooLarge) and self.tail_bytes > self.limits.document_bytes_max // COMPACTION_HELPS_SHARE:
             error = StorageBusy("this document waits for a compaction before it can grow")
         if isinstance(error, TooLarge | StorageBusy | Draining):
@@ -270,6 +257,12 @@ class Room:
                 self.fence(member, error)
         else:
             self.discard(error)
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        """A guard left this update out of its batch, whose other updates are told after it: it flies no more."""
+        self._in_flight = None
+        queued.sender.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
+        queued.sender.judged(queued, verdict)
 
     def regrant(self, member: Member, *, may_write: bool) -> None:
         """Whether this member may write, from now on. What it has waiting, and may not write any more, is refused."""

@@ -13,16 +13,19 @@ from tests.nodes import Editor, Node, count_stored, new_doc, running_node
 from ydoc_store.auth.access import OPEN, Access
 from ydoc_store.errors import (
     AheadOfLog,
+    ConditionFailed,
     DocumentDeleted,
     EpochChanged,
     Forbidden,
     InvalidUpdate,
     NoSuchDocument,
+    ProducerGap,
     StorageUnavailable,
 )
 from ydoc_store.rooms import contribution
 from ydoc_store.rooms.contribution import Contributed, contribute
 from ydoc_store.storage.epochs import delete_document
+from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, marker_update
 
 BACKEND = replace(OPEN, actor="robot")
@@ -152,3 +155,23 @@ def _varuint(value: int) -> bytes:
         encoded += bytes([value & 0x7F | 0x80])
         value >>= 7
     return encoded + bytes([value])
+
+
+async def test_a_producers_repeat_is_stored_once_even_where_it_holds_nothing_new(node: Node) -> None:
+    update = typed("hello")
+    await write(node, update)
+    first = await write(node, update, guard=Guard(Producer("p", 0, 0)))
+    again = await write(node, update, guard=Guard(Producer("p", 0, 0)))
+    assert (first.seq, first.is_duplicate) == (2, False)
+    assert (again.seq, again.is_duplicate, again.is_new) == (2, True, False)
+    with pytest.raises(ProducerGap):
+        await write(node, typed("x"), guard=Guard(Producer("p", 0, 2)))
+    assert await count_stored(node.database, "notes") == 2
+
+
+async def test_of_many_that_want_to_begin_a_document_one_does(node: Node) -> None:
+    began = await asyncio.gather(
+        *(write(node, typed(f"{number}"), guard=Guard(head_is=0)) for number in range(10)), return_exceptions=True
+    )
+    assert [type(one) for one in began if isinstance(one, BaseException)] == [ConditionFailed] * 9
+    assert await count_stored(node.database, "notes") == 1
