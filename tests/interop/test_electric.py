@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.interop.editors import Editor, Editors
+from tests.interop.test_readme import block
 from tests.interop.together import ANN, BEN, meet_and_type, part_and_merge
-from tests.service import BUSIEST_COMPACTION, STORE, Service, run, serving, verify
+from tests.service import BUSIEST_COMPACTION, STORE, Program, Service, run, serving, verify
 from tests.stored import connecting, head_of
 from tests.waiting import until
 
@@ -179,3 +182,40 @@ async def test_a_backup_that_was_restored_has_it_read_everything_again(
     await ann.type("!")
     await ben.shows("kept and more!")
     assert (await ann.ask("answers"))["errors"] == []
+
+
+# What a page has and Node has not.
+BROWSER = """
+globalThis.document = { addEventListener () {}, removeEventListener () {} }
+globalThis.window = globalThis
+globalThis.location = { reload: () => { console.log('reloaded'); process.exit(0) } }
+"""
+EDITS = """
+provider.once('synced', () => {
+  doc.getText('text').insert(0, 'hello')
+  awareness.setLocalState({ user: { name: 'Ann' } })
+})
+doc.getText('text').observe(() => { if (doc.getText('text').toString() === 'hello!') console.log('shown') })
+"""
+
+
+async def test_the_lines_of_readme_edit_and_reload_over_a_repair(
+    service: Service, editors: Editors, tmp_path: Path, database_url: str
+) -> None:
+    (tmp_path / "node_modules").symlink_to(Path(__file__).parent / "node_modules")
+    (tmp_path / "browser.mjs").write_text(BROWSER)
+    (tmp_path / "page.mjs").write_text(block("electric").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}") + EDITS)
+    ben = await editors.open_synced(service.url, "my-document")
+    command = ("sh", "-c", f"cd {tmp_path} && exec node --import ./browser.mjs page.mjs")
+    page = Program(command, re.compile(r"^shown$", re.MULTILINE), tmp_path / "page.log")
+    try:
+        starting = asyncio.create_task(page.start())
+        await ben.shows("hello")
+        await ben.shows_others({"user": {"name": "Ann"}})
+        await ben.type("!")
+        await starting
+        await store(database_url, "repair", "my-document", "--to-seq", "1")
+        assert await page.ended() == 0, page.log_text()
+    finally:
+        await page.clear_away()
+    assert "reloaded" in page.log_text().splitlines()
