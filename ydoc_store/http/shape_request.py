@@ -47,7 +47,7 @@ class Start(StrEnum):
 class ShapeRequest:
     """One read of a shape, or with PUT one write to it: then `offset` means nothing.
 
-    `offset` counts as the table does: a document's seq, or the revision of its presence. `handle` is as it was sent.
+    `offset` counts as the table does: a document's seq, or the version of its presence. `handle` is as it was sent.
     """
 
     table: Table

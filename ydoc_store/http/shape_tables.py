@@ -1,6 +1,6 @@
 """The two tables of a shape as a reader follows them: what is new to it, and what its handle still stands for.
 
-Each position is a number that the reader keeps: a document's seq, or the revision of its room's presence. Nothing is
+Each position is a number that the reader keeps: a document's seq, or the version of its room's presence. Nothing is
 kept here about a reader between its requests. How pages become answers is `shapes`'.
 """
 
@@ -127,7 +127,7 @@ class AwarenessTable:
         self._follower = follower
         self._is_live = asked.is_live
         here = f"{_PRESENCE_PREFIX}{node}-"
-        self.handle = here + follower.room.presence.life
+        self.handle = f"{here}{follower.room.presence.incarnation:x}"
         self.position = asked.offset if asked.handle == self.handle and not isinstance(asked.offset, Start) else 0
         self._may_wait = asked.handle is not None and not asked.handle.startswith(here) and not asked.wants_events
 
@@ -135,7 +135,7 @@ class AwarenessTable:
     async def page(self) -> AsyncIterator[Page]:
         presence = self._follower.room.presence
         self._follower.raise_if_ended()
-        position = presence.revision
+        position = presence.version
         entries = presence.since(self.position) if self.position < position else []
         yield Page([awareness_row(entry, is_new=not self._is_live) for entry in entries], position)
         self.position = position
@@ -143,8 +143,8 @@ class AwarenessTable:
     async def moved(self, timeout_s: float) -> bool:
         presence = self._follower.room.presence
         deadline_s = time.monotonic() + timeout_s
-        seen = presence.revision if self._may_wait else self.position
-        while presence.revision <= seen:
+        seen = presence.version if self._may_wait else self.position
+        while presence.version <= seen:
             if not await self._follower.woken(deadline_s - time.monotonic()):
                 return False
         return True

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from ydoc_store.auth.access import Access, Granted
 from ydoc_store.errors import Draining, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PacedBody, read_body
-from ydoc_store.http.door import admit, client_address
+from ydoc_store.http.door import admit
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule
 from ydoc_store.http.here import Here, Present
 from ydoc_store.http.problems import problem
@@ -83,7 +83,7 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
         follower = await closing.enter_async_context(follow(here.rooms, granted, asked.document, dialect=DIALECT))
         table: ShapeTable
         if asked.table is Table.UPDATES:
-            table = await open_updates(follower, asked, await here.rooms.watch.incarnation())
+            table = await open_updates(follower, asked, await here.rooms.watch.which_database())
         else:
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
@@ -146,7 +146,7 @@ async def _write(here: Here, request: Request, granted: Granted, asked: ShapeReq
     settings = here.settings
     if asked.table is Table.AWARENESS:
         payload = _one_frame(await read_body(here, request, settings.awareness_bytes_max + 64))
-        await show_guest(here.rooms, granted, asked.document, payload, address=client_address(here, request))
+        await show_guest(here.rooms, granted, asked.document, payload)
         return
     history = Handle.parse(asked.handle).marker if asked.handle is not None else 0
     update = _one_frame(await read_body(here, request, settings.frame_bytes_max))

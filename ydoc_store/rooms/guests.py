@@ -1,34 +1,27 @@
 """Presence of somebody who has no socket: shown to everyone in the document, and gone unless it is renewed in time.
 
-No connection's end takes it away: it leaves with a null, or with the time-out. Whoever it is may show as much in a
-document as one member may, and whose a state is, is judged as for members.
+No connection's end takes it away: it leaves with a null, or with the time-out. What may be shown, and whose a state
+is, is judged as for members.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ydoc_store.auth.access import Access
 from ydoc_store.rooms.beginning import open_granted
+from ydoc_store.rooms.presence import Guest
 from ydoc_store.yjs.awareness import decode_awareness, stamp
 
 if TYPE_CHECKING:
     from ydoc_store.auth.access import Granted
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.settings import Settings
+    from ydoc_store.yjs.awareness import AwarenessEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """Somebody without a socket, as the owner of what they show; `address` where a token names nobody."""
-
-    actor: str | None
-    address: str | None
-
-
-async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes, *, address: str | None) -> None:
+async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) -> None:
     """Show what an awareness payload says to everyone in the document; what is not newer changes nothing.
 
     Nor does it where this one may not show anything (YDOC_AWARENESS): a stock client that is refused presence stops
@@ -46,10 +39,19 @@ async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes, 
     if settings.has_identities:
         entries = [stamp(entry, granted.actor, granted.name) for entry in entries]
     room = await open_granted(rooms, granted, name)
-    owner = Guest(granted.actor, address if granted.actor is None else None)
-    fresh = room.presence.hear(owner, entries, time.monotonic(), principal=granted.actor).fresh
+    now_s = time.monotonic()
+    fresh: list[AwarenessEntry] = []
+    corrections: list[AwarenessEntry] = []
+    for entry in entries:
+        guest = Guest(granted.actor, None if settings.has_identities else entry.client_id)
+        heard = room.presence.hear(guest, [entry], now_s, principal=granted.actor)
+        fresh += heard.fresh
+        corrections += heard.corrections
     if fresh:
         rooms.attendance.changed(room, fresh, None)
+    elif corrections:
+        # Its own reader tells it that it was declared gone, and that its next clock counts again.
+        room.wake_followers()
 
 
 def may_show(settings: Settings, granted: Granted) -> bool:

@@ -34,6 +34,7 @@ from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
 from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
+from ydoc_store.rooms.snapshots import Snapshots
 from ydoc_store.rooms.watch import Watch
 from ydoc_store.rooms.whole import Wholes
 from ydoc_store.storage.loader import Absent, StoredDocument, load
@@ -88,12 +89,13 @@ class Rooms:
             database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
         )
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
+        self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
         self.rooms: dict[Key, Room] = {}
         self.by_document_id: dict[int, Room] = {}
         # Open here under a name that nobody has written to yet, as far as this node knows.
         self.absent: dict[Room, None] = {}
-        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
+        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s, self._new_presence)
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
         # Of all rooms, as of the last tick.
@@ -175,11 +177,8 @@ class Rooms:
         return room
 
     async def _room_of(self, key: Key, stored: StoredDocument | Absent) -> Room:
-        settings = self.settings
-        cache = RoomCache(self._budget, settings.room_cache_bytes_max)
-        states_max = settings.awareness_entries_max
-        bytes_max, is_stamped = settings.awareness_bytes_max, settings.has_identities
-        presence = Presence(states_max * 10, states_max, bytes_max, is_stamped=is_stamped)
+        cache = RoomCache(self._budget, self.settings.room_cache_bytes_max)
+        presence = self._new_presence()
         room = Room(*key, self.appender, cache, self.limits, presence, self.metrics.deliver_seconds, self)
         try:
             if isinstance(stored, Absent):
@@ -193,6 +192,11 @@ class Rooms:
             cache.clear()
             raise
         return room
+
+    def _new_presence(self) -> Presence:
+        settings = self.settings
+        states_max, bytes_max = settings.awareness_entries_max, settings.awareness_bytes_max
+        return Presence(states_max * 10, states_max, bytes_max, is_stamped=settings.has_identities)
 
     async def _fill(self, room: Room, stored: StoredDocument) -> None:
         snapshot = stored.snapshot

@@ -127,11 +127,9 @@ class Watch:
         if room.marker != marker:
             raise EpochChanged("this document was recreated or repaired: reload it")
 
-    async def incarnation(self) -> Incarnation:
-        """The database that the rooms are of."""
-        if self._incarnation is None:
-            self._incarnation = await show_incarnation(self._rooms.database)
-        return self._incarnation
+    async def which_database(self) -> Incarnation:
+        """The one that the rooms are of: as of the last poll, or asked for now where there was none yet."""
+        return self._incarnation or await show_incarnation(self._rooms.database)
 
     # Where all documents stand
 

@@ -1,8 +1,9 @@
 """What guards are judged by, read and written: the locked head rows, the producers' places, closed streams.
 
-All but the purge runs inside an append's transaction. Heads are locked first, in id order as every append locks them;
-the places are read by a later statement, which sees what whoever held a lock before committed. They are written
-under those locks only, so they need none of their own, and a purge in between takes nothing that is not written anew.
+The purge and one look apart, all of it runs inside an append's transaction. Heads are locked first, in id order as
+every append locks them; the places are read by a later statement, which sees what whoever held a lock before
+committed. They are written under those locks only, so they need none of their own, and a purge in between takes
+nothing that is not written anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ydoc_store.storage.guards import GuardedState, Judgement, Place
+from ydoc_store.storage.pool import mapping_errors
 
 if TYPE_CHECKING:
-    from ydoc_store.storage.pool import Connection
+    from ydoc_store.storage.pool import Connection, Database
 
 LOCK_GUARDED = """
 SELECT d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed, d.stream_seq,
@@ -77,6 +79,15 @@ SELECT (SELECT count(*) FROM dropped) AS dropped, g.document_id, g.producer_id
 FROM page AS g
 ORDER BY g.document_id DESC, g.producer_id DESC
 LIMIT 1
+"""
+
+
+# Whose numbers were used in a history of this document that is over.
+FIND_REPLACED_PRODUCER = """
+SELECT max(p.epoch)
+FROM ydoc.documents AS d
+JOIN ydoc.producers AS p ON p.document_id = d.id AND p.producer_id = $3
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NOT NULL
 """
 
 
@@ -148,3 +159,14 @@ async def drop_producers(
     if row is None:
         return DroppedProducers(0, None)
     return DroppedProducers(row[0], (row[1], row[2]))
+
+
+async def find_replaced_producer(database: Database, tenant: str, name: str, producer_id: str) -> int | None:
+    """The latest epoch in which this producer wrote to a replaced history of the document; None where it never did.
+
+    Raises ServerFault.
+    """
+    async with database.acquire() as connection:
+        with mapping_errors(f"looking for a producer of {name!r}"):
+            epoch: int | None = await connection.fetchval(FIND_REPLACED_PRODUCER, tenant, name, producer_id)
+    return epoch

@@ -134,18 +134,3 @@ def test_what_a_node_showed_before_it_said_gone_brings_nobody_back_when_it_comes
     assert not presence.hear(node, [entry(1, 0)], 0.5, is_node=True).fresh
     assert presence.current() == []
     assert presence.hear(node, [entry(1, 2)], 1, is_node=True).fresh
-
-
-def test_a_reader_that_comes_now_and_then_hears_what_changed_since_and_who_is_gone() -> None:
-    presence = Presence(10)
-    presence.hear("a", [entry(1, 1), entry(2, 1)], 0)
-    seen = presence.revision
-    assert presence.since(seen) == []
-    presence.hear("a", [entry(1, 1)], 1)
-    assert presence.revision == seen, "who only renews shows nothing new"
-    presence.hear("a", [entry(1, 2)], 1)
-    presence.hear("b", [entry(3, 1)], 1)
-    assert presence.since(seen) == [entry(1, 2), entry(3, 1)]
-    presence.leave("a", 2)
-    assert presence.since(seen) == [entry(3, 1), entry(1, 3, None), entry(2, 2, None)]
-    assert presence.life != Presence(10).life
