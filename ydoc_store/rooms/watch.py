@@ -17,6 +17,7 @@ import structlog
 from ydoc_store.errors import (
     CorruptDocument,
     DocumentDeleted,
+    DocumentRenamed,
     EpochChanged,
     InvalidUpdate,
     RoomDiscarded,
@@ -43,6 +44,8 @@ log = structlog.get_logger(__name__)
 
 # Updates walked before other documents have their turn: some 10 ms.
 UPDATES_A_TURN = 1_000
+
+RENAMED = "this document has another name now: open it under that"
 
 
 class Watch:
@@ -200,6 +203,8 @@ class Watch:
             room.discard(EpochChanged("this document was recreated or repaired: reload it"))
         elif head.deleted:
             room.discard(DocumentDeleted("this document was deleted"))
+        elif head.name != room.name:
+            room.discard(DocumentRenamed(RENAMED))
         else:
             room.set_size(head.size_bytes, head.tail_bytes, head.accepted_bytes)
             # While a commit of ours is under way its answer says where the log stands, and finds any gap.

@@ -1,0 +1,2 @@
+def description(root: str) -> dict[str, object]:
+    return {}
