@@ -151,7 +151,7 @@ async def test_a_tab_left_open_over_a_repair_stops_and_brings_nothing_back(
     await ann.type(" bad")
     await ben.shows("good bad")
     await store(database_url, "repair", "notes", "--to-seq", "1")
-    (error, *_) = (await ann.ask("untilErrors"))["errors"]
+    (error, *_) = (await ann.ask("untilErrors", count=1))["errors"]
     assert error["status"] == 410
     assert "reload" in error["message"]
     asked = len((await ann.ask("answers"))["answers"])
