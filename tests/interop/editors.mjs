@@ -205,7 +205,7 @@ const likeAPage = () => {
 // One with ElectricSQL's stock provider. Its `url` is the server's; every answer is noted as it came, and with
 // `holdWrites` the next ones are held back, as on a lost connection.
 class ElectricEditor extends Editor {
-  connect ({ url, room, connect = true, sse = false, token = null, resume = null, reconnect = false, backoffMs = 100 }) {
+  connect ({ url, room, connect = true, sse = false, token = null, resume = null, reconnect = false, isPlain = false, backoffMs = 100 }) {
     if (sse) likeAPage()
     const look = () => { for (const check of [...this.waiting]) check() }
     this.answers = []
@@ -234,7 +234,10 @@ class ElectricEditor extends Editor {
     }
     const sendUrl = at('updates')
     const shape = table => ({
-      url: at(table).href,
+      // Plain: as the client's own documentation has it, nothing of ours but the condition.
+      ...(isPlain
+        ? { url: `${url}/v1/shape`, params: { table, where: 'document = $1', params: [room], replica: 'full' } }
+        : { url: at(table).href }),
       parser: parseToDecoder,
       liveSse: sse,
       fetchClient,
@@ -244,7 +247,7 @@ class ElectricEditor extends Editor {
     const awareness = new Awareness(this.doc)
     this.provider = new ElectricProvider({
       doc: this.doc,
-      documentUpdates: { shape: shape('updates'), sendUrl, getUpdateFromRow: row => row.op },
+      documentUpdates: { shape: shape('updates'), sendUrl: isPlain ? sendUrl.href : sendUrl, getUpdateFromRow: row => row.op },
       awarenessUpdates: {
         shape: shape('awareness'), sendUrl: at('awareness'), protocol: awareness, getUpdateFromRow: row => row.op
       },

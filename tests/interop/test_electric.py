@@ -60,7 +60,7 @@ async def test_two_editors_meet_type_part_and_merge(service: Service, editors: E
 
 
 async def test_it_shares_a_document_and_presence_with_a_socket(service: Service, editors: Editors, sse: bool) -> None:
-    ann = await synced(editors, service, sse=sse)
+    ann = await synced(editors, service, sse=sse, isPlain=True)
     ben = await editors.open_synced(service.url, "notes")
     await meet_and_type(ann, ben)
     await part_and_merge(ben, ann)

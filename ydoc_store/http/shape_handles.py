@@ -59,7 +59,8 @@ class Handle:
         if self == now:
             return Held.CURRENT
         if not self.marker:
-            return Held.NOTHING
+            # Nothing became the first epoch; whoever wrote to that may hold it, though it was never told its handle.
+            return Held.NOTHING if now.epoch <= 1 else Held.ANOTHER
         return Held.STALE if self.marker == now.marker else Held.ANOTHER
 
 

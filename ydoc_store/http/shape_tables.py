@@ -113,6 +113,7 @@ async def open_updates(follower: Follower, asked: ShapeRequest, incarnation: Inc
             pass
     if held is Held.STALE and asked.offset is not Start.BEGINNING:
         raise StaleHandle(table.handle)
+    follower.has_marker = held is Held.CURRENT and table.position > 0
     return table
 
 

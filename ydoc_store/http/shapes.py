@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from ydoc_store.auth.access import Access, Granted
 from ydoc_store.errors import Draining, EpochChanged, InvalidRequest, Unauthenticated
-from ydoc_store.http.bodies import PacedBody, read_body
+from ydoc_store.http.bodies import PacedBody, in_pieces, read_body
 from ydoc_store.http.door import admit
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule
 from ydoc_store.http.here import Here, Present
@@ -136,7 +136,7 @@ async def _events(here: Here, table: ShapeTable) -> AsyncGenerator[bytes, None]:
                 # The document was begun meanwhile, and only the head of an answer can tell its handle.
                 return
             if page.rows:
-                for piece in events(page.rows, up_to_date(page.position)):
+                for piece in in_pieces(events(page.rows, up_to_date(page.position))):
                     yield piece
         if not await table.moved(schedule.wait_s):
             yield KEPT_ALIVE
@@ -148,9 +148,9 @@ async def _write(here: Here, request: Request, granted: Granted, asked: ShapeReq
         payload = _one_frame(await read_body(here, request, settings.awareness_bytes_max + 64))
         await show_guest(here.rooms, granted, asked.document, payload)
         return
-    history = Handle.parse(asked.handle).marker if asked.handle is not None else 0
+    history = Handle.parse(asked.handle).marker if asked.handle is not None else None
     update = _one_frame(await read_body(here, request, settings.frame_bytes_max))
-    await contribute(here.rooms, granted, asked.document, update, dialect=DIALECT, history=history or None)
+    await contribute(here.rooms, granted, asked.document, update, dialect=DIALECT, history=history)
 
 
 def _one_frame(body: bytes) -> bytes:

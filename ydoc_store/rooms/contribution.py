@@ -56,7 +56,8 @@ async def contribute(
 ) -> Contributed:
     """Have one update in the log, and shown to everyone in the document. `dialect` is counted in the metrics.
 
-    `history` is the marker of the epoch that its sender holds, where that is known; another is EpochChanged.
+    `history` is the marker of the epoch that its sender holds (0: it was told that nothing is there), where that is
+    known; another is EpochChanged.
 
     Returns behind the COMMIT. Raises, nothing being stored: Forbidden for a reader, StorageUnavailable on a read-only
     server, NoSuchDocument unless it `creates`, whatever the room refuses (InvalidUpdate, TooLarge, AheadOfLog,

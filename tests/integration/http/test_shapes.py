@@ -20,6 +20,7 @@ from tests.nodes import Editor, count_stored, new_doc, replace_log_by_snapshot
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
 from tests.waiting import until
+from ydoc_store.storage import epochs
 from ydoc_store.storage.epochs import delete_document, recreate_document, replace_content
 from ydoc_store.storage.incarnation import bump_incarnation
 from ydoc_store.storage.revocations import insert_revocation
@@ -172,6 +173,8 @@ async def test_a_live_read_waits_for_news_and_says_so_when_there_are_none(quick:
         await shape.put(typed("b "))
         await waiting
         assert sorted(shape.text.split()) == ["a", "b"]
+        assert len(shape.rows) == 1, "the marker came at first, and not again"
+        assert len(shape.rows) == 1, "and no marker, which it had at first"
         assert (await shape.live()).headers["electric-offset"] == "2_0"
 
 
@@ -309,6 +312,47 @@ async def test_an_offset_with_the_handle_of_nothing_is_refused(shape: Shape) -> 
     await shape.put(typed("x"))
     answer = await shape.ask()
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_who_wrote_to_an_epoch_that_it_was_never_told_of_is_not_let_into_the_next(
+    site: Site, shape: Shape
+) -> None:
+    await shape.read()
+    nothing = shape.handle or ""
+    assert (await shape.put(typed("old"), handle=nothing)).status_code == 204
+    assert (await shape.put(typed("older"), handle=nothing)).status_code == 204, "it is the first epoch still"
+    await replace_content(site.database, "default", "notes", None, epoch=1)
+    assert (await shape.put(typed("late"), handle=nothing)).json()["code"] == "epoch_changed"
+    assert (await shape.ask()).json()["code"] == "epoch_changed"
+
+
+async def test_a_node_that_has_not_heard_of_a_new_epoch_sends_nobody_of_it_away(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is asked before anybody is told to throw away what they hold."""
+
+    async def unheard(_connection: object, _document_id: int) -> None:
+        """As a hint that was lost."""
+
+    monkeypatch.setattr(epochs, "tell_changed", unheard)
+    async with running_site(database_url, poll_interval_s=3_600) as behind, behind.client() as client:
+        shape = Shape(client)
+        await shape.put(typed("old"))
+        await shape.read()
+        waiting = asyncio.create_task(shape.ask(live="true"))
+        await has_reader(behind)
+        await replace_content(behind.database, "default", "notes", None, epoch=1)
+        async with running_site(database_url) as ahead, ahead.client() as there:
+            newcomer = Shape(there)
+            await newcomer.read()
+        newcomer.client = client
+        for again in (newcomer.put(typed("new"), handle=newcomer.handle or ""), newcomer.ask()):
+            answer = await again
+            assert answer.status_code in (503, 200)
+        assert (await waiting).status_code == 410
+        assert (await newcomer.put(typed("new"), handle=newcomer.handle or "")).status_code == 204
+        await newcomer.read()
+    assert newcomer.text == "new"
 
 
 async def restored(site: Site) -> None:

@@ -56,4 +56,5 @@ def test_who_was_told_that_nothing_is_there_holds_nothing() -> None:
     nothing = Handle.of(0, None, DATABASE)
     assert Handle.parse(str(nothing)) == nothing
     assert nothing.beside(nothing) is Held.CURRENT
-    assert nothing.beside(NOW) is Held.NOTHING
+    assert nothing.beside(Handle.of(1, 2**53 - 7, DATABASE)) is Held.NOTHING
+    assert nothing.beside(NOW) is Held.ANOTHER, "it may have written to an epoch before, and holds what it wrote"
