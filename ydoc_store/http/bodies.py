@@ -123,10 +123,10 @@ def in_pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
             waiting.append(part)
             size += len(part)
             continue
-        if waiting:
+        if size:
             yield b"".join(waiting)
             waiting, size = [], 0
         for at in range(0, len(part), PIECE_BYTES):
             yield part[at : at + PIECE_BYTES]
-    if waiting:
+    if size:
         yield b"".join(waiting)
