@@ -184,7 +184,13 @@ async def test_the_provider_of_durable_streams_connects_as_written(service: Serv
 
 
 @pytest.mark.parametrize(
-    ("title", "shows"), [("an agent", "Once upon a time"), ("a job", "100"), ("a notebook", "seen by all")]
+    ("title", "shows"),
+    [
+        ("an agent", "Once upon a time"),
+        ("a job", "100"),
+        ("a notebook", "seen by all"),
+        ("a stream", "tea\ncake"),
+    ],
 )
 async def test_the_python_examples_run_as_written(service: Service, tmp_path: Path, title: str, shows: str) -> None:
     lines = block(f"python: {title}").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
