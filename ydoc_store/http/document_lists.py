@@ -28,7 +28,6 @@ from ydoc_store.rooms.contribution import contribute
 from ydoc_store.storage.guards import Guard
 from ydoc_store.storage.listing import Listed, list_page, name_of
 from ydoc_store.yjs.answers import json_of
-from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 if TYPE_CHECKING:
     from ydoc_store.auth.access import Reach
@@ -192,6 +191,8 @@ async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
     stored = await contribute(
         here.rooms, granted, name, update, dialect=DIALECT, guard=None if guard == Guard() else guard
     )
+    if not stored.document_id:
+        raise NoSuchDocument("this update holds nothing, and so it begins no document")
     answer: dict[str, Any] = {"status": 201 if stored.created else 200, "epoch": stored.epoch}
     if producer is None:
         answer |= {"seq": stored.seq, "is_new": stored.is_new}
@@ -212,5 +213,7 @@ def _parse(item: Any) -> tuple[str, bytes, str | None, bool]:
     try:
         update = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidRequest('"update" is a Yjs update in base64') from None
-    return parse_name(name), update or EMPTY_UPDATE, key, bool(is_absent)
+        update = b""
+    if not update:
+        raise InvalidRequest('"update" is a Yjs update in base64')
+    return parse_name(name), update, key, bool(is_absent)

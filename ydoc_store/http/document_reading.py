@@ -62,13 +62,12 @@ _HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept", "X-Co
 async def read(here: Here, request: Request, granted: Granted, name: str) -> Response:
     """Answer a GET of a document. Raises NoSuchDocument, DocumentDeleted, NotAcceptable, ConditionFailed."""
     only(request, "sv", "root")
-    media_type = accepted(request, (UPDATE_TYPE, JSON_TYPE, TEXT_TYPE))
     roots = request.query_params.getlist("root")
     vector = _vector(here, request)
-    if vector is not None and media_type != UPDATE_TYPE:
-        raise InvalidRequest(f'"sv" is for reading as {UPDATE_TYPE}')
-    if roots and media_type == UPDATE_TYPE:
-        raise InvalidRequest(f'"root" is for reading as {JSON_TYPE} or {TEXT_TYPE}')
+    if vector is not None and roots:
+        raise InvalidRequest(f'"sv" is for reading as {UPDATE_TYPE}, "root" for the other forms')
+    forms = (JSON_TYPE, TEXT_TYPE) if roots else (UPDATE_TYPE, JSON_TYPE, TEXT_TYPE)
+    media_type = accepted(request, forms if vector is None else (UPDATE_TYPE,))
     if len(roots) > (ROOTS_MAX if media_type == JSON_TYPE else 1):
         raise InvalidRequest('too many parameters "root"')
     if (unchanged := await _judge_conditions(here, request, granted, name)) is not None:

@@ -146,8 +146,6 @@ class _Wanted:
             raise InvalidRequest("a PUT creates: its one condition is If-None-Match: *")
         if conditions.match is not None and len(conditions.match) > 1:
             raise InvalidRequest("a write is put under one ETag")
-        if conditions.is_any and conditions.is_absent:
-            raise InvalidRequest("no document is there and is not there")
         producer = producer_of(request, granted.actor)
         wanted = cls(here, request, granted, name, conditions, producer, creates=creates)
         wanted._database = await database_here(here)
@@ -158,6 +156,9 @@ class _Wanted:
         conditions = self._conditions
         head_is: int | None = None
         is_absent = self._creates or conditions.is_absent
+        if is_absent and (conditions.is_any or conditions.match is not None):
+            # No document is there and is not there.
+            raise ConditionFailed(await self._head())
         if is_absent:
             await self._refuse_empty_ones()
             head_is = 0

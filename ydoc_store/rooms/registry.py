@@ -39,6 +39,7 @@ from ydoc_store.rooms.watch import Watch
 from ydoc_store.rooms.whole import Wholes
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.turns import Turns
+from ydoc_store.streams.registry import Streams
 from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
@@ -88,6 +89,7 @@ class Rooms:
         self.first_sync = FirstSync(
             database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
         )
+        self.streams = Streams(database, appender, settings, self.spawn)
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
         self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
@@ -234,6 +236,7 @@ class Rooms:
         remembers from before."""
         self._generation += 1
         self.database.drop_connections()
+        self.streams.discard_all()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
         for room in list(self.rooms.values()):
@@ -242,7 +245,7 @@ class Rooms:
     def _connected_again(self) -> None:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.
         self._generation += 1
-        if self.rooms:
+        if self.rooms or self.streams.ids:
             self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
 
     @property
@@ -339,6 +342,7 @@ class Rooms:
     def tick(self, now_s: float) -> None:
         """Close rooms that have been empty long enough; drop bytes that no reader came for; count what is known."""
         self._close_idle(now_s)
+        self.streams.tick(now_s)
         self.known_ranges = 0
         for room in self.rooms.values():
             room.tidy_count()

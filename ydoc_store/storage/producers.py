@@ -40,20 +40,20 @@ ORDER BY w.document_id, w.producer_id
 ON CONFLICT (document_id, producer_id) DO UPDATE
 SET epoch = excluded.epoch, seq = excluded.seq, last_at = excluded.last_at
 """
-# A close without bytes has no row, so that nobody would be told of it by the append.
+# The hint of an append says nothing of a close, and a close without bytes has none: this tells to look.
 WRITE_STREAM_STATES = """
 WITH written AS (
     UPDATE ydoc.documents AS d
     SET closed_at = CASE WHEN w.closes THEN now() ELSE d.closed_at END,
         stream_seq = coalesce(w.stream_seq, d.stream_seq),
         changed_at = now()
-    FROM unnest($1::bigint[], $2::boolean[], $3::text[], $4::boolean[]) AS w (id, closes, stream_seq, told)
+    FROM unnest($1::bigint[], $2::boolean[], $3::text[]) AS w (id, closes, stream_seq)
     WHERE d.id = w.id
-    RETURNING d.id, w.told
+    RETURNING d.id, w.closes
 )
 SELECT pg_notify('ydoc_log', ';|' || w.id || ':0:0')
 FROM written AS w
-WHERE NOT w.told AND pg_notification_queue_usage() < 0.5
+WHERE w.closes AND pg_notification_queue_usage() < 0.5
 """
 
 # A page in key order; a row that an append has at this moment is no old one.
@@ -155,7 +155,6 @@ async def write_judged(connection: Connection, judged: Mapping[int, Judgement]) 
             list(changed),
             [judgement.closes for judgement in changed.values()],
             [judgement.stream_seq for judgement in changed.values()],
-            [bool(judgement.kept) for judgement in changed.values()],
         )
 
 

@@ -39,7 +39,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "updates": "SELECT, DELETE",
     # What is purged is read FOR UPDATE, which takes the right to update a column.
     "producers": "SELECT, UPDATE (last_at), DELETE",
-    "streams": "SELECT, UPDATE (purged_at)",
+    "streams": "SELECT, UPDATE (expired_at, purged_at)",
     "snapshots": "SELECT, INSERT, UPDATE, DELETE",
     "segments": "SELECT, INSERT, DELETE",
     "compactions": "SELECT, INSERT, DELETE",

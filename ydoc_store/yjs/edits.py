@@ -101,19 +101,27 @@ def _path(path: Any, op: str, at: str) -> tuple[str, tuple[str | int, ...]]:
         raise InvalidRequest(f'"{at}.path" is a list that begins with the name of a root type')
     if len(path) > PATH_STEPS_MAX:
         raise InvalidRequest(f'"{at}.path" has more than {PATH_STEPS_MAX} steps')
-    for index, step in enumerate(path):
-        if isinstance(step, bool) or not isinstance(step, str | int) or (isinstance(step, int) and step < 0):
+    steps = [step if isinstance(step, str) else whole(step) for step in path]
+    for index, step in enumerate(steps):
+        if step is None or (isinstance(step, int) and step < 0):
             raise InvalidRequest(f'"{at}.path[{index}]" is neither a key nor an index from 0 on')
     if op != "append" and len(path) == 1:
         raise InvalidRequest(f'"{at}.path" names a root type: behind it comes a key or an index in it')
     if op == "insert" and isinstance(path[-1], str):
         raise InvalidRequest(f'"{at}.path" ends with an index where something is inserted; a key is set')
-    return path[0], tuple(path[1:])
+    return path[0], tuple(step for step in steps[1:] if step is not None)
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, however JSON writes it; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _count(edit: dict[str, Any], steps: tuple[str | int, ...], at: str) -> int:
-    count = edit.get("count", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    count = whole(edit.get("count", 1))
+    if count is None or count < 1:
         raise InvalidRequest(f'"{at}.count" is a number from 1 on')
     if "count" in edit and isinstance(steps[-1], str):
         raise InvalidRequest(f'"{at}.count": a key is one')
