@@ -116,6 +116,8 @@ async def append(here: Here, request: Request, name: str, tenant: str) -> Respon
     content_type = request.headers.get("Content-Type", CONTENT_TYPE).partition(";")[0].strip().lower()
     if content_type != CONTENT_TYPE:
         raise InvalidRequest(f"updates are {CONTENT_TYPE}")
+    if "Stream-Seq" in request.headers:
+        raise InvalidRequest("a document knows no Stream-Seq: edits merge in any order, and producers number theirs")
     body = await read_body(here, request, here.settings.update_bytes_max + FRAMES_OVERHEAD_BYTES)
     if not body and request.headers.get("Stream-Closed", "").lower() == "true":
         # The stock provider says so whenever it disconnects. The document stays open to everyone else, and to it.
