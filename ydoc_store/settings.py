@@ -263,6 +263,12 @@ class Settings(BaseSettings):
     drain_timeout_s: Seconds = 20
     """Leaves 10 s of the 30 s that orchestrators commonly grant before they kill."""
 
+    # HTTP
+    long_poll_timeout_s: Seconds = 30
+    """Proxies give up on a silent answer after 60 s, and stock clients ask again at once."""
+    sse_close_s: Seconds = 60
+    """An event stream ends now and then and its client comes back: proxies' buffers are freed, tokens judged anew."""
+
     # Other nodes
     poll_interval_s: Seconds = 1
     """A lost hint costs at most this; one query a node covers all its rooms."""
@@ -300,6 +306,9 @@ class Settings(BaseSettings):
     """A mistake noticed after a week's holiday can still be replayed; 0 keeps no history."""
     history_bases_min: Count = 1
     """Snapshots that stay whatever the clock says, the current one too; from 2 on quiet documents keep history."""
+
+    deleted_kept_days: Days = 30
+    """A mistake is noticed within a month; then a deleted document's content and history go for good."""
 
     # Tests
     failpoints: Annotated[str, AfterValidator(checked_failpoints)] = ""

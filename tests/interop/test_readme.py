@@ -78,6 +78,18 @@ await Promise.all([inUrl, inProtocol, inMessage].map(provider =>
 process.exit(0)
 """
 
+SECOND_STREAM = """
+provider.once('synced', () => {
+  doc.getText('content').insert(0, 'hello')
+  const other = new Y.Doc()
+  other.getText('content').observe(() => {
+    console.log(other.getText('content').toString())
+    process.exit(0)
+  })
+  new YjsProvider({ doc: other, baseUrl: provider.baseUrl, docId: provider.docId })
+})
+"""
+
 PAGE_AGAIN = """
 await persistence.whenSynced
 provider.once('sync', () => { console.log(doc.getText('content').toString()); process.exit(0) })
@@ -160,6 +172,26 @@ async def test_each_program_is_installed(program: str) -> None:
 
 async def test_the_four_lines_connect_an_editor(service: Service, tmp_path: Path) -> None:
     assert await edit_as_readme_says(service, tmp_path) == "hello"
+
+
+async def test_the_provider_of_durable_streams_connects_as_written(service: Service, tmp_path: Path) -> None:
+    require_npm_packages()
+    (tmp_path / "node_modules").symlink_to(Path(__file__).parent / "node_modules")
+    lines = block("durable streams").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    (tmp_path / "page.mjs").write_text(lines + SECOND_STREAM)
+    ended = await run("node", "page.mjs", cwd=tmp_path)
+    assert (ended.exit_code, ended.output.strip()) == (0, "hello"), ended.messages
+
+
+@pytest.mark.parametrize(
+    ("title", "shows"), [("an agent", "Once upon a time"), ("a job", "100"), ("a notebook", "seen by all")]
+)
+async def test_the_python_examples_run_as_written(service: Service, tmp_path: Path, title: str, shows: str) -> None:
+    lines = block(f"python: {title}").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    (tmp_path / "example.py").write_text(lines)
+    ended = await run(sys.executable, "-W", "error", tmp_path / "example.py", cwd=tmp_path)
+    assert (ended.exit_code, ended.output.strip()) == (0, shows), ended.messages
+    assert ended.messages == ""
 
 
 async def test_the_closed_handler_clears_what_the_browser_kept_and_reloads(

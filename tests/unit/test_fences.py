@@ -15,7 +15,7 @@ LINES_MAX = 400
 
 # Who alone may import a library: a module, or a package ending in a dot.
 OWNERS = {
-    "pycrdt": ("ydoc_store.yjs.",),
+    "pycrdt": ("ydoc_store.yjs.", "ydoc_store.client."),
     # The second reads somebody else's Postgres, whose tables are none of ours.
     "asyncpg": ("ydoc_store.storage.", "ydoc_store.sources.postgres"),
     "websockets": ("ydoc_store.relay.", "ydoc_store.client."),
@@ -41,14 +41,31 @@ MAY_IMPORT = {
     "fanout": {"storage", "yjs"},
     "auth": {"storage", "yjs"},
     "embedded": set(),
+    # On other machines: nothing of the server but what bytes mean.
+    "client": {"yjs"},
     # Other stores: they know bytes, and nothing of ours but those.
     "sources": {"yjs"},
-    "rooms": {"fanout", "auth", "storage", "yjs"},
-    "relay": {"rooms", "fanout", "auth", "storage", "yjs"},
-    "http": {"rooms", "fanout", "auth", "storage", "yjs"},
+    "streams": {"storage", "yjs"},
+    "rooms": {"fanout", "auth", "streams", "storage", "yjs"},
+    "relay": {"rooms", "streams", "fanout", "auth", "storage", "yjs"},
+    "http": {"rooms", "streams", "fanout", "auth", "storage", "yjs"},
 }
 # The level of the command line, which may import all of the above.
-COMPOSITION = {"cli", "commands", "serve", "monitor", "postgres", "listening", "setting_rows", "__main__"}
+COMPOSITION = {
+    "cli",
+    "commands",
+    "compacting",
+    "listening",
+    "monitor",
+    "mount",
+    "node",
+    "postgres",
+    "serve",
+    "setting_rows",
+    "__main__",
+}
+# The public name of the mountable application stands where its readers look for it, and is imported when called.
+DOWNWARD_NAMES = {"ydoc_store.http": {"mount"}}
 MODULES_FOR_ALL_MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
@@ -130,15 +147,25 @@ def test_nothing_imports_upwards(path: Path) -> None:
     if room in COMPOSITION:
         return
     allowed = MODULES_FOR_ALL_MAY_IMPORT[room] if room in ROOM_FOR_ALL else MAY_IMPORT[room] | ROOM_FOR_ALL | {room}
+    allowed = allowed | DOWNWARD_NAMES.get(module, set())
     for name in imported(path):
         parts = name.split(".")
         if parts[0] == "ydoc_store" and len(parts) > 1 and parts[1] != "__version__":
             assert parts[1] in allowed, f"{module} imports {name}"
 
 
+def test_the_client_knows_only_bytes_and_errors_of_ours(path: Path) -> None:
+    module = module_name(path)
+    if module.startswith("ydoc_store.client"):
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "ydoc_store" and len(parts) > 1:
+                assert parts[1] in {"client", "yjs", "errors", "__version__"}, f"{module} imports {name}"
+
+
 def test_only_the_composition_root_imports_the_compactor(path: Path) -> None:
     module = module_name(path)
-    if module.startswith("ydoc_store") and module != "ydoc_store.cli":
+    if module.startswith("ydoc_store") and module not in ("ydoc_store.cli", "ydoc_store.compacting"):
         assert not [name for name in imported(path) if name.split(".")[0] == "compactor"], module
 
 

@@ -6,11 +6,14 @@ half-open socket. Between nodes presence travels as hints, which may be lost: st
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.fanout.presence import PresenceHint
+from ydoc_store.rooms.named_presence import NamedPresences, is_named
+from ydoc_store.rooms.presence import Node, Presence
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 
 if TYPE_CHECKING:
@@ -21,10 +24,17 @@ if TYPE_CHECKING:
 class Attendance:
     """The presence of all rooms of this process. `tell` takes what other nodes should hear."""
 
-    def __init__(self, rooms: dict[tuple[str, str], Room], timeout_s: float):
+    def __init__(self, rooms: dict[tuple[str, str], Room], timeout_s: float, new_presence: Callable[[], Presence]):
         self._rooms = rooms
+        # Tells what a reader was shown here from what another node has shown it.
+        self.node = secrets.token_hex(6)
         self._timeout_s = timeout_s
         self.tell: Callable[[PresenceHint], None] = lambda _hint: None
+        self.named = NamedPresences(new_presence, timeout_s)
+        self.named.tell = self._tell_of_named
+
+    def _tell_of_named(self, hint: PresenceHint) -> None:
+        self.tell(hint)
 
     def changed(self, room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:
         """A member of this node shows something new: everyone else in the room sees it, and the other nodes hear."""
@@ -39,19 +49,22 @@ class Attendance:
         """This node listens from now on. What others said meanwhile is asked for, and what they may have missed of its
         members is told again: clients would renew it, but only every 15 s."""
         for room in list(self._rooms.values()):
-            if room.members:
-                self.tell(PresenceHint(room.tenant, room.name, room.presence.current_of(room.members), asks=True))
+            if not room.presence.is_empty or room.members:
+                self.tell(PresenceHint(room.tenant, room.name, room.presence.current_here(), asks=True))
 
     def heard(self, node: str, hint: PresenceHint) -> None:
         """Another node tells of its members, or asks for ours."""
+        if is_named(hint):
+            self.named.heard(node, hint, time.monotonic())
+            return
         room = self._rooms.get((hint.tenant, hint.name))
         if room is None:
             return
         if hint.asks:
-            mine = room.presence.current_of(room.members)
+            mine = room.presence.current_here()
             if mine:
                 self.tell(PresenceHint(room.tenant, room.name, mine, asks=False))
-        heard = room.presence.hear(("node", node), hint.entries, time.monotonic(), is_node=True)
+        heard = room.presence.hear(Node(node), hint.entries, time.monotonic(), is_node=True)
         if heard.corrections:
             # Its member came back with the clock it left with, as after a lost connection: that node tells it so.
             self.tell(PresenceHint(room.tenant, room.name, heard.corrections, asks=False))
@@ -72,6 +85,7 @@ class Attendance:
                 gone = room.presence.expire(now_s, self._timeout_s)
                 if gone:
                     show(room, gone, None)
+        self.named.expire(now_s)
 
 
 def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:
@@ -84,6 +98,7 @@ def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -
             if frame is None:
                 frame = encoded[member.dialect] = member.outlet.encode(member.dialect.awareness(payload))
             member.outlet.write(frame)
+    room.wake_followers()
 
 
 def say(room: Room, words: str, sender: Member | None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
+from ydoc_store.errors import ConditionFailed, DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
 from ydoc_store.storage.append_batch import HINT_CHANNEL
 from ydoc_store.storage.compactions import TRY_LOCK
 from ydoc_store.storage.pool import mapping_errors
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 LOCK_CURRENT = """
 SELECT d.id, d.epoch, d.head, d.keep_deleted, d.deleted_at, d.purged_at
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL
 FOR NO KEY UPDATE
 """
 EXISTS_CURRENT = """
-SELECT EXISTS (SELECT FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL)
+SELECT EXISTS (
+    SELECT
+    FROM ydoc.documents AS d
+    WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL
+)
 """
 # Two that replace the same document take turns; nobody loses this race more often than there are others.
 LOCK_TRIES_MAX = 5
@@ -45,7 +49,9 @@ TAKE_TOMBSTONE = "UPDATE ydoc.documents SET deleted_at = NULL, changed_at = now(
 
 REPLACE = "UPDATE ydoc.documents SET replaced_at = now() WHERE id = $1"
 # 24 random bits are drawn again where an epoch of this name had them already.
-MARKERS_OF = "SELECT d.marker FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.name = $2"
+MARKERS_OF = """
+SELECT d.marker FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
+"""
 INSERT_EPOCH = """
 INSERT INTO ydoc.documents (tenant, name, epoch, marker, head, accepted_rows, accepted_bytes, keep_deleted)
 VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
@@ -61,7 +67,7 @@ SELECT d.id, d.epoch, d.head, d.created_at, d.changed_at, d.deleted_at, d.replac
     + (SELECT coalesce(sum(pg_column_size(u.frames)), 0) FROM ydoc.updates AS u WHERE u.document_id = d.id)
     AS stored_bytes
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
 ORDER BY d.epoch
 """
 
@@ -69,7 +75,7 @@ ORDER BY d.epoch
 LOCK_EPOCHS = """
 SELECT d.id, d.deleted_at, d.replaced_at, d.purged_at
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
 ORDER BY d.id
 FOR NO KEY UPDATE
 """
@@ -82,6 +88,7 @@ WHERE id = $1
 PURGE_SNAPSHOTS = "DELETE FROM ydoc.snapshots WHERE document_id = $1"
 PURGE_UPDATES = "DELETE FROM ydoc.updates WHERE document_id = $1"
 PURGE_SEGMENTS = "DELETE FROM ydoc.segments WHERE document_id = $1"
+PURGE_PRODUCERS = "DELETE FROM ydoc.producers WHERE document_id = $1"
 PURGE_COMPACTIONS = "DELETE FROM ydoc.compactions WHERE document_id = $1"
 
 # "Look at this document, it is not what it was": no commit has a count of 0. See fanout/hints. A notification queue
@@ -146,16 +153,21 @@ class Purged:
     segments: int
 
 
-async def delete_document(database: Database, tenant: str, name: str) -> Tombstone:
+async def delete_document(
+    database: Database, tenant: str, name: str, *, expected: tuple[int, int] | None = None
+) -> Tombstone:
     """Set the tombstone; deleting twice changes nothing. Content and history stay for an undelete until purged.
 
-    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault.
+    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault;
+    ConditionFailed where it is not at the `expected` epoch and head.
     """
     with mapping_errors(f"deleting {name!r}"):
         async with database.transaction() as connection:
             row = await _lock_current(connection, tenant, name)
             if row["deleted_at"] is not None:
                 return Tombstone(row["id"], row["epoch"], row["head"], row["deleted_at"], changed=False)
+            if expected is not None and expected != (row["epoch"], row["head"]):
+                raise ConditionFailed(row["head"])
             deleted_at = await connection.fetchval(SET_TOMBSTONE, row["id"])
             await tell_changed(connection, row["id"])
     return Tombstone(row["id"], row["epoch"], row["head"], deleted_at, changed=True)
@@ -210,10 +222,13 @@ async def replace_content(
             return await _replace(connection, tenant, name, row, content)
 
 
-async def purge_document(database: Database, tenant: str, name: str, *, replaced_only: bool) -> Purged:
+async def purge_document(
+    database: Database, tenant: str, name: str, *, replaced_only: bool, deleted_at: datetime | None = None
+) -> Purged:
     """Delete content and history of a deleted document and of all epochs before it, for good; tombstones stay.
 
-    With `replaced_only` the current epoch is left alone, whatever its state. A compaction that is under way is
+    With `replaced_only` the current epoch is left alone, whatever its state. `deleted_at` names the tombstone that is
+    meant: one that was taken away meanwhile, or set anew, is WrongState. A compaction that is under way is
     waited for, within the lock time-out. Raises NoSuchDocument, WrongState where there is nothing that may be
     purged, StorageBusy.
     """
@@ -227,6 +242,8 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
                 raise StorageBusy(f"{name!r} was replaced this moment: try again")
             if not replaced_only and current["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is purged")
+            if deleted_at is not None and current["deleted_at"] != deleted_at:
+                raise WrongState(f"{name!r} was undeleted meanwhile")
             wanted = [row for row in rows if row is not current or not replaced_only]
             ids = [row["id"] for row in wanted if row["purged_at"] is None]
             updates = snapshots = segments = 0
@@ -237,6 +254,7 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
                 snapshots += _count(await connection.execute(PURGE_SNAPSHOTS, document_id))
                 updates += _count(await connection.execute(PURGE_UPDATES, document_id))
                 segments += _count(await connection.execute(PURGE_SEGMENTS, document_id))
+                await connection.execute(PURGE_PRODUCERS, document_id)
                 await connection.execute(PURGE_COMPACTIONS, document_id)
                 await connection.execute(FORGET_FAILURES, document_id)
                 await connection.execute(MARK_PURGED, document_id)
