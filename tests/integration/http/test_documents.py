@@ -124,6 +124,18 @@ async def test_a_read_document_carries_its_epoch(client: httpx.AsyncClient) -> N
     assert max(clients) >= RESERVED_CLIENT_ID_MIN
 
 
+async def test_what_was_read_begins_another_document_and_is_merged_into_none(client: httpx.AsyncClient) -> None:
+    await put(client)
+    read = (await client.get(DOC)).content
+    assert (await client.put("/v1/documents/again", content=read)).status_code == 201
+    item = {"name": "imported", "update": base64.b64encode(read).decode(), "if_absent": True}
+    assert (await client.post("/v1/documents:batch", json=[item])).json()[0]["status"] == 201
+    for name in ("again", "imported"):
+        assert says((await client.get(f"/v1/documents/{name}")).content) == "hello"
+    refused = await client.post("/v1/documents/again", content=read)
+    assert (refused.status_code, refused.json()["code"]) == (409, "epoch_changed")
+
+
 async def test_what_was_never_written_is_not_there(client: httpx.AsyncClient) -> None:
     for path in ("", "/content", "/state-vector", "/statistics"):
         missing = await client.get(DOC + path)
@@ -183,6 +195,22 @@ async def test_edits_are_seen_by_open_editors_at_once_and_theirs_by_edits(
     await editor.shows("hello world")
     await editor.leave()
     await other.leave()
+
+
+async def test_who_wrote_on_one_node_reads_and_edits_it_on_another(database_url: str) -> None:
+    async with (
+        running_site(database_url) as here,
+        running_site(database_url) as there,
+        here.client() as one,
+        there.client() as other,
+    ):
+        await put(one)
+        for number in range(10):
+            edit = {"op": "insert", "path": ["text", 5 + number], "text": str(number)}
+            assert (await one.patch(DOC, json={"edits": [edit]})).status_code == 200
+            read = await other.get(DOC + "/content", params={"root": "text", "as": "text"})
+            assert read.text == "hello" + "0123456789"[: number + 1]
+            one, other = other, one
 
 
 async def test_an_edit_is_logged_under_the_name_of_who_sent_it(database_url: str) -> None:
