@@ -7,7 +7,6 @@ import base64
 from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 from pycrdt import Doc, Text
 
 from tests.nodes import Editor
@@ -295,11 +294,10 @@ async def test_a_document_is_begun_exactly_once_however_many_try(client: httpx.A
 # Keys
 
 
-@pytest.mark.parametrize("key", ["7e3c", '"quoted"', "ünï"])
 async def test_a_write_that_is_repeated_with_its_key_is_stored_once_and_answered_alike(
-    client: httpx.AsyncClient, key: str
+    client: httpx.AsyncClient,
 ) -> None:
-    headers = {"Idempotency-Key": key.encode()}
+    headers = {"Idempotency-Key": "ünï".encode()}
     edit = {"edits": [{"op": "append", "path": ["list"], "value": 1}]}
     first = await client.patch(DOC, json=edit, headers=headers)
     await client.patch(DOC, json={"edits": [{"op": "append", "path": ["list"], "value": 2}]})
@@ -350,10 +348,12 @@ async def test_a_key_belongs_to_who_sends_it(database_url: str) -> None:
         assert read.json() == ["ann", "bob"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, '""'])
-async def test_a_key_that_is_none_is_refused(client: httpx.AsyncClient, key: str) -> None:
-    refused = await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key})
-    assert refused.status_code == 400
+async def test_a_key_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
+    for key in ("", "x" * 256, '""'):
+        refused = await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key})
+        assert refused.status_code == 400
+    quoted = [await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key}) for key in ("a", '"a"')]
+    assert quoted[0].content == quoted[1].content
 
 
 # Who may
@@ -413,14 +413,18 @@ async def test_a_wrong_method_is_told_the_right_ones(client: httpx.AsyncClient) 
         assert refused.json()["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["?rot=text", "?sv=AA&root=x", "/content?as=html", "/content?root=a&root=b", "/state-vector?sv=AA", "?sv=AA&sv=AA"],
-)
-async def test_a_parameter_that_is_none_is_refused(client: httpx.AsyncClient, query: str) -> None:
+async def test_a_parameter_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
     await put(client)
-    refused = await client.get(DOC + query)
-    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    for query in (
+        "?rot=text",
+        "?sv=AA&root=x",
+        "/content?as=html",
+        "/content?root=a&root=b",
+        "/state-vector?sv=AA",
+        "?sv=AA&sv=AA",
+    ):
+        refused = await client.get(DOC + query)
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), query
 
 
 async def test_a_read_only_server_reads_and_stores_nothing(database_url: str) -> None:
