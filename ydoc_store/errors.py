@@ -111,6 +111,25 @@ class DocumentDeleted(ClientFault):
     exit_code = 4
 
 
+class DocumentRenamed(ClientFault):
+    """The document is found under another name from now on. Who comes back to this one comes to another document."""
+
+    close_code = 4404
+    http_status = 404
+
+
+class NotAcceptable(ClientFault):
+    """What was asked for does not come in any form that the reader takes."""
+
+    http_status = 406
+
+
+class UnsupportedMediaType(ClientFault):
+    """A body of a kind that this path does not take."""
+
+    http_status = 415
+
+
 class WrongState(ClientFault):
     """What was asked for does not fit the state that the document is in; nothing was changed."""
 
@@ -176,6 +195,18 @@ class ProducerGap(ClientFault):
         super().__init__(f"this producer's next update is {expected}, not {received}")
         self.expected = expected
         self.received = received
+
+
+class NoSuchStream(ClientFault):
+    """No stream of this name is alive: none was created, or it was deleted, or its time is over."""
+
+    http_status = 404
+
+
+class StreamDiffers(ClientFault):
+    """A stream of this name is there and was created otherwise, or holds another type than is brought."""
+
+    http_status = 409
 
 
 class StreamSeqStale(ClientFault):

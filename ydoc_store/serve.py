@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.config import Config
 
 from ydoc_store import __version__, postgres
-from ydoc_store.http.connection import bounded_connection
+from ydoc_store.http.connection import KEEP_ALIVE_S, bounded_connection
 from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.node import CompactorParts, Node
@@ -130,7 +130,9 @@ async def _web(node: Node, sockets: list[socket.socket]) -> AsyncIterator[Callab
     server = _Server(
         uvicorn.Config(
             node.application,
-            http=bounded_connection(node.settings.handshake_timeout_s, lambda: node.phase.gate),
+            http=bounded_connection(
+                node.settings.handshake_timeout_s, lambda: node.phase.gate, node.settings.slow_member_s
+            ),
             ws=upgrade,  # type: ignore[arg-type] # called with the same keywords as the class that it stands for
             lifespan="off",
             log_config=None,
@@ -139,6 +141,7 @@ async def _web(node: Node, sockets: list[socket.socket]) -> AsyncIterator[Callab
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=KEEP_ALIVE_S,
             backlog=ACCEPTED_A_TURN,
         )
     )

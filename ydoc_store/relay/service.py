@@ -85,6 +85,7 @@ class RelayService:
             "incoming": lambda: rooms.incoming.used_bytes,
             "first_syncs": lambda: rooms.first_sync.prepared.used,
             "caches": lambda: rooms.cache_bytes,
+            "snapshots": lambda: rooms.snapshots.kept_bytes,
         }
 
     async def start(self) -> None:
@@ -124,6 +125,8 @@ class RelayService:
         self.metrics.append_batch_updates.observe(updates)
 
     def _hinted(self, hint: LogHint) -> None:
+        if self.rooms.streams.hinted(hint.document_id, hint.count, hint.head, hint.updates, hint.marker):
+            return
         room = self.rooms.by_document_id.get(hint.document_id)
         if room is not None and hint.marker not in (None, room.marker):
             # Either is of a database that went back.

@@ -10,7 +10,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import ClientFault, Forbidden, NoSuchDocument, StorageUnavailable, YdocError
+from ydoc_store.errors import (
+    ClientFault,
+    CommitUnknown,
+    DocumentRenamed,
+    Forbidden,
+    NoSuchDocument,
+    StorageUnavailable,
+    YdocError,
+)
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.large import submit_large
@@ -114,6 +122,9 @@ class _Contributor(Member):
     async def stored(self) -> int | None:
         """The seq of the update, None where nothing had to be stored. Raises what it was refused for."""
         outcome = await self._outcome
+        if isinstance(outcome, DocumentRenamed):
+            # What was in flight is in the document all the same, under its new name.
+            raise CommitUnknown("this document was renamed meanwhile: see under its new name what is stored")
         if isinstance(outcome, YdocError):
             raise outcome
         return outcome

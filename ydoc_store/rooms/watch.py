@@ -17,6 +17,7 @@ import structlog
 from ydoc_store.errors import (
     CorruptDocument,
     DocumentDeleted,
+    DocumentRenamed,
     EpochChanged,
     InvalidUpdate,
     RoomDiscarded,
@@ -30,7 +31,7 @@ from ydoc_store.rooms.first_sync import trimmed
 from ydoc_store.rooms.heavy import knowledge_of
 from ydoc_store.storage.creating import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
-from ydoc_store.storage.incarnation import Incarnation
+from ydoc_store.storage.incarnation import Incarnation, show_incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
 from ydoc_store.storage.turns import NoneFree
 from ydoc_store.yjs.lib0 import Malformed, frames
@@ -43,6 +44,8 @@ log = structlog.get_logger(__name__)
 
 # Updates walked before other documents have their turn: some 10 ms.
 UPDATES_A_TURN = 1_000
+
+RENAMED = "this document has another name now: open it under that"
 
 
 class Watch:
@@ -112,6 +115,10 @@ class Watch:
             knowledge = await self._rooms.heavy.run(size, knowledge_of, snapshot.bytes, STORED_LIMITS)
             room.arrived_merged(snapshot.through_seq, snapshot.bytes, knowledge)
 
+    async def which_database(self) -> Incarnation:
+        """The one that the rooms are of: as of the last poll, or asked for now where there was none yet."""
+        return self._incarnation or await show_incarnation(self._rooms.database)
+
     # Where all documents stand
 
     async def run(self) -> None:
@@ -136,7 +143,8 @@ class Watch:
     async def poll(self) -> None:
         """One look at all open documents: what is behind catches up, what is deleted or replaced closes."""
         asked = {document_id: (room, room.head) for document_id, room in self._rooms.by_document_id.items()}
-        incarnation, heads = await read_heads(self._rooms.database, list(asked))
+        streams = self._rooms.streams.heads_then()
+        incarnation, heads = await read_heads(self._rooms.database, [*asked, *streams])
         if self._incarnation is None:
             self._incarnation = incarnation
         elif incarnation != self._incarnation:
@@ -147,6 +155,7 @@ class Watch:
         for document_id, (room, head_then) in asked.items():
             if room.closed_by is None:
                 self._judge(room, head_then, heads.get(document_id))
+        self._rooms.streams.polled(streams, heads)
         await self._find_created()
 
     def unknown_moved(self) -> None:
@@ -181,6 +190,8 @@ class Watch:
             room.discard(EpochChanged("this document was recreated or repaired: reload it"))
         elif head.deleted:
             room.discard(DocumentDeleted("this document was deleted"))
+        elif head.name != room.name:
+            room.discard(DocumentRenamed(RENAMED))
         else:
             room.set_size(head.size_bytes, head.tail_bytes, head.accepted_bytes)
             # While a commit of ours is under way its answer says where the log stands, and finds any gap.

@@ -1,7 +1,7 @@
 """Where the documents stand: the one query by which a node polls all its rooms.
 
 A hint that never came costs latency up to the poll interval, because this is asked regardless of any hint:
-heads, tombstones, replaced epochs and sizes of everything that is open here, in one statement, and on the same
+heads, names, tombstones, replaced epochs and sizes of everything that is open here, in one statement, and on the same
 connection before it, whether this is still the same database.
 """
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
 
 READ_HEADS = """
-SELECT d.id, d.marker, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
-    d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged
+SELECT d.id, d.name, d.marker, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
+    d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged,
+    d.closed_at IS NOT NULL AS closed
 FROM ydoc.documents AS d
 LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
 WHERE d.id = ANY ($1::bigint[])
@@ -35,6 +36,7 @@ JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.kind = 'document' AND d.na
 @dataclass(frozen=True, slots=True)
 class Head:
     document_id: int
+    name: str
     marker: int
     seq: int
     deleted: bool
@@ -42,6 +44,8 @@ class Head:
     accepted_bytes: int
     snapshot_bytes: int
     merged_bytes: int
+    # a stream that takes nothing more
+    closed: bool = False
 
     @property
     def tail_bytes(self) -> int:
