@@ -1,4 +1,4 @@
-"""Drops what has left the history window: segments, the bases under them, and old rows of what was done.
+"""Drops what has left the history window: segments, the bases under them, old rows of what was done, and of the feed.
 
 One pass goes over all documents that have history, a bounded piece of it with each sweep, and begins anew after a
 while. Several compactors may do the same pass: a document is dropped under the compactors' own lock, so that no
@@ -13,6 +13,7 @@ from typing import Final
 
 from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable
 from ydoc_store.logs import logger
+from ydoc_store.storage.commits import drop_outlived, list_tenants_noted
 from ydoc_store.storage.compactions import drop_compactions, try_lock
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.segments import drop_history, find_expired
@@ -22,6 +23,7 @@ log = logger(__name__)
 PASS_INTERVAL_S: Final = 6 * 3_600.0
 DOCUMENTS_MAX: Final = 1_000
 COMPACTIONS_MAX: Final = 5_000
+COMMITS_MAX: Final = 5_000
 COMPACTIONS_KEPT: Final = 1_000
 COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
@@ -36,6 +38,7 @@ class Retained:
     bases: int = 0
     bytes: int = 0
     compactions: int = 0
+    commits: int = 0
 
 
 class Retention:
@@ -76,12 +79,13 @@ class Retention:
             segments += dropped.segments
             bases += dropped.bases
             dropped_bytes += dropped.bytes
-        compactions = 0
+        compactions = commits = 0
         self._after_id = page.next_after_id or 0
         if page.next_after_id is None:
             compactions = await self._drop_compactions()
+            commits = await self._drop_commits()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
-        return Retained(documents, segments, bases, dropped_bytes, compactions)
+        return Retained(documents, segments, bases, dropped_bytes, compactions, commits)
 
     async def _drop_compactions(self) -> int:
         total = 0
@@ -96,3 +100,17 @@ class Retention:
             total += dropped
             if dropped < COMPACTIONS_MAX:
                 return total
+
+    async def _drop_commits(self) -> int:
+        async with self._database.acquire() as connection:
+            tenants = await list_tenants_noted(connection)
+        total = 0
+        for tenant in tenants:
+            dropped = COMMITS_MAX
+            while dropped == COMMITS_MAX:
+                async with self._database.transaction() as connection:
+                    dropped = await drop_outlived(
+                        connection, tenant, history_days=self._history_days, limit=COMMITS_MAX
+                    )
+                total += dropped
+        return total

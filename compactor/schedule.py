@@ -129,8 +129,14 @@ class Compactor:
         """One sweep and a piece of the retention pass, now. Raises StorageUnavailable or WorkerUnavailable."""
         report = await self._sweeper.sweep()
         retained = await self._retention.drop_some()
-        if retained.segments or retained.compactions:
-            log.info("history_dropped", segments=retained.segments, bases=retained.bases, bytes=retained.bytes)
+        if retained.segments or retained.compactions or retained.commits:
+            log.info(
+                "history_dropped",
+                segments=retained.segments,
+                bases=retained.bases,
+                bytes=retained.bytes,
+                commits=retained.commits,
+            )
         if self._on_event is not None:
             self._on_event(report)
         return report

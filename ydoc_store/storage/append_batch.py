@@ -50,9 +50,13 @@ _HINT_DOCUMENT_BYTES_MAX = 72
 # All columns of a batch are in the order of its ids, which rise, so that `width_bucket`, a binary search, finds a
 # document's place in them. Joins would be planned once for all sizes: nested loops over a batch of 1,000 documents
 # took 210 ms where this takes 18, and a hash join would read the whole table.
+#
+# The row of the change feed (see `commits`) is written here, so that no append is without one. A tenant is looked
+# up by its place only where a batch has several: texts in an array are found by counting from its start.
 APPEND_BATCH = """
 WITH locked AS MATERIALIZED (
-    SELECT d.id, d.marker, d.deleted_at, d.replaced_at, d.accepted_bytes, width_bucket(d.id, $1::bigint[]) AS place
+    SELECT d.id, d.tenant, d.marker, d.deleted_at, d.replaced_at, d.accepted_bytes,
+        width_bucket(d.id, $1::bigint[]) AS place
     FROM ydoc.documents AS d
     WHERE d.id = ANY ($1::bigint[])
     ORDER BY d.id
@@ -71,9 +75,11 @@ WITH locked AS MATERIALIZED (
         accepted_bytes = d.accepted_bytes + ($4::bigint[])[width_bucket(d.id, $1::bigint[])],
         changed_at = now()
     WHERE d.id = ANY ((SELECT a.ids FROM admitted AS a)::bigint[])
-    RETURNING d.id, d.head, d.marker, width_bucket(d.id, $1::bigint[]) AS place
+    RETURNING d.id, d.tenant, d.head, d.marker, width_bucket(d.id, $1::bigint[]) AS place
 ), heads AS MATERIALIZED (
-    SELECT array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.head ORDER BY a.id) AS heads
+    SELECT array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.head ORDER BY a.id) AS heads,
+        CASE WHEN min(a.tenant) = max(a.tenant) THEN min(a.tenant) END AS one_tenant,
+        array_agg(a.tenant ORDER BY a.id) AS tenants
     FROM advanced AS a
 ), inserted AS (
     INSERT INTO ydoc.updates (document_id, seq, count, actor, frames)
@@ -82,6 +88,15 @@ WITH locked AS MATERIALIZED (
     CROSS JOIN unnest($7::bigint[], $8::integer[], $9::integer[], $10::text[], $11::bytea[])
         AS r (document_id, followed_by, count, actor, frames)
     WHERE h.ids[width_bucket(r.document_id, h.ids)] = r.document_id
+    RETURNING document_id, seq, count, actor
+), noted AS (
+    INSERT INTO ydoc.commits (tenant, what, document_ids, seqs, counts, actors)
+    SELECT coalesce(h.one_tenant, h.tenants[width_bucket(i.document_id, h.ids)]), 'append',
+        array_agg(i.document_id), array_agg(i.seq), array_agg(i.count),
+        CASE WHEN count(i.actor) > 0 THEN array_agg(i.actor) END
+    FROM inserted AS i
+    CROSS JOIN heads AS h
+    GROUP BY 1
 ), told AS (
     SELECT pg_notify('ydoc_log', ($12::text[])[t.hint] || t.heads)
     FROM (
@@ -119,11 +134,18 @@ ROLL_BACK_CREATED = "ROLLBACK"
 # In (tenant, name) order, so that two nodes that create the same documents wait for each other and never both.
 # No index is named for the conflict: with one named, the other unique index raises where the two nodes race.
 CREATE_DOCUMENTS = """
-INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
-SELECT n.tenant, n.name, n.marker, $4
-FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
-ORDER BY n.tenant, n.name
-ON CONFLICT DO NOTHING
+WITH created AS (
+    INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
+    SELECT n.tenant, n.name, n.marker, $4
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
+    ORDER BY n.tenant, n.name
+    ON CONFLICT DO NOTHING
+    RETURNING id, tenant
+)
+INSERT INTO ydoc.commits (tenant, what, document_ids)
+SELECT c.tenant, 'created', array_agg(c.id)
+FROM created AS c
+GROUP BY c.tenant
 """
 
 FIND_DOCUMENTS = """

@@ -23,6 +23,14 @@ WITH created AS (
     VALUES ($1, $2, $3, 1, 1, $4, $7)
     ON CONFLICT DO NOTHING
     RETURNING id
+), noted AS (
+    INSERT INTO ydoc.commits (tenant, what, document_ids, seqs, counts, actors)
+    SELECT $1, e.what, ARRAY[c.id], e.seqs, e.counts, CASE WHEN $5::text IS NOT NULL THEN ARRAY[$5::text] END
+    FROM created AS c
+    CROSS JOIN (
+        VALUES (1, 'created', NULL, NULL), (2, 'append', ARRAY[1]::bigint[], ARRAY[1])
+    ) AS e (place, what, seqs, counts)
+    ORDER BY e.place
 )
 INSERT INTO ydoc.updates (document_id, seq, count, actor, frames)
 SELECT c.id, 1, 1, $5, $6

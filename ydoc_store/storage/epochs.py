@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
 from ydoc_store.storage.append_batch import HINT_CHANNEL
+from ydoc_store.storage.commits import note
 from ydoc_store.storage.compactions import TRY_LOCK
 from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.yjs.lib0 import frame
@@ -23,6 +24,7 @@ from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 if TYPE_CHECKING:
     import asyncpg
 
+    from ydoc_store.storage.commits import Happening
     from ydoc_store.storage.pool import Connection, Database
 
 # A row that another transaction replaces while its lock is waited for is no longer current, and is left out then.
@@ -157,6 +159,7 @@ async def delete_document(database: Database, tenant: str, name: str) -> Tombsto
             if row["deleted_at"] is not None:
                 return Tombstone(row["id"], row["epoch"], row["head"], row["deleted_at"], changed=False)
             deleted_at = await connection.fetchval(SET_TOMBSTONE, row["id"])
+            await note(connection, "deleted", row["id"], seq=row["head"])
             await tell_changed(connection, row["id"])
     return Tombstone(row["id"], row["epoch"], row["head"], deleted_at, changed=True)
 
@@ -174,6 +177,7 @@ async def undelete_document(database: Database, tenant: str, name: str) -> Epoch
             if row["purged_at"] is not None:
                 raise WrongState(f"{name!r} was purged: nothing is left to undelete; recreate it to begin anew")
             await connection.execute(TAKE_TOMBSTONE, row["id"])
+            await note(connection, "undeleted", row["id"], seq=row["head"])
             epochs = await _epochs(connection, tenant, name)
     return epochs[-1]
 
@@ -188,7 +192,7 @@ async def recreate_document(database: Database, tenant: str, name: str) -> NewEp
             row = await _lock_current(connection, tenant, name)
             if row["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is begun anew")
-            return await _replace(connection, tenant, name, row, None)
+            return await _replace(connection, tenant, name, row, None, "recreated")
 
 
 async def replace_content(
@@ -207,7 +211,7 @@ async def replace_content(
                 raise DocumentDeleted(f"{name!r} was deleted meanwhile")
             if row["epoch"] != epoch:
                 raise WrongState(f"{name!r} was replaced meanwhile: it is at epoch {row['epoch']}, not {epoch}")
-            return await _replace(connection, tenant, name, row, content)
+            return await _replace(connection, tenant, name, row, content, "replaced")
 
 
 async def purge_document(database: Database, tenant: str, name: str, *, replaced_only: bool) -> Purged:
@@ -240,6 +244,7 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
                 await connection.execute(PURGE_COMPACTIONS, document_id)
                 await connection.execute(FORGET_FAILURES, document_id)
                 await connection.execute(MARK_PURGED, document_id)
+                await note(connection, "purged", document_id, seq=0)
     return Purged(len(ids), updates, snapshots, segments)
 
 
@@ -270,7 +275,7 @@ async def _lock_current(connection: Connection, tenant: str, name: str) -> async
 
 
 async def _replace(
-    connection: Connection, tenant: str, name: str, old: asyncpg.Record, content: Content | None
+    connection: Connection, tenant: str, name: str, old: asyncpg.Record, content: Content | None, what: Happening
 ) -> NewEpoch:
     used = {row["marker"] for row in await connection.fetch(MARKERS_OF, tenant, name)}
     marker = _new_marker()
@@ -283,6 +288,7 @@ async def _replace(
     new_id = await connection.fetchval(INSERT_EPOCH, tenant, name, epoch, marker, head, size, old["keep_deleted"])
     if content is not None:
         await connection.execute(INSERT_CONTENT, new_id, frame(content.update))
+    await note(connection, what, new_id, seq=head, count=head)
     await tell_changed(connection, old["id"])
     return NewEpoch(new_id, epoch, old["id"], old["epoch"], old["head"])
 
