@@ -1,4 +1,5 @@
-"""Drops what has left the history window: segments, the bases under them, old rows of what was done, and of the feed.
+"""Drops what has left the history window: segments, the bases under them, silent producers, rows of what was done and
+of the change feed.
 
 One pass goes over all documents that have history, a bounded piece of it with each sweep, and begins anew after a
 while. Several compactors may do the same pass: a document is dropped under the compactors' own lock, so that no
@@ -16,6 +17,7 @@ from ydoc_store.logs import logger
 from ydoc_store.storage.commits import drop_outlived, list_tenants_noted
 from ydoc_store.storage.compactions import drop_compactions, try_lock
 from ydoc_store.storage.pool import Database
+from ydoc_store.storage.producers import drop_producers
 from ydoc_store.storage.segments import drop_history, find_expired
 
 log = logger(__name__)
@@ -27,6 +29,10 @@ COMMITS_MAX: Final = 5_000
 COMPACTIONS_KEPT: Final = 1_000
 COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
+PRODUCERS_MAX: Final = 5_000
+PRODUCERS_DAYS_MIN: Final = 7
+"""A producer may come back with an unanswered update for a week even where no history is kept; later it is taken for
+a new one, whose updates begin at 0: a later one of the old is refused as a gap, its first would be stored again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Retained:
     bases: int = 0
     bytes: int = 0
     compactions: int = 0
+    producers: int = 0
     commits: int = 0
 
 
@@ -79,13 +86,14 @@ class Retention:
             segments += dropped.segments
             bases += dropped.bases
             dropped_bytes += dropped.bytes
-        compactions = commits = 0
+        compactions = producers = commits = 0
         self._after_id = page.next_after_id or 0
         if page.next_after_id is None:
             compactions = await self._drop_compactions()
+            producers = await self._drop_producers()
             commits = await self._drop_commits()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
-        return Retained(documents, segments, bases, dropped_bytes, compactions, commits)
+        return Retained(documents, segments, bases, dropped_bytes, compactions, producers, commits)
 
     async def _drop_compactions(self) -> int:
         total = 0
@@ -100,6 +108,21 @@ class Retention:
             total += dropped
             if dropped < COMPACTIONS_MAX:
                 return total
+
+    async def _drop_producers(self) -> int:
+        total = 0
+        after: tuple[int, str] | None = (0, "")
+        while after is not None:
+            async with self._database.transaction() as connection:
+                page = await drop_producers(
+                    connection,
+                    after,
+                    silent_days=max(self._history_days, PRODUCERS_DAYS_MIN),
+                    limit=PRODUCERS_MAX,
+                )
+            total += page.producers
+            after = page.next_after
+        return total
 
     async def _drop_commits(self) -> int:
         async with self._database.acquire() as connection:

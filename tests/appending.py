@@ -11,6 +11,7 @@ import asyncpg
 from ydoc_store.errors import YdocError
 from ydoc_store.storage.append_batch import Accepted, DocumentBatch
 from ydoc_store.storage.appender import Appender, DocumentQueue, QueuedUpdate
+from ydoc_store.storage.guards import Guard, Verdict
 from ydoc_store.yjs.lib0 import frames
 
 WAIT_S = 20.0
@@ -32,15 +33,16 @@ class Owner:
     results: list[Accepted] = field(default_factory=list)
     refused_updates: list[bytes] = field(default_factory=list)
     errors: list[YdocError] = field(default_factory=list)
+    verdicts: list[tuple[bytes, Verdict]] = field(default_factory=list)
     on_outcome: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.queue: DocumentQueue = self.appender.queue(self.tenant, self.name, self)
         self._changed = asyncio.Event()
 
-    def put(self, *updates: bytes, sender: object = None, actor: str | None = None) -> None:
+    def put(self, *updates: bytes, sender: object = None, actor: str | None = None, guard: Guard | None = None) -> None:
         for update in updates:
-            self.queue.put(QueuedUpdate(update, actor, sender or self, None))
+            self.queue.put(QueuedUpdate(update, actor, sender or self, None, guard=guard))
 
     def batch(self, *updates: bytes, actor: str | None = None) -> DocumentBatch:
         """For `append_batch` itself, without a queue's lane."""
@@ -61,6 +63,11 @@ class Owner:
         self._changed.set()
         self.on_outcome()
 
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        self.verdicts.append((queued.update, verdict))
+        self._changed.set()
+        self.on_outcome()
+
     @property
     def document_id(self) -> int:
         assert self.queue.document_id is not None, "not created"
@@ -69,7 +76,7 @@ class Owner:
     async def heard_of(self, count: int) -> None:
         """Returns once `count` updates in all have their outcome."""
         async with asyncio.timeout(WAIT_S):
-            while len(self.accepted_updates) + len(self.refused_updates) < count:
+            while len(self.accepted_updates) + len(self.refused_updates) + len(self.verdicts) < count:
                 self._changed.clear()
                 await self._changed.wait()
 

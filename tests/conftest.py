@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
@@ -15,16 +16,43 @@ import pytest
 
 from tests.postgres import Cluster, running_cluster
 
+TESTS = Path(__file__).parent
+
 # A machine that is busy for a moment has found no bug.
 hypothesis.settings.register_profile("whenever", deadline=None)
 hypothesis.settings.load_profile("whenever")
 
+# Of `pytest -n auto`: much of what the tests take is waiting, for processes and for time-outs.
+WORKERS_A_CORE = 2
+# From so many on, one a core is enough.
+WORKERS_ENOUGH = 8
+# Files that take long come first, so that no worker is left alone with one; what is not named here comes between.
+FIRST, LAST = ("faults", "interop"), ("properties", "unit")
+
+
+# Whose tests rest on Postgres's own ways: locks, snapshots, plans, notifications. One of its majors after another
+# may change those; what is above them sees the same rows.
+EACH_POSTGRES = {"storage", "fanout", "compactor"}
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores, min(WORKERS_A_CORE * cores, WORKERS_ENOUGH))
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on the shared cluster is worth running on another major as well: `pytest -m pg15`."""
+    items.sort(key=lambda item: _place(item.path.relative_to(TESTS).parts[0]))
     for item in items:
-        if {"cluster", "start_cluster"} & set(getattr(item, "fixturenames", ())):
+        if item.path.parent.parent == TESTS / "integration" and item.path.parent.name in EACH_POSTGRES:
             item.add_marker("pg15")
+
+
+def _place(folder: str) -> int:
+    if folder in FIRST:
+        return FIRST.index(folder) - len(FIRST)
+    return LAST.index(folder) + 1 if folder in LAST else 0
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from pycrdt import Doc, Text, TransactionEvent
 
+from ydoc_store.storage.loader import StoredDocument
 from ydoc_store.yjs.lib0 import frames, join_frames
 from ydoc_store.yjs.merge import merge
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
@@ -72,6 +73,12 @@ def text_of(updates: Sequence[bytes]) -> str:
     text = doc.get("text", type=Text)
     doc.apply_update(merge(updates))
     return str(text)
+
+
+def text_stored(stored: StoredDocument) -> str:
+    """What an editor shows once it has loaded this document."""
+    held = [stored.snapshot.bytes] if stored.snapshot is not None and stored.snapshot.bytes else []
+    return text_of([*held, *(update for row in stored.tail for update in frames(row.frames))])
 
 
 def trace(name: str) -> tuple[list[bytes], str]:

@@ -2,7 +2,8 @@
 
 By default the programs of the embedded package run; YDOC_TEST_POSTGRES_BIN names another folder of programs
 (Debian's PostgreSQL 15, for example). A cluster listens on a Unix socket in a short path only. Unless it is asked
-to be durable it does not sync to disk, since it never outlives its test run.
+to be durable it does not sync to disk, since it never outlives its test run, and where memory has room it lies there:
+on a disk the files of each new database wait for what other tests sync.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ydoc_store.embedded.binaries import Binaries, in_folder, packaged, reachabl
 from ydoc_store.embedded.liveness import processes_of
 from ydoc_store.storage.migrate import migrate
 from ydoc_store.storage.roles import Roles, grant_sql
+from ydoc_store.units import GIB
 
 USER = "ydoc"
 TEMPLATE = "migrated"
@@ -36,12 +38,18 @@ SETTINGS = {
     "listen_addresses": "",
     "max_connections": "200",
     "shared_buffers": "64MB",
-    "max_wal_size": "1GB",
+    # What the log of a cluster in memory takes of it.
+    "max_wal_size": "256MB",
     "log_min_messages": "warning",
+    # In its own folder, which goes with it: what is killed for good leaves nothing in /dev/shm.
+    "dynamic_shared_memory_type": "mmap",
     # A test that leaves a transaction open fails at its own time-out, not at the next test's DROP DATABASE.
     "idle_in_transaction_session_timeout": "60s",
 }
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+MEMORY = Path("/dev/shm")
+# Each worker of a test run has a cluster of some 0.4 GiB.
+MEMORY_FREE_BYTES_MIN = 2 * GIB
 # Programs under test then log in as members of the roles of `grant-sql`; the tests' own looks are the superuser's.
 IS_LEAST_PRIVILEGE = os.environ.get("YDOC_TEST_LEAST_PRIVILEGE") == "1"
 RELAY_LOGIN = "relay_login"
@@ -96,6 +104,16 @@ def chosen_binaries() -> Binaries:
     return in_folder(Path(named)) if named else packaged()
 
 
+def parent_folder(*, durable: bool) -> Path:
+    """Where a cluster is made. Not below TMPDIR: a Unix socket's path may have 107 bytes (103 on macOS)."""
+    if durable or not MEMORY.is_dir():
+        return Path("/tmp")
+    room = os.statvfs(MEMORY)
+    # Postgres's own programs may have to be copied there to be run.
+    is_fit = room.f_bavail * room.f_frsize >= MEMORY_FREE_BYTES_MIN and not room.f_flag & os.ST_NOEXEC
+    return MEMORY if is_fit else Path("/tmp")
+
+
 class Cluster:
     """One throw-away cluster: `start`, `kill`, `start` again, and `remove` at the end."""
 
@@ -107,13 +125,14 @@ class Cluster:
         settings: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        # Not below TMPDIR: a Unix socket's path may have 107 bytes (103 on macOS).
-        self.folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir=parent_folder(durable=durable)))
         self.account: Account = choose_account(self.folder / "data")
         if self.account.is_other:
             os.chown(self.folder, self.account.uid, self.account.gid)
         self.binaries = reachable(binaries, self.account, self.folder)
         self.settings = SETTINGS | ({} if durable else NOT_DURABLE) | (settings or {})
+        # A copy of files costs half of what a copy through the log does, but for the checkpoint before it.
+        self._copying = "wal_log" if durable else "file_copy"
         self.environment = {"LC_ALL": "C"} | (environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._guardian = subprocess.Popen(
@@ -188,7 +207,7 @@ class Cluster:
     def create_database(self, template: str = TEMPLATE) -> str:
         """The name of a new database, a copy of the migrated one."""
         name = f"test_{next(_serial)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY {self._copying}')
         return name
 
     def drop_database(self, name: str) -> None:

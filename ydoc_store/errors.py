@@ -8,7 +8,10 @@ Close codes 4400 to 4499 stop a stock y-websocket client for good, every other c
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_BEFORE_A_CAPITAL = re.compile(r"(?<=.)(?=[A-Z])")
 
 
 class YdocError(Exception):
@@ -17,6 +20,11 @@ class YdocError(Exception):
     close_code: ClassVar[int] = 1011
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
+    # What a program is told that has to tell one error from another: the name of the class, and so never changed.
+    code: ClassVar[str] = "ydoc_error"
+
+    def __init_subclass__(cls) -> None:
+        cls.code = _BEFORE_A_CAPITAL.sub("_", cls.__name__).lower()
 
 
 # The sender's fault: the same bytes will be refused again.
@@ -140,6 +148,56 @@ class LimitExceeded(ClientFault):
 
     close_code = 1013
     http_status = 429
+
+
+# What the guard of an append says: each leaves the document, and everyone else's updates, as they were.
+
+
+class ConditionFailed(ClientFault):
+    """The document is not at the head that the writer asked for; `head` is where it is."""
+
+    http_status = 412
+
+    def __init__(self, head: int):
+        super().__init__(f"this document is at {head}, not where your condition has it")
+        self.head = head
+
+
+class ProducerStale(ClientFault):
+    """A producer of this id has begun a later epoch: this one is a leftover and writes nothing more."""
+
+    http_status = 403
+
+    def __init__(self, current_epoch: int):
+        super().__init__(f"this producer goes on in epoch {current_epoch}")
+        self.current_epoch = current_epoch
+
+
+class ProducerGap(ClientFault):
+    """A producer's update came before the one that it follows, or the producer is not known any more."""
+
+    http_status = 409
+
+    def __init__(self, expected: int, received: int):
+        super().__init__(f"this producer's next update is {expected}, not {received}")
+        self.expected = expected
+        self.received = received
+
+
+class StreamSeqStale(ClientFault):
+    """A writer's own sequence did not rise."""
+
+    http_status = 409
+
+
+class StreamClosed(ClientFault):
+    """A stream that was closed takes nothing more; it can still be read. `head` is where it ends."""
+
+    http_status = 409
+
+    def __init__(self, head: int):
+        super().__init__("this stream is closed")
+        self.head = head
 
 
 # Our side's trouble: the same bytes may be accepted later.

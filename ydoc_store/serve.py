@@ -26,7 +26,7 @@ from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
-from ydoc_store.http.revocations import Identities
+from ydoc_store.http.here import Here
 from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.metrics import Metrics
@@ -167,9 +167,8 @@ async def _says_read_only() -> Check:
     return Check("writes", Verdict.DEGRADED, "YDOC_READ_ONLY is set: nothing is stored")
 
 
-def _identities(relay: RelayService, settings: Settings) -> Identities:
-    origins = Origins.parse(settings.origins)
-    return Identities(relay.authorizer, relay.database, origins, settings.token_lifetime_max_s)
+def _here(relay: RelayService, origins: Origins, phase: Phase) -> Here:
+    return Here(relay.authorizer, relay.database, relay.rooms, origins, relay.settings, relay.metrics, phase.stopping)
 
 
 @contextlib.asynccontextmanager
@@ -189,10 +188,11 @@ async def _web(
         build: Callable[..., asyncio.Protocol] = websocket_protocol(relays[0])
         return build(config=config, server_state=server_state, app_state=app_state)
 
-    def identities() -> Identities | None:
-        return _identities(relays[0], settings) if relays else None
+    def here() -> Here | None:
+        return _here(relays[0], origins, phase) if relays else None
 
-    app = create_app(Services(ready, metrics.render, settings.has_identities, identities))
+    origins = Origins.parse(settings.origins)
+    app = create_app(Services(ready, metrics.render, settings.has_identities, here, origins))
     server = _Server(
         uvicorn.Config(
             app,

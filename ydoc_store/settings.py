@@ -263,6 +263,12 @@ class Settings(BaseSettings):
     drain_timeout_s: Seconds = 20
     """Leaves 10 s of the 30 s that orchestrators commonly grant before they kill."""
 
+    # HTTP
+    long_poll_timeout_s: Seconds = 30
+    """Proxies give up on a silent answer after 60 s, and stock clients ask again at once."""
+    sse_close_s: Seconds = 60
+    """An event stream ends now and then and its client comes back: proxies' buffers are freed, tokens judged anew."""
+
     # Other nodes
     poll_interval_s: Seconds = 1
     """A lost hint costs at most this; one query a node covers all its rooms."""

@@ -20,6 +20,7 @@ from tests.postgres import running_cluster
 from ydoc_store.errors import YdocError
 from ydoc_store.storage.append_batch import APPEND_BATCH, Accepted
 from ydoc_store.storage.appender import Appender, QueuedUpdate
+from ydoc_store.storage.guards import Verdict
 from ydoc_store.storage.lane import SET_UP_LANE
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import encode_uint
@@ -42,6 +43,9 @@ class Room:
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         for queued in updates:
             queued.sender.set_exception(error)
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        raise AssertionError(verdict)
 
 
 @asynccontextmanager

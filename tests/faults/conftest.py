@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.journal import Journal
 from tests.interop.editors import Editors, editing
+from tests.nodes import Node, running_node
 from tests.postgres import Cluster, running_cluster
+from tests.stored import connecting
+
+if TYPE_CHECKING:
+    from tests.stored import Connection
 
 
 @pytest.fixture
@@ -45,4 +51,18 @@ def mortal_cluster() -> Iterator[Cluster]:
     """A Postgres of this test's own, to be killed: it syncs to disk. Its database is `url("migrated")`."""
     with running_cluster(durable=True) as started:
         started.create_template()
+        yield started
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    """The test's own eyes, and its hand on rows."""
+    async with connecting(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def node(database_url: str) -> AsyncIterator[Node]:
+    """A node in this process that closes a room as soon as nobody is in it."""
+    async with running_node(database_url, room_idle_s=0) as started:
         yield started

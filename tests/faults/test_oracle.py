@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,8 @@ from tests.faults.oracle import Scene, verify
 from tests.faults.processes import watch
 from tests.interop.editors import Editors
 from tests.log_rows import Writer, append, create_document
-from tests.nodes import Editor, Node, running_node
+from tests.nodes import Editor, Node
 from tests.service import serving
-from tests.stored import connecting
 from ydoc_store.names import DEFAULT_TENANT
 
 if TYPE_CHECKING:
@@ -28,18 +26,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = {"YDOC_ROOM_IDLE_S": "0"}
 MARKERS = ["w.1", "w.2", "w.3"]
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[Connection]:
-    async with connecting(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def node(database_url: str) -> AsyncIterator[Node]:
-    async with running_node(database_url, room_idle_s=0) as started:
-        yield started
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -25,18 +24,6 @@ Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type che
 
 # One second, and what a machine that runs other tests takes on top.
 SHED_S = 1.0 + 2.0
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[Connection]:
-    async with connecting(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def node(database_url: str) -> AsyncIterator[Node]:
-    async with running_node(database_url, room_idle_s=0) as started:
-        yield started
 
 
 async def test_pool_exhausted_sheds_who_opens_within_a_second_and_whoever_is_there_types_on(

@@ -6,7 +6,9 @@ than before. The editors of some documents go while Postgres is away, so that no
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -16,7 +18,6 @@ from tests.faults.load import Load
 from tests.faults.oracle import Scene, verify
 from tests.faults.processes import (
     APPENDING,
-    Watched,
     backends,
     kill_9,
     rss_bytes,
@@ -39,18 +40,27 @@ TIMES = 2
 BACKEND_KILLS = 3
 
 
+@contextlib.asynccontextmanager
+async def typed_in(folder: Path, url: str, load: Load) -> AsyncIterator[tuple[Service, Load]]:
+    """A service with two documents whose editors stay; with the block they stop, and the oracle is asked."""
+    async with serving(folder, database_url=url, environment=AT_ONCE) as service:
+        watched = await watch(service)
+        await load.enter("stays", service.url)
+        await load.enter("stays too", service.url)
+        yield service, load
+        await load.stop_typing()
+        async with connecting(url) as connection:
+            assert await connection.fetchval("SHOW fsync") == "on"
+        await verify(Scene(url, load.journal.known(), load.by_document, services=[watched]))
+
+
 async def test_postgres_stopped_at_once_under_load(
     tmp_path: Path, mortal_cluster: Cluster, journal: Journal, editors: Editors
 ) -> None:
     """I1, I11, I15: no false ack, appends resume within 10 s, memory stays bounded meanwhile."""
-    url = mortal_cluster.url("migrated")
     resumed_s: list[float] = []
     grown_bytes: list[int] = []
-    async with serving(tmp_path, database_url=url, environment=AT_ONCE) as service:
-        watched = await watch(service)
-        load = Load(editors, journal)
-        await load.enter("stays", service.url)
-        await load.enter("stays too", service.url)
+    async with typed_in(tmp_path, mortal_cluster.url("migrated"), Load(editors, journal)) as (service, load):
         for number in range(TIMES):
             await load.enter(f"goes-{number}", service.url)
             await load.shows(f"goes-{number}", 500)
@@ -60,7 +70,6 @@ async def test_postgres_stopped_at_once_under_load(
             grown_bytes.append(await away(service, load) - before_bytes)
             await start_again(mortal_cluster)
             resumed_s.append(await load.served_after_now("stays"))
-        await finish(url, load, watched)
     print(f"resumed after at most {max(resumed_s):.2f} s; grew by at most {max(grown_bytes) / MIB:.1f} MiB")
     assert max(resumed_s) < RESUMED_WITHIN_S
     assert max(grown_bytes) < GROWTH_BYTES_MAX
@@ -90,11 +99,7 @@ async def test_a_backend_killed_under_load(
     url = mortal_cluster.url("migrated")
     resumed_s: list[float] = []
     with_recovery_s: list[float] = []
-    async with serving(tmp_path, database_url=url, environment=AT_ONCE) as service:
-        watched = await watch(service)
-        load = Load(editors, journal)
-        await load.enter("stays", service.url)
-        await load.enter("stays too", service.url)
+    async with typed_in(tmp_path, url, Load(editors, journal)) as (service, load):
         for number in range(BACKEND_KILLS):
             await load.enter(f"goes-{number}", service.url)
             await load.shows(f"goes-{number}", 300)
@@ -106,7 +111,6 @@ async def test_a_backend_killed_under_load(
             await until(lambda: accepts(url))
             resumed_s.append(await load.served_after_now("stays"))
             with_recovery_s.append(time.monotonic() - killed_s)
-        await finish(url, load, watched)
     print(f"with its recovery {max(with_recovery_s):.2f} s")
     print(f"{BACKEND_KILLS} backends killed; resumed after at most {max(resumed_s):.2f} s")
     assert max(resumed_s) < RESUMED_WITHIN_S
@@ -133,10 +137,3 @@ async def kill_the_appending_backend(url: str) -> None:
     await until(is_known)
     kill_9(appending[0])
     connection.terminate()
-
-
-async def finish(url: str, load: Load, watched: Watched) -> None:
-    await load.stop_typing()
-    async with connecting(url) as connection:
-        assert await connection.fetchval("SHOW fsync") == "on"
-    await verify(Scene(url, load.journal.known(), load.by_document, services=[watched]))

@@ -32,7 +32,10 @@ from ydoc_store.storage.pool import Database
 
 Restore = Callable[[], Awaitable[None]]
 Backup = Callable[[Cluster], Awaitable[Restore]]
-TABLES = "ydoc.documents, ydoc.updates, ydoc.snapshots, ydoc.segments, ydoc.compactions, ydoc.quarantines"
+TABLES = (
+    "ydoc.documents, ydoc.updates, ydoc.snapshots, ydoc.segments, ydoc.compactions, ydoc.quarantines,"
+    " ydoc.producers, ydoc.streams"
+)
 COMING_BACK = {1012, 1013}
 EVERYTHING = "early of the lost hour one two three"
 

@@ -14,6 +14,8 @@ from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import DocumentBacklog
 from ydoc_store.storage.pool import Database
 
+pytestmark = pytest.mark.pg15
+
 INSERT_DOCUMENT = """
 WITH d AS (
     INSERT INTO ydoc.documents (tenant, name, marker, head, accepted_rows, accepted_bytes)

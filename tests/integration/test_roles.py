@@ -14,6 +14,8 @@ from tests.service import BUSIEST_COMPACTION, STORE, compacting, run, serving, v
 from ydoc_store.errors import SettingInvalid
 from ydoc_store.storage.roles import COMPACTOR, RELAY, Roles, grant_sql
 
+pytestmark = pytest.mark.pg15
+
 
 @pytest.fixture
 async def granted(start_cluster: Callable[..., Cluster]) -> Callable[[str], str]:

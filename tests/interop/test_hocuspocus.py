@@ -20,6 +20,8 @@ from ydoc_store.embedded.liveness import processes_of
 if TYPE_CHECKING:
     from tests.stored import Connection
 
+pytestmark = pytest.mark.least_rights
+
 
 @pytest.fixture
 async def stored(database_url: str) -> AsyncIterator[Connection]:

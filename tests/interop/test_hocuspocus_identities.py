@@ -22,6 +22,9 @@ from tests.stored import connecting
 from tests.tokens import SECRET, token
 
 # `hi` in the root `text`, by client 1.
+
+pytestmark = pytest.mark.least_rights
+
 INITIAL_UPDATE = b"\x01\x01\x01\x00\x04\x01\x04text\x02hi\x00"
 
 

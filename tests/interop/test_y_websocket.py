@@ -38,6 +38,7 @@ async def test_two_editors_see_each_others_edits(service: Service, editors: Edit
     await ben.shows(", Ann")
 
 
+@pytest.mark.least_rights
 async def test_a_document_is_there_for_whoever_comes_when_all_have_left(service: Service, editors: Editors) -> None:
     ann = await editors.open_synced(service.url, "notes")
     ben = await editors.open_synced(service.url, "notes")
@@ -66,6 +67,7 @@ async def test_every_newcomer_sees_the_whole_of_a_document_that_was_never_compac
         await ben.shows(text)
 
 
+@pytest.mark.least_rights
 async def test_edits_made_offline_on_both_sides_are_merged(service: Service, editors: Editors) -> None:
     ann = await editors.open_synced(service.url, "notes")
     ben = await editors.open_synced(service.url, "notes")
@@ -91,6 +93,7 @@ async def test_what_was_written_before_the_first_connection_arrives(service: Ser
     await ben.shows("from a train")
 
 
+@pytest.mark.least_rights
 async def test_a_reconnect_stores_nothing_new(service: Service, editors: Editors, stored: Connection) -> None:
     ann = await editors.open_synced(service.url, "notes")
     ben = await editors.open_synced(service.url, "notes")
@@ -112,6 +115,7 @@ async def test_a_reconnect_stores_nothing_new(service: Service, editors: Editors
     assert counted_after[NOTHING_NEW] >= counted[NOTHING_NEW] + 3
 
 
+@pytest.mark.least_rights
 async def test_opening_a_document_stores_nothing(service: Service, editors: Editors, stored: Connection) -> None:
     ann = await editors.open_synced(service.url, "looked at")
     ben = await editors.open_synced(service.url, "written to")
@@ -140,6 +144,7 @@ async def test_presence_appears_and_goes_with_its_editor(service: Service, edito
     await late.shows_others(ANN, BEN)
 
 
+@pytest.mark.least_rights
 async def test_presence_goes_when_an_editors_process_is_killed(service: Service, editors: Editors) -> None:
     ben = await editors.open_synced(service.url, "notes")
     async with editing() as others:
@@ -151,39 +156,6 @@ async def test_presence_goes_when_an_editors_process_is_killed(service: Service,
     assert (await service.metrics())[CONNECTIONS] == 1
 
 
-@pytest.mark.parametrize(
-    ("room", "name"),
-    [
-        ("team/2024/minutes", "team/2024/minutes"),
-        ("with spaces in it", "with spaces in it"),
-        ("naïve/日本語 😀", "naïve/日本語 😀"),
-        ("100%", "100%"),
-        ("50%25", "50%"),
-        ("a+b&c=d;e", "a+b&c=d;e"),
-        ("%E6%97%A5", "日"),
-    ],
-)
-async def test_a_room_is_named_as_a_stock_client_names_it(
-    service: Service, editors: Editors, stored: Connection, room: str, name: str
-) -> None:
-    ann = await editors.open_synced(service.url, room, params={"token": "a b&c"})
-    ben = await editors.open_synced(service.url, room)
-    await ann.type("here")
-    await ben.shows("here")
-    assert await names(stored) == {name}
-
-
-@pytest.mark.parametrize("room", ["a//b", "x" * 513, "a/..%2fb", "%00", "%ff"])
-async def test_a_name_outside_the_rule_stops_the_client_with_a_reason(
-    service: Service, editors: Editors, stored: Connection, room: str
-) -> None:
-    ann = await editors.open(service.url, room)
-    stopped = await ann.ask("untilStopped")
-    assert stopped["code"] == 4400
-    assert "name" in stopped["reason"]
-    assert await names(stored) == set()
-
-
 async def test_another_path_stops_the_client_and_names_the_right_one(service: Service, editors: Editors) -> None:
     ann = await editors.open(f"ws://127.0.0.1:{service.port}/elsewhere", "notes")
     stopped = await ann.ask("untilStopped")
@@ -193,41 +165,7 @@ async def test_another_path_stops_the_client_and_names_the_right_one(service: Se
     assert [close["code"] for close in closes] == [4404]
 
 
-async def test_every_kind_of_content_travels(service: Service, editors: Editors) -> None:
-    ann = await editors.open_synced(service.url, "kinds")
-    ben = await editors.open_synced(service.url, "kinds")
-    await ann.ask("everyKind")
-    await editors.show_the_same(ann, ben)
-    late = await editors.open_synced(service.url, "kinds")
-    await editors.show_the_same(ann, ben, late)
-    content = (await late.ask("content"))["content"]
-    assert content["map"]["entries"]["subdocument"] == {"meta": {"title": "ä"}, "subdocument": "the-guid"}
-    assert content["map"]["entries"]["bytes"] == {"binary": "AAEC/v8="}
-    assert content["map"]["entries"]["big"] == {"bigint": "9007199254740993"}
-
-
-async def test_every_kind_of_content_reaches_an_editor_that_comes_back(service: Service, editors: Editors) -> None:
-    ann = await editors.open_synced(service.url, "kinds")
-    ben = await editors.open_synced(service.url, "kinds")
-    await ann.type("here since before")
-    await editors.show_the_same(ann, ben)
-    await ann.disconnect()
-    await ben.ask("everyKind")
-    await editors.show_the_same(await editors.open(service.url, "kinds"), ben)
-    await ann.connect()
-    await editors.show_the_same(ann, ben)
-
-
-@pytest.mark.parametrize("seed", range(100, 112))
-async def test_random_histories_of_several_people_travel(service: Service, editors: Editors, seed: int) -> None:
-    ann = await editors.open_synced(service.url, "histories")
-    ben = await editors.open_synced(service.url, "histories")
-    await ann.ask("applyHistory", seed=seed)
-    await editors.show_the_same(ann, ben)
-    late = await editors.open_synced(service.url, "histories")
-    await editors.show_the_same(ann, ben, late)
-
-
+@pytest.mark.least_rights
 async def test_an_editor_that_finds_no_server_connects_when_one_is_there(editors: Editors, service: Service) -> None:
     nowhere = free_port()
     ann = await editors.open(f"ws://127.0.0.1:{nowhere}/yjs", "notes")

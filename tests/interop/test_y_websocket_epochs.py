@@ -12,6 +12,8 @@ from tests.faults.oracle import Scene, verify
 from tests.interop.editors import Editor, Editors
 from tests.service import STORE, Service, run, serving
 
+pytestmark = pytest.mark.least_rights
+
 FOLDER = Path(__file__).parent
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.interop.editors import Editors, editing
 from tests.service import Service, serving, verify
 from tests.stored import broken_seqs, connecting
+
+pytestmark = pytest.mark.least_rights
 
 SOON = {"YDOC_DRAIN_TIMEOUT_S": "10"}
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from starlette.applications import Starlette
@@ -17,10 +17,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ydoc_store import metrics
+from ydoc_store.auth.access import Access
+from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import StorageUnavailable, YdocError
 from ydoc_store.http import problems, revocations
+from ydoc_store.http.cors import Cors
+from ydoc_store.http.door import EVERYTHING, admit
 from ydoc_store.http.guard import OpenModeGuard, is_this_machine
 from ydoc_store.http.health import Report, Verdict
+from ydoc_store.http.here import Here
 from ydoc_store.http.pages import what_runs_here
 from ydoc_store.names import HOCUSPOCUS_PATH, YJS_PREFIX
 
@@ -32,11 +37,12 @@ class Services:
     ready: Callable[[], Awaitable[Report]]
     metrics: Callable[[], bytes]
     has_identities: bool
-    identities: Callable[[], revocations.Identities | None] = lambda: None
+    here: Callable[[], Here | None] = lambda: None
+    origins: Origins = field(default_factory=lambda: Origins(()))
 
-    def present(self) -> revocations.Identities:
+    def present(self) -> Here:
         """Raises StorageUnavailable while the service starts."""
-        found = self.identities()
+        found = self.here()
         if found is None:
             raise StorageUnavailable("this service is starting")
         return found
@@ -61,7 +67,7 @@ def create_app(services: Services) -> Starlette:
 
     async def samples(request: Request) -> Response:
         if services.has_identities and not is_this_machine(request):
-            await revocations.require_admin(services.present(), request, revocations.EVERYTHING)
+            await admit(services.present(), request, EVERYTHING, Access.ADMIN)
         return Response(services.metrics(), media_type=metrics.CONTENT_TYPE)
 
     return Starlette(
@@ -74,7 +80,10 @@ def create_app(services: Services) -> Starlette:
             Route(HOCUSPOCUS_PATH, _only_sockets),
             *revocations.routes(services.present),
         ],
-        middleware=[] if services.has_identities else [Middleware(OpenModeGuard)],
+        middleware=[
+            *([] if services.has_identities else [Middleware(OpenModeGuard)]),
+            Middleware(Cors, services.origins),
+        ],
         exception_handlers={
             HTTPException: problems.of_http_exception,
             YdocError: problems.of_ours,

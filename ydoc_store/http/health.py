@@ -49,6 +49,8 @@ class Phase:
 
     def __init__(self) -> None:
         self._word = "starting"
+        # Set while it drains: whoever waits for news stops waiting.
+        self.stopping = asyncio.Event()
 
     @property
     def is_serving(self) -> bool:
@@ -67,6 +69,7 @@ class Phase:
 
     def draining(self) -> None:
         self._word = "draining"
+        self.stopping.set()
 
     async def check(self) -> Check:
         return Check("phase", Verdict.READY if self.is_serving else Verdict.UNREADY, self._word)

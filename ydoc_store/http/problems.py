@@ -21,9 +21,14 @@ CONTENT_TYPE = "application/problem+json"
 log = logger(__name__)
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A response that says what is wrong and, in `detail`, what to do about it."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, *, code: str | None = None) -> Response:
+    """A response that says what is wrong and, in `detail`, what to do about it.
+
+    `code` never changes for the same trouble; without one it is the status's own name.
+    """
+    title = HTTPStatus(status).phrase
+    code = code or title.lower().replace(" ", "_").replace("-", "_")
+    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
     return Response(orjson.dumps(body), status_code=status, media_type=CONTENT_TYPE, headers=headers)
 
 
@@ -47,7 +52,7 @@ async def of_ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, YdocError):
         return await of_unexpected(request, error)
     headers = {"Retry-After": "1"} if isinstance(error, ServerFault) else None
-    return problem(error.http_status, str(error), headers)
+    return problem(error.http_status, str(error), headers, code=error.code)
 
 
 async def of_unexpected(request: Request, error: Exception) -> Response:

@@ -7,8 +7,6 @@ is the same as that of the sockets. A tenant sees and changes its own alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,13 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ydoc_store.auth.access import Access, Asked, Granted
-from ydoc_store.auth.authorizer import Authorizer
-from ydoc_store.auth.origins import Origins
-from ydoc_store.auth.proxies import FORWARDED_FOR
+from ydoc_store.auth.access import Access
 from ydoc_store.errors import Forbidden, InvalidRequest, UnknownPath
+from ydoc_store.http.door import EVERYTHING, admit
+from ydoc_store.http.here import Present
 from ydoc_store.names import parse_name
-from ydoc_store.storage.pool import Database
 from ydoc_store.storage.revocations import (
     Kind,
     Revocation,
@@ -32,45 +28,35 @@ from ydoc_store.storage.revocations import (
     list_revocations,
 )
 
-EVERYTHING: Final = "*"
 BODY_BYTES_MAX: Final = 16 * 1024
-BEARER: Final = "bearer "
 
 
-@dataclass(frozen=True, slots=True)
-class Identities:
-    """Who is let in, and where that is written down."""
-
-    authorizer: Authorizer
-    database: Database
-    origins: Origins
-    token_lifetime_max_s: float
-
-
-def routes(present: Callable[[], Identities]) -> list[Route]:
+def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts."""
 
     async def create(request: Request) -> Response:
         here = present()
         kind, value, before = _asked_for(await _body(request))
-        granted = await require_admin(here, request, value if kind == "document" else EVERYTHING)
+        granted = await admit(here, request, value if kind == "document" else EVERYTHING, Access.ADMIN)
         if kind == "tenant" and value != granted.tenant:
             raise Forbidden("a tenant takes back its own access alone")
         value = "" if kind == "tenant" else value
         made = await insert_revocation(
-            here.database, granted.tenant, kind, value, before, lifetime_s_max=here.token_lifetime_max_s
+            here.database, granted.tenant, kind, value, before, lifetime_s_max=here.settings.token_lifetime_max_s
         )
         return _json(_shown(made), 201)
 
     async def every(request: Request) -> Response:
         here = present()
-        granted = await require_admin(here, request, EVERYTHING)
-        found = await list_revocations(here.database, lifetime_s_max=here.token_lifetime_max_s, tenant=granted.tenant)
+        granted = await admit(here, request, EVERYTHING, Access.ADMIN)
+        found = await list_revocations(
+            here.database, lifetime_s_max=here.settings.token_lifetime_max_s, tenant=granted.tenant
+        )
         return _json({"revocations": [_shown(one) for one in found]}, 200)
 
     async def remove(request: Request) -> Response:
         here = present()
-        granted = await require_admin(here, request, EVERYTHING)
+        granted = await admit(here, request, EVERYTHING, Access.ADMIN)
         if not await delete_revocation(here.database, request.path_params["id"], granted.tenant):
             raise UnknownPath("there is no such revocation")
         return Response(status_code=204)
@@ -80,29 +66,6 @@ def routes(present: Callable[[], Identities]) -> list[Route]:
         Route("/v1/revocations", every, methods=["GET"]),
         Route("/v1/revocations/{id:int}", remove, methods=["DELETE"]),
     ]
-
-
-async def require_admin(here: Identities, request: Request, document: str) -> Granted:
-    """Who asks, if they have admin access to this document (`*`: to everything). Raises Unauthenticated, Forbidden."""
-    header = request.headers.get("Authorization", "")
-    # A page anywhere can have a browser send its cookies here, with a body that needs no permission to be sent.
-    here.origins.judge(request.headers.get("Origin"), request.headers.get("Host"))
-    token = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else None
-    granted = await here.authorizer.authorize(
-        Asked(
-            document,
-            token,
-            request.headers.get("Cookie"),
-            request.headers.get("Origin"),
-            here.authorizer.proxies.client_address(
-                request.client.host if request.client is not None else None, request.headers.getlist(FORWARDED_FOR)
-            ),
-            "http",
-        )
-    )
-    if granted.access < Access.ADMIN:
-        raise Forbidden("this needs admin access")
-    return granted
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.fanout.presence import PresenceHint
+from ydoc_store.rooms.presence import Node
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Attendance:
         """This node listens from now on. What others said meanwhile is asked for, and what they may have missed of its
         members is told again: clients would renew it, but only every 15 s."""
         for room in list(self._rooms.values()):
-            if room.members:
-                self.tell(PresenceHint(room.tenant, room.name, room.presence.current_of(room.members), asks=True))
+            if not room.presence.is_empty or room.members:
+                self.tell(PresenceHint(room.tenant, room.name, room.presence.current_here(), asks=True))
 
     def heard(self, node: str, hint: PresenceHint) -> None:
         """Another node tells of its members, or asks for ours."""
@@ -48,10 +49,10 @@ class Attendance:
         if room is None:
             return
         if hint.asks:
-            mine = room.presence.current_of(room.members)
+            mine = room.presence.current_here()
             if mine:
                 self.tell(PresenceHint(room.tenant, room.name, mine, asks=False))
-        heard = room.presence.hear(("node", node), hint.entries, time.monotonic(), is_node=True)
+        heard = room.presence.hear(Node(node), hint.entries, time.monotonic(), is_node=True)
         if heard.corrections:
             # Its member came back with the clock it left with, as after a lost connection: that node tells it so.
             self.tell(PresenceHint(room.tenant, room.name, heard.corrections, asks=False))
@@ -84,6 +85,7 @@ def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -
             if frame is None:
                 frame = encoded[member.dialect] = member.outlet.encode(member.dialect.awareness(payload))
             member.outlet.write(frame)
+    room.wake_followers()
 
 
 def say(room: Room, words: str, sender: Member | None) -> None:

@@ -100,7 +100,7 @@ class FirstSync:
         self._answers: weakref.WeakKeyDictionary[Room, tuple[int, dict[int, int], list[bytes]]] = (
             weakref.WeakKeyDictionary()
         )
-        self._preparing = Turns(PREPARED_AT_ONCE_MAX)
+        self.preparing = Turns(PREPARED_AT_ONCE_MAX)
 
     def at_once(self, member: Member, reader: Reader) -> bool:
         """Answer from what the room holds, if that is small; False when it takes a task (`paced`)."""
@@ -183,7 +183,7 @@ class FirstSync:
                 if kept is not None:
                     missed, seq = kept, room.head
                 else:
-                    async with self._preparing.turn():
+                    async with self.preparing.turn():
                         stored = await read_after(self._database, room.document_id or 0, seq, room.marker)
                         missed, seq = await self._parts_of(stored, seq), stored.head
                         del stored
@@ -196,14 +196,14 @@ class FirstSync:
         member.is_live = not member.closed
 
     async def _pieces(self, room: Room, reader: Reader) -> tuple[int, list[bytes]]:
-        async with self._preparing.turn():
+        async with self.preparing.turn():
             if room.knowledge.is_within(reader.vector):
                 if not room.gaps_known:
                     await self._look_behind_gaps(room)
                 if room.knowledge.is_within(reader.vector):
                     # Whoever has every struct lacks deletes at most, and those the room knows by heart.
                     return room.head, split(_all_deletes(room), self._piece_bytes_max)
-            seq, parts = await self._parts(room)
+            seq, parts = await self.parts(room)
             size = sum(map(len, parts))
             return seq, await self._heavy.run(size, cut_pieces, parts, reader.vector, self._piece_bytes_max)
 
@@ -220,7 +220,7 @@ class FirstSync:
     async def _cut(self, room: Room) -> ColdPieces:
         held = await self.prepared.take(room.size_bytes)
         try:
-            seq, parts = await self._parts(room)
+            seq, parts = await self.parts(room)
             pieces = await self._heavy.run(sum(map(len, parts)), cut_pieces, parts, None, self._piece_bytes_max)
             shared = ColdPieces(seq, pieces)
         except BaseException:
@@ -233,11 +233,11 @@ class FirstSync:
         return shared
 
     async def _look_behind_gaps(self, room: Room) -> None:
-        _, parts = await self._parts(room)
+        _, parts = await self.parts(room)
         if parts and not room.gaps_known:
             room.learn_gaps(await self._heavy.run(len(parts[0]), behind_gaps, parts[0]))
 
-    async def _parts(self, room: Room) -> tuple[int, list[bytes]]:
+    async def parts(self, room: Room) -> tuple[int, list[bytes]]:
         """The whole document, as its snapshot or base, and everything after it joined; and up to which seq."""
         parts = room.cache.parts()
         if parts is not None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from ydoc_store.errors import YdocError
+from ydoc_store.errors import ClientFault, YdocError
 from ydoc_store.metrics import DialectCounts
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import Reader
     from ydoc_store.rooms.room import Room
+    from ydoc_store.storage.appender import QueuedUpdate
+    from ydoc_store.storage.guards import Verdict
     from ydoc_store.yjs.walked import Walked
 
 
@@ -149,7 +151,8 @@ class Member:
     def send(self, message: bytes) -> None:
         self.outlet.write(self.outlet.encode(message))
 
-    def acknowledge(self, *, accepted: bool, times: int = 1) -> None:
+    def acknowledge(self, *, accepted: bool, times: int = 1, seq: int | None = None) -> None:
+        """Tell what became of one update; `seq` is its own where it is stored now, which no dialect tells."""
         message = self.dialect.ack(accepted=accepted)
         if message is not None:
             for _ in range(times):
@@ -213,6 +216,19 @@ class Member:
         if self.paused and self.unsettled_bytes <= RESUME_BELOW_BYTES:
             self.paused = False
             self.outlet.resume_reading()
+
+    def refused(self, size: int, error: YdocError) -> None:
+        """An update of `size` bytes was not accepted, or nobody knows; its room decides what becomes of the member."""
+        self.settled(size)
+        if isinstance(error, ClientFault):
+            self.counts.refused += 1
+        else:
+            self.counts.failed += 1
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        """Its update was left out. A socket sets no guards, so that there is nothing to say to it but a refusal."""
+        if isinstance(verdict, YdocError):
+            self.close(verdict)
 
     def close(self, error: YdocError) -> None:
         """Fence this member: nothing that it sends from now on is accepted, nothing queued behind is acked (I4)."""

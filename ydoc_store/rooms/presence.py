@@ -43,6 +43,13 @@ class Heard:
     corrections: list[AwarenessEntry]
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Another node, as the owner of what its members show."""
+
+    name: str
+
+
 class Presence:
     """The states of one room, by client id. `states_max` bounds them; `owned_max`, and `owned_bytes_max` in all, those
     of one member."""
@@ -184,10 +191,24 @@ class Presence:
         """Everyone who is here, for a joiner."""
         return [AwarenessEntry(i, state.clock, state.state_json) for i, state in self._states.items()]
 
-    def current_of(self, owners: Iterable[Hashable]) -> list[AwarenessEntry]:
-        """The states that these owners introduced, for a node that has just opened the room."""
-        ids = [client_id for owner in owners for client_id in sorted(self._owned.get(owner, ()))]
-        return [AwarenessEntry(i, self._states[i].clock, self._states[i].state_json) for i in ids]
+    def current_here(self) -> list[AwarenessEntry]:
+        """The states that this node's members and guests introduced, for a node that has just opened the room."""
+        return [
+            AwarenessEntry(i, state.clock, state.state_json)
+            for i, state in sorted(self._states.items())
+            if not isinstance(state.owner, Node)
+        ]
+
+    def news(self, known: dict[int, int]) -> list[AwarenessEntry]:
+        """What somebody lacks who was shown the clocks in `known`, which has them from then on: newer states, and who
+        is gone since."""
+        entries = [entry for entry in self.current() if entry.clock > known.get(entry.client_id, -1)]
+        for client_id in [client_id for client_id in known if client_id not in self._states]:
+            clock = known.pop(client_id)
+            gone = self._gone.get(client_id)
+            entries.append(AwarenessEntry(client_id, clock + 1 if gone is None else max(gone[0], clock), None))
+        known.update((entry.client_id, entry.clock) for entry in entries if entry.state_json is not None)
+        return entries
 
     @property
     def is_empty(self) -> bool:

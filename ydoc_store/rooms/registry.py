@@ -35,6 +35,7 @@ from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
 from ydoc_store.rooms.watch import Watch
+from ydoc_store.rooms.whole import Wholes
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.turns import Turns
 from ydoc_store.yjs.lib0 import Malformed
@@ -86,6 +87,7 @@ class Rooms:
         self.first_sync = FirstSync(
             database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
         )
+        self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
         self.events = RoomEvents()
         self.rooms: dict[Key, Room] = {}
         self.by_document_id: dict[int, Room] = {}
@@ -359,8 +361,15 @@ class Rooms:
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, YdocError):
             log.error("a task of the rooms failed", exc_info=error)
 
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
     def refuse_new(self) -> None:
         self._draining = True
+        for room in self.rooms.values():
+            # Readers at their own pace are told now, and not when their wait is over.
+            room.wake_followers()
 
     async def stop(self) -> None:
         self.refuse_new()

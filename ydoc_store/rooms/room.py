@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.errors import (
-    AheadOfLog,
-    ClientFault,
     Draining,
     RoomDiscarded,
     ServerFull,
@@ -24,9 +22,10 @@ from ydoc_store.errors import (
     TooLarge,
     YdocError,
 )
-from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, blanks_a_live_client, judge_counts, judge_reserved
+from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, blanks_a_live_client
 from ydoc_store.rooms.early import EarlyRuns, Run
 from ydoc_store.rooms.joined import joined
+from ydoc_store.rooms.judging import judge
 from ydoc_store.rooms.member import MAY_ONLY_READ, READ_ONLY, Delivery, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES
@@ -39,8 +38,10 @@ if TYPE_CHECKING:
     from ydoc_store.rooms.first_sync import ColdPieces
     from ydoc_store.rooms.keeper import Keeper
     from ydoc_store.rooms.presence import Presence
-    from ydoc_store.storage.append_batch import Accepted, Created
+    from ydoc_store.storage.append_batch import Accepted
     from ydoc_store.storage.appender import Appender
+    from ydoc_store.storage.creating import Created
+    from ydoc_store.storage.guards import Guard, Verdict
     from ydoc_store.storage.loader import StoredDocument
 
 # A full document of which more than one part in this many is not compacted yet will shrink: a passing trouble.
@@ -73,6 +74,8 @@ class Room:
         self.appender = appender
         self.queue = appender.queue(tenant, name, self)
         self.members: dict[Member, None] = {}
+        # How readers that come for news themselves are told that there is some.
+        self.wakers: dict[Callable[[], None], None] = {}
         self.document_id: int | None = None
         self.epoch = 0
         self.marker: int | None = None
@@ -92,7 +95,7 @@ class Room:
         self.ranges_at_most = 0
         self._counted_ranges = 0
         self._early = EarlyRuns()
-        self._keeper = keeper
+        self.keeper = keeper
         self._deliver_seconds = deliver_seconds
 
     # What a room is made of
@@ -111,7 +114,7 @@ class Room:
         self.document_id = self.queue.document_id = document_id
         self.epoch = epoch
         self.marker = self.queue.marker = marker
-        self._keeper.identified(self)
+        self.keeper.identified(self)
 
     def set_size(self, size_bytes: int, tail_bytes: int, accepted_bytes: int) -> None:
         """Bound the document: its counter of accepted bytes only grows, so its ceiling is what is left, above it.
@@ -147,9 +150,14 @@ class Room:
         """
         self.submit_walked(member, update, walk(update, self.limits.update), answers=answers)
 
-    def submit_walked(self, member: Member, update: bytes, walked: Walked, *, answers: bool = False) -> None:
-        """`submit`, for an update that was walked already, within this room's limits."""
-        if self.knowledge.covers(walked):
+    def submit_walked(
+        self, member: Member, update: bytes, walked: Walked, *, answers: bool = False, guard: Guard | None = None
+    ) -> None:
+        """`submit`, for an update that was walked already, within this room's limits.
+
+        One with a guard always goes to the database, which alone can judge it.
+        """
+        if guard is None and self.knowledge.covers(walked):
             member.counts.nothing_new += 1
             member.acknowledge(accepted=True, times=member.acks_for(walked, answers=answers))
             return
@@ -157,12 +165,12 @@ class Room:
         if self.limits.read_only or not member.may_write:
             member.decline(READ_ONLY if self.limits.read_only else MAY_ONLY_READ, answers=answers)
             return
-        self._judge(member, walked)
+        judge(self, member, walked)
         if self.appender.queued_bytes > self.limits.incoming_bytes_max:
             raise ServerFull("this server is busy: try again later")
         member.unsettled_bytes += len(update) + QUEUED_OVERHEAD_BYTES
         acks = member.acks_for(walked, answers=answers)
-        self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter(), acks))
+        self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter(), acks, guard))
         if self._in_flight is not None:
             self._in_flight.add(walked)
         is_much = self.appender.queued_bytes > self.limits.queue_bytes_max
@@ -178,34 +186,11 @@ class Room:
         if self.ranges_at_most > self._counted_ranges + COUNT_AGAIN_AFTER:
             self.count_ranges()
 
-    def _judge_ranges(self) -> None:
-        self.tidy_count()
-        if self.ranges_at_most > self.limits.document_ranges_max:
-            raise TooLarge("this document holds as many separate pieces as it may (YDOC_DOCUMENT_RANGES_MAX)")
-
-    def _judge(self, member: Member, walked: Walked) -> None:
-        if self.ranges_at_most > self.limits.document_ranges_max:
-            self._judge_ranges()
-        judge_counts(walked, self.knowledge, self.limits.update)
-        judge_reserved(walked, self.marker)
-        if self.knowledge.units_ahead(walked) and (ahead := self.knowledge.units_ahead(walked, self._flying())):
-            if ahead > member.deletes_ahead_left:
-                raise AheadOfLog("a delete of content that never came: sync again and bring it")
-            member.deletes_ahead_left -= ahead
-            self._keeper.audited(self, member, "delete ahead", None)
-        # Whoever brings a late predecessor makes it less, and is welcome; the others bring theirs when they sync again.
-        if self.knowledge.pending_units > self.limits.pending_units_max and (
-            self.knowledge.pending_growth(walked) > 0 and self.knowledge.pending_growth(walked, self._flying()) > 0
-        ):
-            raise AheadOfLog("too much waits already for content that never came: sync again and bring it")
-
-    def _flying(self) -> Knowledge:
+    def flying(self) -> Knowledge:
         """What is in flight. Made when first asked for and kept up from there, or an import full of deletes would look
         through everything in flight for each of them."""
         if self._in_flight is None:
-            self._in_flight = Knowledge()
-            for queued in (*self.queue.in_flight, *self.queue.waiting):
-                self._in_flight.add(queued.walked)
+            self._in_flight = Knowledge.of(queued.walked for queued in (*self.queue.in_flight, *self.queue.waiting))
         return self._in_flight
 
     # What became of it
@@ -223,9 +208,9 @@ class Room:
             member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
             if is_open:
                 if queued.walked.blanks and blanks_a_live_client(queued.walked, member, self.knowledge, self.presence):
-                    self._keeper.audited(self, member, "blank run", seq)
+                    self.keeper.audited(self, member, "blank run", seq)
                 self._know(queued.walked)
-                member.acknowledge(accepted=True, times=queued.acks)
+                member.acknowledge(accepted=True, times=queued.acks, seq=seq)
         for member, count in senders.items():
             member.counts.accepted += count
         if not is_open:  # its members are on their way to a room that is loaded anew, with all that is in the log
@@ -263,12 +248,7 @@ class Room:
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
         for queued in updates:
-            member: Member = queued.sender
-            member.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
-            if isinstance(error, ClientFault):
-                member.counts.refused += 1
-            else:
-                member.counts.failed += 1
+            queued.sender.refused(len(queued.update) + QUEUED_OVERHEAD_BYTES, error)
         if isinstance(error, TooLarge) and self.tail_bytes > self.limits.document_bytes_max // COMPACTION_HELPS_SHARE:
             error = StorageBusy("this document waits for a compaction before it can grow")
         if isinstance(error, TooLarge | StorageBusy | Draining):
@@ -277,6 +257,12 @@ class Room:
                 self.fence(member, error)
         else:
             self.discard(error)
+
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
+        """A guard left this update out of its batch, whose other updates are told after it: it flies no more."""
+        self._in_flight = None
+        queued.sender.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
+        queued.sender.judged(queued, verdict)
 
     def regrant(self, member: Member, *, may_write: bool) -> None:
         """Whether this member may write, from now on. What it has waiting, and may not write any more, is refused."""
@@ -301,7 +287,7 @@ class Room:
             return
         if first > self.head + 1:
             self._early.put(Run(first, last, updates, sole_writer))
-            self._keeper.catch_up(self)
+            self.keeper.catch_up(self)
             return
         # A run may begin before the head: a log row or a hint overlaps what was delivered.
         self._deliver(Run(first, last, updates[self.head + 1 - first :], sole_writer))
@@ -316,7 +302,7 @@ class Room:
             return
         if first > self.head + 1:
             # A gap is read from the log, this run with it.
-            self._keeper.catch_up(self)
+            self.keeper.catch_up(self)
             return
         updates = updates[self.head + 1 - first :]
         self._state_vector = None
@@ -349,12 +335,18 @@ class Room:
                 self._send_paced(before, sole)
             else:
                 self._send_all(update, sole)
+        self.wake_followers()
+
+    def wake_followers(self) -> None:
+        """Something that a reader at its own pace may wait for has happened here."""
+        for wake in tuple(self.wakers):
+            wake()
 
     def _send_paced(self, seq: int, but: Member | None) -> None:
         # In an outbox it would close every member whose link takes a while for it.
         for member in tuple(self.members):
             if member.is_live and member is not but:
-                self._keeper.follow(member, seq)
+                self.keeper.follow(member, seq)
 
     def _send_all(self, update: bytes, but: Member | None, *, syncing_too: bool = False) -> None:
         delivery = Delivery(update)
@@ -386,7 +378,7 @@ class Room:
                 queued.sender.settled(len(queued.update) + QUEUED_OVERHEAD_BYTES)
             self._early.clear()
             self._in_flight = None
-            self._keeper.discarded(self)
+            self.keeper.discarded(self)
             close_all(self.members, error)
 
     @property

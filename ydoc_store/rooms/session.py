@@ -21,23 +21,22 @@ from ydoc_store.errors import (
     RoomDiscarded,
     ServerFailed,
     ServerFault,
-    ServerFull,
     YdocError,
 )
 from ydoc_store.rooms.admission import judge_reserved, judge_vector
 from ydoc_store.rooms.first_sync import Reader
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
+from ydoc_store.rooms.large import submit_large
 from ydoc_store.rooms.member import Dialect, Member, Outlet
 from ydoc_store.yjs.awareness import decode_awareness, encode_awareness_entries, stamp
 from ydoc_store.yjs.messages import Awareness, Message, QueryAwareness, SyncStep1, SyncStep2, Unknown, Update
 from ydoc_store.yjs.ranges import decode_state_vector
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, Walked, walk
+from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.rooms.room import Room
     from ydoc_store.yjs.awareness import AwarenessEntry
-    from ydoc_store.yjs.walked import Range
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +115,7 @@ class DocumentSession:
                 if len(update) <= INLINE_BYTES_MAX:
                     member.room.submit(member, update, answers=kind is SyncStep2)
                 else:
-                    self._hold(self._submit_large(update, answers=kind is SyncStep2))
+                    self._hold(submit_large(self._rooms, member, update, answers=kind is SyncStep2))
             else:
                 self._act_on_other(message)
         except EpochChanged as error:
@@ -145,45 +144,6 @@ class DocumentSession:
         except Exception as error:
             self.fail(error)
         self._outlet.release_reading()
-
-    async def _submit_large(self, update: bytes, *, answers: bool) -> None:
-        """Walking takes up to 0.2 µs a byte: a large update is walked elsewhere, and no other document waits (I13)."""
-        member, incoming = self.member, self._rooms.incoming
-        limits = member.room.limits.update
-        incoming.walking_bytes += len(update)
-        try:
-            if incoming.is_full:
-                raise ServerFull("this server is busy: try again later")
-            walked = await self._rooms.heavy.run(len(update), walk, update, limits)
-            news = await self._news_in_turns(walked, limits)
-            # Asked behind the last await: whoever was fenced meanwhile sent this behind what was refused (I4).
-            if not member.closed:
-                member.room.submit_walked(member, update, news, answers=answers)
-        finally:
-            incoming.walking_bytes -= len(update)
-
-    async def _news_in_turns(self, walked: Walked, limits: UpdateLimits) -> Walked:
-        """What of a large update is new to the document. A delete set of a million ranges, which a reconnect of its
-        client repeats, takes half a second to look through; other documents have their turns meanwhile.
-
-        What a room knows only grows, so what was known in an earlier turn still is. Too much news is not looked
-        through to its end.
-        """
-        if len(walked.structs) + len(walked.deletes) <= RANGES_A_TURN:
-            return walked
-        knowledge = self.member.room.knowledge
-        structs: list[Range] = []
-        deletes: list[Range] = []
-        blanks: list[Range] = []
-        for part in walked.parts(RANGES_A_TURN):
-            found = knowledge.news(part)
-            structs += found.structs
-            deletes += found.deletes
-            blanks += found.blanks
-            if len(structs) > limits.structs_max or len(deletes) > limits.delete_ranges_max:
-                break
-            await asyncio.sleep(0)
-        return knowledge.news(Walked(structs, deletes, walked.struct_count, 0, 0, blanks))
 
     def fail(self, error: Exception) -> None:
         """Close this member: what it sent is refused, and nothing behind it is accepted (I4)."""

@@ -28,7 +28,7 @@ from ydoc_store.errors import (
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.first_sync import trimmed
 from ydoc_store.rooms.heavy import knowledge_of
-from ydoc_store.storage.append_batch import Created
+from ydoc_store.storage.creating import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
 from ydoc_store.storage.incarnation import Incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after

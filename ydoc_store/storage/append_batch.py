@@ -9,11 +9,9 @@ would see it as it was before the lock. Nothing here knows rooms; queues and lan
 from __future__ import annotations
 
 import asyncio
-import base64
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -25,24 +23,22 @@ from ydoc_store.errors import (
     ServerFault,
     StorageBusy,
     StorageUnavailable,
+    StreamClosed,
     TooLarge,
     YdocError,
 )
-from ydoc_store.yjs.lib0 import encode_uint
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
+from ydoc_store.storage.append_columns import LogRows, hints_of
+from ydoc_store.storage.creating import Created, create_missing
+from ydoc_store.storage.guards import judge
+from ydoc_store.storage.producers import lock_guarded, read_states, write_judged
 
 if TYPE_CHECKING:
     from ydoc_store.failpoints import Failpoints
+    from ydoc_store.storage.append_columns import Hints
     from ydoc_store.storage.appender import DocumentQueue, QueuedUpdate
+    from ydoc_store.storage.guards import Judgement, Verdict
 
 HINT_CHANNEL = "ydoc_log"
-# Postgres refuses a payload of 8,000 bytes and more.
-HINT_BYTES_MAX = 7_999
-# Above this many documents in one commit the bytes are not sent along: the commit's time is worth more than the
-# one read that each of the other nodes saves, and the notification queue is a bounded thing.
-INLINE_HINTS_MAX = 16
-# "|id:count:head:marker" of one document, at its longest.
-_HINT_DOCUMENT_BYTES_MAX = 72
 
 # The marker tells that the id still means what its room means by it: in a restored backup, ids and seqs that were
 # given after it are given again. What was typed into one document must never land in another.
@@ -51,11 +47,11 @@ _HINT_DOCUMENT_BYTES_MAX = 72
 # document's place in them. Joins would be planned once for all sizes: nested loops over a batch of 1,000 documents
 # took 210 ms where this takes 18, and a hash join would read the whole table.
 #
-# The row of the change feed (see `commits`) is written here, so that no append is without one. A tenant is looked
-# up by its place only where a batch has several: texts in an array are found by counting from its start.
+# The row of the change feed (see `commits`) is written here, so that no append to a document is without one. A tenant
+# is looked up by its place only where a batch has several: texts in an array are found by counting from its start.
 APPEND_BATCH = """
 WITH locked AS MATERIALIZED (
-    SELECT d.id, d.tenant, d.marker, d.deleted_at, d.replaced_at, d.accepted_bytes,
+    SELECT d.id, d.marker, d.head, d.deleted_at, d.replaced_at, d.closed_at, d.accepted_bytes,
         width_bucket(d.id, $1::bigint[]) AS place
     FROM ydoc.documents AS d
     WHERE d.id = ANY ($1::bigint[])
@@ -66,6 +62,7 @@ WITH locked AS MATERIALIZED (
     FROM locked AS l
     WHERE l.deleted_at IS NULL
         AND l.replaced_at IS NULL
+        AND l.closed_at IS NULL
         AND l.marker = coalesce(($13::bigint[])[l.place], l.marker)
         AND l.accepted_bytes + ($4::bigint[])[l.place] <= ($5::bigint[])[l.place]
 ), advanced AS (
@@ -75,10 +72,11 @@ WITH locked AS MATERIALIZED (
         accepted_bytes = d.accepted_bytes + ($4::bigint[])[width_bucket(d.id, $1::bigint[])],
         changed_at = now()
     WHERE d.id = ANY ((SELECT a.ids FROM admitted AS a)::bigint[])
-    RETURNING d.id, d.tenant, d.head, d.marker, width_bucket(d.id, $1::bigint[]) AS place
+    RETURNING d.id, d.head, d.marker, width_bucket(d.id, $1::bigint[]) AS place,
+        CASE WHEN d.kind = 'document' THEN d.tenant END AS tenant
 ), heads AS MATERIALIZED (
     SELECT array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.head ORDER BY a.id) AS heads,
-        CASE WHEN min(a.tenant) = max(a.tenant) THEN min(a.tenant) END AS one_tenant,
+        CASE WHEN min(a.tenant) = max(a.tenant) AND count(a.tenant) = count(*) THEN min(a.tenant) END AS one_tenant,
         array_agg(a.tenant ORDER BY a.id) AS tenants
     FROM advanced AS a
 ), inserted AS (
@@ -96,6 +94,7 @@ WITH locked AS MATERIALIZED (
         CASE WHEN count(i.actor) > 0 THEN array_agg(i.actor) END
     FROM inserted AS i
     CROSS JOIN heads AS h
+    WHERE coalesce(h.one_tenant, h.tenants[width_bucket(i.document_id, h.ids)]) IS NOT NULL
     GROUP BY 1
 ), told AS (
     SELECT pg_notify('ydoc_log', ($12::text[])[t.hint] || t.heads)
@@ -113,7 +112,7 @@ SELECT l.id,
     CASE WHEN h.ids[width_bucket(l.id, h.ids)] = l.id THEN h.heads[width_bucket(l.id, h.ids)] END AS head,
     l.deleted_at IS NOT NULL AS deleted, l.replaced_at IS NOT NULL AS replaced,
     l.marker <> coalesce(($13::bigint[])[l.place], l.marker) AS another,
-    (SELECT count(*) FROM told) AS hints
+    (SELECT count(*) FROM told) AS hints, CASE WHEN l.closed_at IS NOT NULL THEN l.head END AS closed_at_head
 FROM locked AS l
 CROSS JOIN heads AS h
 """
@@ -131,49 +130,10 @@ BEGIN_CREATING = "BEGIN ISOLATION LEVEL READ COMMITTED"
 COMMIT_CREATED = "COMMIT"
 ROLL_BACK_CREATED = "ROLLBACK"
 
-# In (tenant, name) order, so that two nodes that create the same documents wait for each other and never both.
-# No index is named for the conflict: with one named, the other unique index raises where the two nodes race.
-CREATE_DOCUMENTS = """
-WITH created AS (
-    INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
-    SELECT n.tenant, n.name, n.marker, $4
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
-    ORDER BY n.tenant, n.name
-    ON CONFLICT DO NOTHING
-    RETURNING id, tenant
-)
-INSERT INTO ydoc.commits (tenant, what, document_ids)
-SELECT c.tenant, 'created', array_agg(c.id)
-FROM created AS c
-GROUP BY c.tenant
-"""
-
-FIND_DOCUMENTS = """
-SELECT n.number, d.id, d.epoch, d.marker
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (tenant, name, number)
-JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.name = n.name AND d.replaced_at IS NULL
-"""
-
-
-class Hints(Protocol):
-    """What the fan-out wants said with each commit."""
-
-    hint_prefix: str
-    inline_bytes_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """The identity of a document that this append found missing: its own or, after a race, another node's."""
-
-    document_id: int
-    epoch: int
-    marker: int
-
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The COMMIT is known: the updates are (head - len(updates), head] of this document."""
+    """The COMMIT is known: the updates that were kept are (head - len(updates), head] of this document."""
 
     head: int
     created: Created | None
@@ -181,12 +141,38 @@ class Accepted:
 
 @dataclass(eq=False, slots=True)
 class DocumentBatch:
-    """The part of a batch that belongs to one document, in arrival order. `told` once its owner has its outcome."""
+    """The part of a batch that belongs to one document, in arrival order. `told` once its owner has its outcome.
+
+    `judgement` is what its guards came to in the last transaction, None where it has none or was not judged.
+    """
 
     queue: DocumentQueue
     updates: list[QueuedUpdate]
     size: int
     told: bool = False
+    judgement: Judgement | None = None
+
+    @property
+    def is_guarded(self) -> bool:
+        return self.queue.has_guards and any(queued.guard is not None for queued in self.updates)
+
+    @property
+    def kept(self) -> list[QueuedUpdate]:
+        """What is stored if this document is accepted."""
+        return self.updates if self.judgement is None else self.judgement.kept
+
+    @property
+    def kept_size(self) -> int:
+        return self.size if self.judgement is None else self.judgement.size
+
+    def told_by(self, result: Result) -> tuple[list[tuple[QueuedUpdate, Verdict]], list[QueuedUpdate]]:
+        """Who is told what its guard came to, and who hears `result` itself."""
+        if self.judgement is None:
+            return [], self.updates
+        if isinstance(result, Accepted):
+            return [(left.queued, left.verdict) for left in self.judgement.left], self.judgement.kept
+        known = {left.queued: left.otherwise for left in self.judgement.left if left.otherwise is not None}
+        return list(known.items()), [queued for queued in self.updates if queued not in known]
 
 
 Result = Accepted | YdocError
@@ -255,15 +241,19 @@ async def _append(
     failpoints: Failpoints | None,
 ) -> list[Result]:
     new = [batch for batch in batches if batch.queue.document_id is None]
-    if not new:
+    is_guarded = any(batch.is_guarded for batch in batches)
+    if not new and not is_guarded:
         return await _advance(connection, batches, {}, hints)
     # Not asyncpg's own transaction block: on its way out of a time-out that would wait for the answer to a ROLLBACK.
     await connection.execute(BEGIN_CREATING)
     try:
-        created = await _create(connection, new, keep_deleted)
-        if failpoints is not None:
-            await failpoints.reach("append.after-create")
-        results = await _advance(connection, batches, created, hints)
+        created: dict[DocumentQueue, Created] = {}
+        if new:
+            created = await create_missing(connection, new, keep_deleted)
+            if failpoints is not None:
+                await failpoints.reach("append.after-create")
+        advance = _advance_guarded if is_guarded else _advance
+        results = await advance(connection, batches, created, hints)
         if failpoints is not None:
             await failpoints.reach("append.before-commit")
         await connection.execute(COMMIT_CREATED)
@@ -273,23 +263,70 @@ async def _append(
     return results
 
 
-async def _create(
-    connection: asyncpg.Connection[asyncpg.Record], new: list[DocumentBatch], keep_deleted: bool
-) -> dict[DocumentQueue, Created]:
-    tenants = [batch.queue.tenant for batch in new]
-    names = [batch.queue.name for batch in new]
-    markers = [random.randrange(RESERVED_CLIENT_ID_MIN, 2**53) for _ in new]
-    await connection.execute(CREATE_DOCUMENTS, tenants, names, markers, keep_deleted)
-    rows = await connection.fetch(FIND_DOCUMENTS, tenants, names)
-    return {new[row[0] - 1].queue: Created(row[1], row[2], row[3]) for row in rows}
-
-
 async def _advance(
     connection: asyncpg.Connection[asyncpg.Record],
     batches: list[DocumentBatch],
     created: dict[DocumentQueue, Created],
     hints: Hints | None,
 ) -> list[Result]:
+    results, places = _place(batches, created)
+    await _send(connection, batches, created, hints, places, results)
+    return results
+
+
+async def _advance_guarded(
+    connection: asyncpg.Connection[asyncpg.Record],
+    batches: list[DocumentBatch],
+    created: dict[DocumentQueue, Created],
+    hints: Hints | None,
+) -> list[Result]:
+    results, places = _place(batches, created)
+    for place, batch in enumerate(batches):
+        if batch.queue.document_id is None and batch.queue not in created:
+            # Refused before it was created: its judgement, on a document that is not there, stands.
+            results[place] = Accepted(0, None)
+    # All of them: the append locks the rest behind these, and would do it out of order.
+    locked = await lock_guarded(connection, sorted(places))
+    judged = {
+        document_id: batches[place]
+        for document_id, place in places.items()
+        if document_id in locked
+        and batches[place].is_guarded
+        # The append refuses what is not this document any more.
+        and (batches[place].queue in created or batches[place].queue.marker in (None, locked[document_id].marker))
+    }
+    asked = {
+        (document_id, queued.guard.producer.id)
+        for document_id, batch in judged.items()
+        for queued in batch.updates
+        if queued.guard is not None and queued.guard.producer is not None
+    }
+    states = await read_states(connection, locked, sorted(asked))
+    for batch in batches:
+        if batch.queue in created or batch.queue.document_id is not None:
+            batch.judgement = None
+    for document_id, batch in judged.items():
+        if locked[document_id].is_live:
+            batch.judgement = judge(states[document_id], batch.updates)
+    appended = {document_id: place for document_id, place in places.items() if batches[place].kept}
+    if appended:
+        await _send(connection, batches, created, hints, appended, results)
+    for document_id in places.keys() - appended.keys():
+        batch = batches[places[document_id]]
+        results[places[document_id]] = Accepted(locked[document_id].head, created.get(batch.queue))
+    await write_judged(
+        connection,
+        {
+            document_id: batch.judgement
+            for document_id, batch in judged.items()
+            if batch.judgement is not None and isinstance(results[places[document_id]], Accepted)
+        },
+    )
+    return results
+
+
+def _place(batches: list[DocumentBatch], created: dict[DocumentQueue, Created]) -> tuple[list[Result], dict[int, int]]:
+    """The results as they are for documents that are not found, and at which place each document is."""
     results: list[Result] = [RoomDiscarded("the document is gone from the database")] * len(batches)
     places: dict[int, int] = {}
     for place, batch in enumerate(batches):
@@ -300,17 +337,30 @@ async def _advance(
             results[place] = RoomDiscarded("this document is open twice here: sync again")
         elif document_id is not None:
             places[document_id] = place
+    return results, places
+
+
+async def _send(
+    connection: asyncpg.Connection[asyncpg.Record],
+    batches: list[DocumentBatch],
+    created: dict[DocumentQueue, Created],
+    hints: Hints | None,
+    places: dict[int, int],
+    results: list[Result],
+) -> None:
+    """Append the documents of `places`, and put into `results` what became of each that is there."""
     ids = sorted(places)
     in_order = [batches[places[document_id]] for document_id in ids]
-    rows = _Rows()
-    row_counts = [rows.add(document_id, batch.updates) for document_id, batch in zip(ids, in_order, strict=True)]
-    hint_numbers, hint_texts = _hints(in_order, hints)
+    kept = [(batch.kept, batch.kept_size) for batch in in_order]
+    rows = LogRows()
+    row_counts = [rows.add(document_id, updates) for document_id, (updates, _) in zip(ids, kept, strict=True)]
+    hint_numbers, hint_texts = hints_of(kept, hints)
     answer = await connection.fetch(
         APPEND_BATCH,
         ids,
-        [len(batch.updates) for batch in in_order],
+        [len(updates) for updates, _ in kept],
         row_counts,
-        [batch.size for batch in in_order],
+        [size for _, size in kept],
         [batch.queue.bytes_ceiling for batch in in_order],
         hint_numbers,
         rows.document_ids,
@@ -324,76 +374,10 @@ async def _advance(
     for row in answer:
         place = places[row[0]]
         results[place] = _judge(row, created.get(batches[place].queue))
-    return results
-
-
-class _Rows:
-    """The log rows of a batch, column by column: consecutive updates of one actor share a row.
-
-    `followed_by` counts the document's updates behind a row, so that its seq is the new head less those.
-    """
-
-    def __init__(self) -> None:
-        self.document_ids: list[int] = []
-        self.followed_by: list[int] = []
-        self.counts: list[int] = []
-        self.actors: list[str | None] = []
-        self.frames: list[bytes] = []
-
-    def add(self, document_id: int, updates: list[QueuedUpdate]) -> int:
-        """Append the rows of one document; returns how many there are."""
-        rows_before = len(self.counts)
-        frames: list[bytes] = []
-        actor = updates[0].actor
-        first = 0
-        for place, queued in enumerate(updates):
-            if queued.actor != actor:
-                self._end_row(document_id, len(updates) - place, place - first, actor, frames)
-                frames, actor, first = [], queued.actor, place
-            frames.append(encode_uint(len(queued.update)))
-            frames.append(queued.update)
-        self._end_row(document_id, 0, len(updates) - first, actor, frames)
-        return len(self.counts) - rows_before
-
-    def _end_row(self, document_id: int, followed_by: int, count: int, actor: str | None, frames: list[bytes]) -> None:
-        self.document_ids.append(document_id)
-        self.followed_by.append(followed_by)
-        self.counts.append(count)
-        self.actors.append(actor)
-        self.frames.append(b"".join(frames))
-
-
-def _hints(batches: list[DocumentBatch], hints: Hints | None) -> tuple[list[int], list[str]]:
-    """For each batch the number of the hint that names it (0 = none), and the texts that the hints begin with.
-
-    A hint is `prefix;inline|id:count:head:marker|…`; inline is base64 of the frames of its one document where they fit,
-    else empty. Documents without inline bytes share hints, as many as fit.
-    """
-    if hints is None:
-        return [0] * len(batches), []
-    numbers: list[int] = []
-    texts: list[str] = []
-    shared_number = 0
-    shared_room = 0
-    bare = f"{hints.hint_prefix};"
-    for batch in batches:
-        # Base64 of the frames of a batch of small updates; a frame's length takes up to 4 bytes here.
-        inline_bytes = (batch.size + 4 * len(batch.updates)) * 4 // 3 + 4
-        if inline_bytes <= hints.inline_bytes_max and len(batches) <= INLINE_HINTS_MAX:
-            frames = b"".join(encode_uint(len(q.update)) + q.update for q in batch.updates)
-            texts.append(bare + base64.b64encode(frames).decode())
-            numbers.append(len(texts))
-            continue
-        if shared_room < _HINT_DOCUMENT_BYTES_MAX:
-            texts.append(bare)
-            shared_number, shared_room = len(texts), HINT_BYTES_MAX - len(bare)
-        shared_room -= _HINT_DOCUMENT_BYTES_MAX
-        numbers.append(shared_number)
-    return numbers, texts
 
 
 def _judge(row: asyncpg.Record, created: Created | None) -> Result:
-    _id, head, deleted, replaced, another, _hints_told = row
+    _id, head, deleted, replaced, another, _hints_told, closed_at_head = row
     if head is not None:
         return Accepted(head, created)
     if another:
@@ -402,4 +386,6 @@ def _judge(row: asyncpg.Record, created: Created | None) -> Result:
         return EpochChanged("this document was recreated or repaired: reload it")
     if deleted:
         return DocumentDeleted("this document was deleted")
+    if closed_at_head is not None:
+        return StreamClosed(closed_at_head)
     return TooLarge("this document has reached its size; it can still be read")

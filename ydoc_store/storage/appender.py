@@ -22,16 +22,27 @@ from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES, Lane
 if TYPE_CHECKING:
     from ydoc_store.failpoints import Failpoints
     from ydoc_store.storage.append_batch import Accepted
+    from ydoc_store.storage.guards import Guard, Verdict
     from ydoc_store.storage.pool import Database
 
 
 class QueuedUpdate:
-    """One update that waits for its commit; `sender`, `walked` and `acks` are the room's, handed back untouched."""
+    """One update that waits for its commit; `sender`, `walked` and `acks` are the room's, handed back untouched.
 
-    __slots__ = ("acks", "actor", "queued_at_s", "sender", "update", "walked")
+    With a `guard` it is stored only if that holds; what it comes to else is told by `Outcome.judged`.
+    """
+
+    __slots__ = ("acks", "actor", "guard", "queued_at_s", "sender", "update", "walked")
 
     def __init__(
-        self, update: bytes, actor: str | None, sender: Any, walked: Any, queued_at_s: float = 0.0, acks: int = 1
+        self,
+        update: bytes,
+        actor: str | None,
+        sender: Any,
+        walked: Any,
+        queued_at_s: float = 0.0,
+        acks: int = 1,
+        guard: Guard | None = None,
     ):
         self.acks = acks
         self.update = update
@@ -39,13 +50,18 @@ class QueuedUpdate:
         self.sender = sender
         self.walked = walked
         self.queued_at_s = queued_at_s
+        self.guard = guard
 
 
 class Outcome(Protocol):
-    """Who hears what became of a document's updates; called in commit order, never while a batch is built."""
+    """Who hears what became of a document's updates; called in commit order, never while a batch is built.
+
+    Of a batch with guards, those that were left out are told one by one before the others.
+    """
 
     def accepted(self, updates: list[QueuedUpdate], result: Accepted) -> None: ...
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None: ...
+    def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None: ...
 
 
 class DocumentQueue:
@@ -59,6 +75,7 @@ class DocumentQueue:
     __slots__ = (
         "bytes_ceiling",
         "document_id",
+        "has_guards",
         "in_flight",
         "is_abandoned",
         "lane",
@@ -81,6 +98,8 @@ class DocumentQueue:
         self.lane = lane
         # Its owner trusts nothing any more: what was taken and not sent yet never is.
         self.is_abandoned = False
+        # Whether anything guarded was ever queued here: only then is each batch looked through for it.
+        self.has_guards = False
         self.waiting: list[QueuedUpdate] = []
         self.waiting_bytes = 0
         self.in_flight: list[QueuedUpdate] = []
@@ -92,6 +111,8 @@ class DocumentQueue:
         if not self.waiting:
             self.lane.mark(self)
         self.waiting.append(update)
+        if update.guard is not None:
+            self.has_guards = True
         size = len(update.update)
         self.waiting_bytes += size
         self.lane.appender.queued_bytes += size + QUEUED_OVERHEAD_BYTES

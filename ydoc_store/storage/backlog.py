@@ -66,7 +66,8 @@ FIND_BACKLOGS = (
     + _SIZES
     + """
 FROM page AS p
-LEFT JOIN ydoc.documents AS d ON d.id = p.document_id AND d.deleted_at IS NULL AND d.replaced_at IS NULL"""
+LEFT JOIN ydoc.documents AS d
+    ON d.id = p.document_id AND d.kind = 'document' AND d.deleted_at IS NULL AND d.replaced_at IS NULL"""
     + _JOINS
     + "ORDER BY p.document_id\n"
 )
@@ -76,7 +77,7 @@ READ_BACKLOG = (
     + _SIZES
     + "FROM ydoc.documents AS d"
     + _JOINS
-    + "WHERE d.id = $1 AND d.deleted_at IS NULL AND d.replaced_at IS NULL\n"
+    + "WHERE d.id = $1 AND d.kind = 'document' AND d.deleted_at IS NULL AND d.replaced_at IS NULL\n"
 )
 
 
@@ -104,7 +105,7 @@ class BacklogPage:
 async def find_backlogs(database: Database, after_id: int, limit: int) -> BacklogPage:
     """The backlogs of the next `limit` documents that have one, in id order behind `after_id`.
 
-    Quarantined documents are marked; deleted and replaced ones are left out.
+    Quarantined documents are marked; deleted and replaced ones are left out, and streams, which are never merged.
     """
     async with database.acquire() as connection:
         with mapping_errors("looking for backlogs"):

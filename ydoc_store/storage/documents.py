@@ -56,11 +56,11 @@ LEFT JOIN LATERAL (
 ) AS b ON true
 """
 
-FIND_DOCUMENT = _COLUMNS + "WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL\n"
+FIND_DOCUMENT = _COLUMNS + "WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL\n"
 
 LIST_DOCUMENTS = (
     _COLUMNS
-    + """WHERE d.tenant = $1 AND d.name > $2 AND d.replaced_at IS NULL
+    + """WHERE d.tenant = $1 AND d.kind = 'document' AND d.name > $2 AND d.replaced_at IS NULL
     AND ($4 OR d.deleted_at IS NULL)
 ORDER BY d.name
 LIMIT $3
@@ -70,9 +70,15 @@ LIMIT $3
 
 LIST_TENANTS = """
 WITH RECURSIVE found (tenant) AS (
-    (SELECT d.tenant FROM ydoc.documents AS d ORDER BY d.tenant LIMIT 1)
+    (SELECT d.tenant FROM ydoc.documents AS d WHERE d.kind = 'document' ORDER BY d.tenant LIMIT 1)
     UNION ALL
-    SELECT (SELECT d.tenant FROM ydoc.documents AS d WHERE d.tenant > f.tenant ORDER BY d.tenant LIMIT 1)
+    SELECT (
+        SELECT d.tenant
+        FROM ydoc.documents AS d
+        WHERE d.tenant > f.tenant AND d.kind = 'document'
+        ORDER BY d.tenant
+        LIMIT 1
+    )
     FROM found AS f
     WHERE f.tenant IS NOT NULL
 )

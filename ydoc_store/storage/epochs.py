@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 LOCK_CURRENT = """
 SELECT d.id, d.epoch, d.head, d.keep_deleted, d.deleted_at, d.purged_at
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL
 FOR NO KEY UPDATE
 """
 EXISTS_CURRENT = """
-SELECT EXISTS (SELECT FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL)
+SELECT EXISTS (
+    SELECT
+    FROM ydoc.documents AS d
+    WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL
+)
 """
 # Two that replace the same document take turns; nobody loses this race more often than there are others.
 LOCK_TRIES_MAX = 5
@@ -47,7 +51,9 @@ TAKE_TOMBSTONE = "UPDATE ydoc.documents SET deleted_at = NULL, changed_at = now(
 
 REPLACE = "UPDATE ydoc.documents SET replaced_at = now() WHERE id = $1"
 # 24 random bits are drawn again where an epoch of this name had them already.
-MARKERS_OF = "SELECT d.marker FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.name = $2"
+MARKERS_OF = """
+SELECT d.marker FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
+"""
 INSERT_EPOCH = """
 INSERT INTO ydoc.documents (tenant, name, epoch, marker, head, accepted_rows, accepted_bytes, keep_deleted)
 VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
@@ -63,7 +69,7 @@ SELECT d.id, d.epoch, d.head, d.created_at, d.changed_at, d.deleted_at, d.replac
     + (SELECT coalesce(sum(pg_column_size(u.frames)), 0) FROM ydoc.updates AS u WHERE u.document_id = d.id)
     AS stored_bytes
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
 ORDER BY d.epoch
 """
 
@@ -71,7 +77,7 @@ ORDER BY d.epoch
 LOCK_EPOCHS = """
 SELECT d.id, d.deleted_at, d.replaced_at, d.purged_at
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
 ORDER BY d.id
 FOR NO KEY UPDATE
 """
@@ -84,6 +90,7 @@ WHERE id = $1
 PURGE_SNAPSHOTS = "DELETE FROM ydoc.snapshots WHERE document_id = $1"
 PURGE_UPDATES = "DELETE FROM ydoc.updates WHERE document_id = $1"
 PURGE_SEGMENTS = "DELETE FROM ydoc.segments WHERE document_id = $1"
+PURGE_PRODUCERS = "DELETE FROM ydoc.producers WHERE document_id = $1"
 PURGE_COMPACTIONS = "DELETE FROM ydoc.compactions WHERE document_id = $1"
 
 # "Look at this document, it is not what it was": no commit has a count of 0. See fanout/hints. A notification queue
@@ -241,6 +248,7 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
                 snapshots += _count(await connection.execute(PURGE_SNAPSHOTS, document_id))
                 updates += _count(await connection.execute(PURGE_UPDATES, document_id))
                 segments += _count(await connection.execute(PURGE_SEGMENTS, document_id))
+                await connection.execute(PURGE_PRODUCERS, document_id)
                 await connection.execute(PURGE_COMPACTIONS, document_id)
                 await connection.execute(FORGET_FAILURES, document_id)
                 await connection.execute(MARK_PURGED, document_id)

@@ -28,7 +28,7 @@ WHERE d.id = ANY ($1::bigint[])
 FIND_CREATED = """
 SELECT n.number - 1 AS index
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (tenant, name, number)
-JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.name = n.name AND d.replaced_at IS NULL
+JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.kind = 'document' AND d.name = n.name AND d.replaced_at IS NULL
 """
 
 

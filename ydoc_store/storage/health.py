@@ -19,7 +19,7 @@ COUNT_LARGER_THAN = """
 SELECT count(*)
 FROM ydoc.documents AS d
 LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
-WHERE d.deleted_at IS NULL AND d.replaced_at IS NULL
+WHERE d.kind = 'document' AND d.deleted_at IS NULL AND d.replaced_at IS NULL
   AND coalesce(octet_length(s.bytes), 0) + d.accepted_bytes - coalesce(s.merged_bytes, 0) >= $1
 """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SET_KEEP_DELETED = """
 UPDATE ydoc.documents AS d
 SET keep_deleted = $3
-WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL
 RETURNING d.id
 """
 

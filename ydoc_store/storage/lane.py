@@ -270,7 +270,7 @@ class Lane:
         await self._reach("after-commit")
         self._tell_results(batches, results)
         await self._reach("after-tell")
-        appender.events.committed(sum(len(batch.updates) for batch in batches), time.monotonic() - started_s)
+        appender.events.committed(sum(len(batch.kept) for batch in batches), time.monotonic() - started_s)
 
     async def _reach(self, step: str) -> None:
         if self.appender.failpoints is not None:
@@ -344,22 +344,22 @@ class Lane:
         self._refuse(abandoned, RoomDiscarded("what this follows may be lost: sync again"))
         return [batch for batch in batches if not batch.told]
 
-    # Who is told
-
     def _tell_results(self, batches: list[DocumentBatch], results: Sequence[Result]) -> None:
-        failpoints = self.appender.failpoints
         for place, (batch, result) in enumerate(zip(batches, results, strict=True)):
-            if failpoints is not None and place > 0:
-                failpoints.reach_at_once("append.between-tells")
-            if not isinstance(result, Accepted):
-                self._refuse([batch], result)
-                continue
+            if place > 0 and self.appender.failpoints is not None:
+                self.appender.failpoints.reach_at_once("append.between-tells")
             self._settle(batch)
+            left_out, updates = batch.told_by(result)
             try:
-                batch.queue.outcome.accepted(batch.updates, result)
+                for queued, verdict in left_out:
+                    batch.queue.outcome.judged(queued, verdict)
+                if updates and isinstance(result, Accepted):
+                    batch.queue.outcome.accepted(updates, result)
             except Exception:  # a room that fails must not take its lane along; its members sync again
                 log.exception("a room could not take its commit")
                 _tell_refused(batch.queue, [], RoomDiscarded("sync again: this server failed"))
+            if updates and not isinstance(result, Accepted):
+                _tell_refused(batch.queue, updates, result)
 
     def _refuse(self, batches: list[DocumentBatch], error: YdocError) -> None:
         for batch in batches:

@@ -53,7 +53,7 @@ _DOCUMENT = """
 LOAD_BY_NAME = (
     "WITH document AS MATERIALIZED ("
     + _DOCUMENT
-    + "    WHERE d.tenant = $1 AND d.name = $2 AND d.replaced_at IS NULL"
+    + "    WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NULL"
     + _READ_FROM_CURSOR.format(cursor="0::bigint")
 )
 

@@ -28,7 +28,7 @@ SELECT d.id, d.epoch, d.head, d.keep_deleted, d.deleted_at IS NOT NULL AS delete
         ELSE (SELECT min(s.through_seq) FROM ydoc.snapshots AS s WHERE s.document_id = d.id)
     END AS earliest_seq
 FROM ydoc.documents AS d
-WHERE d.tenant = $1 AND d.name = $2
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
 ORDER BY d.epoch
 """
 

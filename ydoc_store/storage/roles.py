@@ -14,12 +14,14 @@ from typing import Final
 from ydoc_store.errors import SettingInvalid
 
 # What an append changes of a head row; locking it needs no more.
-_HEAD_COLUMNS: Final = "head, accepted_rows, accepted_bytes, changed_at"
+_HEAD_COLUMNS: Final = "head, accepted_rows, accepted_bytes, changed_at, closed_at, stream_seq"
 
 RELAY: Final[dict[str, str]] = {
     "migrations": "SELECT",
     "documents": f"SELECT, INSERT, UPDATE ({_HEAD_COLUMNS})",
     "updates": "SELECT, INSERT",
+    "producers": "SELECT, INSERT, UPDATE",
+    "streams": "SELECT, INSERT, UPDATE (used_at)",
     "snapshots": "SELECT",
     "segments": "SELECT",
     "compactions": "SELECT",
@@ -32,6 +34,9 @@ COMPACTOR: Final[dict[str, str]] = {
     "migrations": "SELECT",
     "documents": "SELECT",
     "updates": "SELECT, DELETE",
+    # What is purged is read FOR UPDATE, which takes the right to update a column.
+    "producers": "SELECT, UPDATE (last_at), DELETE",
+    "streams": "SELECT, UPDATE (purged_at)",
     "snapshots": "SELECT, INSERT, UPDATE, DELETE",
     "segments": "SELECT, INSERT, DELETE",
     "compactions": "SELECT, INSERT, DELETE",

@@ -46,7 +46,7 @@ SELECT d.head, d.keep_deleted,
 FROM ydoc.documents AS d
 LEFT JOIN snapshot AS s ON true
 CROSS JOIN bite AS b
-WHERE d.id = $1
+WHERE d.id = $1 AND d.kind = 'document'
 """
 
 DELETE_MERGED = "DELETE FROM ydoc.updates WHERE document_id = $1 AND seq > $2 AND seq <= $3"
@@ -77,7 +77,7 @@ async def read_for_merge(
 ) -> Mergeable | None:
     """The snapshot and the oldest rows behind it: at most `rows_max`, and about `bytes_max` of frames.
 
-    None where the tail is empty or the document is gone. Raises asyncpg's errors: the caller maps them.
+    None where the tail is empty, the document is gone, or it is a stream. Raises asyncpg's errors.
     """
     row = await connection.fetchrow(READ_FOR_MERGE, document_id, rows_max, bytes_max)
     if row is None or not row["row_count"]:

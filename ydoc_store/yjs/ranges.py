@@ -137,6 +137,14 @@ class Knowledge:
         self.deletes: dict[int, IntervalSet] = {}
 
     @classmethod
+    def of(cls, updates: Iterable[Walked]) -> Knowledge:
+        """What these updates hold together."""
+        knowledge = cls()
+        for walked in updates:
+            knowledge.add(walked)
+        return knowledge
+
+    @classmethod
     def decode(cls, state_vector: bytes, delete_set: bytes) -> Knowledge:
         """The knowledge stored with a snapshot. Raises `Malformed`.
 

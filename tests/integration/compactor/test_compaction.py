@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -16,41 +15,21 @@ from compactor import compaction
 from compactor.compaction import Compacted, Failed, Lost, Skipped, Terms, compact
 from compactor.policy import CompactionPolicy
 from compactor.worker import Done, Job, JobFailed, Worker
-from tests.log_rows import Writer, append, create_document, text_of
+from tests.compacting import at_step, counts
+from tests.log_rows import Writer, append, create_document, text_stored
 from tests.waiting import until
 from ydoc_store.errors import StorageUnavailable
-from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.loader import read_after
 from ydoc_store.storage.pool import Database
-from ydoc_store.yjs.lib0 import frames
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 STEPS = ["after-read", "after-fold", "after-insert", "after-delete", "before-commit"]
-TABLES = """
-SELECT (SELECT count(*) FROM ydoc.updates WHERE document_id = $1) AS updates,
-    (SELECT count(*) FROM ydoc.snapshots WHERE document_id = $1) AS snapshots,
-    (SELECT count(*) FROM ydoc.segments WHERE document_id = $1) AS segments,
-    (SELECT count(*) FROM ydoc.compactions WHERE document_id = $1) AS compactions
-"""
-
-
-def at_step(terms: Terms, step: str, action: Callable[[], Awaitable[None]]) -> Terms:
-    return replace(terms, failpoints=Failpoints({f"compaction.{step}": action}))
-
-
-async def counts(connection: Connection, document_id: int) -> dict[str, int]:
-    row = await connection.fetchrow(TABLES, document_id)
-    assert row is not None
-    return dict(row)
 
 
 async def shown(database: Database, document_id: int) -> str:
     """The text that a reader of the whole document sees; the load checks that nothing is missing (I6)."""
-    stored = await read_after(database, document_id, 0)
-    updates = [] if stored.snapshot is None or stored.snapshot.bytes is None else [stored.snapshot.bytes]
-    updates += [update for row in stored.tail for update in frames(row.frames)]
-    return text_of(updates)
+    return text_stored(await read_after(database, document_id, 0))
 
 
 async def snapshots(connection: Connection, document_id: int) -> list[dict[str, Any]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import asyncpg
@@ -13,12 +12,11 @@ import pytest
 from compactor.compaction import Compacted, Skipped, Terms, compact
 from compactor.fold import fold_document
 from compactor.worker import Worker
-from tests.integration.compactor.test_compaction import counts
+from tests.compacting import at_step, counts
 from tests.interop.yjs_judge import shared_judge
-from tests.log_rows import Writer, append, create_document, text_of
+from tests.log_rows import Writer, append, create_document, text_stored
 from ydoc_store.commands.repair import prepare
 from ydoc_store.errors import StorageBusy
-from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.epochs import (
     Content,
     delete_document,
@@ -38,15 +36,10 @@ STEPS = ["after-read", "after-insert", "before-commit"]
 NOTHING = {"updates": 0, "snapshots": 0, "segments": 0, "compactions": 0}
 
 
-def meanwhile(terms: Terms, step: str, action: Callable[[], Awaitable[None]]) -> Terms:
-    return replace(terms, failpoints=Failpoints({f"compaction.{step}": action}))
-
-
 async def shown(database: Database) -> str:
     stored = await load(database, "t", "doc")
     assert isinstance(stored, StoredDocument)
-    updates = [stored.snapshot.bytes] if stored.snapshot is not None and stored.snapshot.bytes else []
-    return text_of([*updates, *(update for row in stored.tail for update in frames(row.frames))])
+    return text_stored(stored)
 
 
 async def repair(database: Database, seq: int) -> None:
@@ -63,7 +56,7 @@ async def test_a_repair_during_a_compaction_reads_the_one_history_or_the_other(
     await append(connection, document_id, Writer().type_each("good bad"))
 
     outcome = await compact(
-        database, worker, document_id, meanwhile(terms, step, lambda: repair(database, 4)), forced=True
+        database, worker, document_id, at_step(terms, step, lambda: repair(database, 4)), forced=True
     )
 
     assert isinstance(outcome, Compacted)
@@ -90,7 +83,7 @@ async def test_a_deletion_during_a_compaction_loses_nothing_that_an_undelete_bri
     async def delete() -> None:
         await delete_document(database, "t", "doc")
 
-    outcome = await compact(database, worker, document_id, meanwhile(terms, step, delete), forced=True)
+    outcome = await compact(database, worker, document_id, at_step(terms, step, delete), forced=True)
 
     assert isinstance(outcome, Compacted)
     await append(connection, document_id, Writer(2).type_each("!"))
@@ -114,9 +107,7 @@ async def test_a_purge_never_leaves_behind_what_a_compaction_was_about_to_write(
             await purge_document(database, "t", "doc", replaced_only=False)
         refused.append(str(busy.value))
 
-    assert isinstance(
-        await compact(database, worker, document_id, meanwhile(terms, step, purge), forced=True), Compacted
-    )
+    assert isinstance(await compact(database, worker, document_id, at_step(terms, step, purge), forced=True), Compacted)
 
     assert refused == ["a compaction of 'doc' is under way: try again in a moment"]
     purged = await purge_document(database, "t", "doc", replaced_only=False)

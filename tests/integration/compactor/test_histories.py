@@ -12,12 +12,11 @@ import pytest
 from compactor.compaction import Compacted, Terms, compact
 from compactor.policy import CompactionPolicy
 from compactor.worker import Worker
-from tests.log_rows import append, create_document, text_of, trace
+from tests.log_rows import append, create_document, text_of, text_stored, trace
 from ydoc_store.storage.loader import read_after
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.segments import replay
 from ydoc_store.storage.verification import verify_document
-from ydoc_store.yjs.lib0 import frames
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -41,9 +40,7 @@ async def test_a_history_compacted_while_it_is_appended_ends_with_its_text_and_c
 
     stored = await read_after(database, document_id, 0)
     assert stored.snapshot is not None
-    assert stored.snapshot.bytes is not None
-    tail = [update for row in stored.tail for update in frames(row.frames)]
-    assert text_of([stored.snapshot.bytes, *tail]) == text
+    assert text_stored(stored) == text
     verified = await verify_document(database, document_id)
     assert verified is not None
     assert (verified.findings, verified.pending) == ([], False)

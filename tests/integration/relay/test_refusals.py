@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.nodes import Editor, Node, connect_raw, count_stored, new_doc, replace_log_by_snapshot, running_node
 from tests.waiting import until
 from ydoc_store.errors import CommitUnknown, RoomDiscarded, StorageBusy
-from ydoc_store.rooms import session
+from ydoc_store.rooms import large, session
 from ydoc_store.storage import lane
 from ydoc_store.yjs import messages
 from ydoc_store.yjs.lib0 import encode_uint
@@ -90,9 +90,9 @@ async def test_nothing_is_accepted_of_who_was_fenced_while_a_large_update_was_lo
             return super().news(walked)
 
     member.room.knowledge = Slow()
-    editor.root.insert(0, "xy" * session.RANGES_A_TURN)
+    editor.root.insert(0, "xy" * large.RANGES_A_TURN)
     with editor.doc.transaction():
-        for place in range(session.RANGES_A_TURN):
+        for place in range(large.RANGES_A_TURN):
             del editor.root[place : place + 1]
     await editor.say(messages.encode_sync_step2(await editor.state()))
     assert (await editor.closed())[0] == 1013
@@ -165,7 +165,7 @@ async def test_too_much_that_is_new_is_refused_and_what_is_repeated_is_not(
 ) -> None:
     if is_large:
         monkeypatch.setattr(session, "INLINE_BYTES_MAX", 0)
-        monkeypatch.setattr(session, "RANGES_A_TURN", 4)
+        monkeypatch.setattr(large, "RANGES_A_TURN", 4)
     async with running_node(database_url, update_delete_ranges_max=10) as node:
         ann = await Editor.open_synced(node.url("notes"))
         await ann.type("x" * 40)

@@ -11,7 +11,9 @@ import pytest
 from tests.nodes import Editor, Node, closed_at_once, running_node
 from ydoc_store.errors import CorruptDocument, RoomDiscarded, StorageUnavailable
 from ydoc_store.rooms import registry
-from ydoc_store.storage.append_batch import Created
+from ydoc_store.storage.creating import Created
+
+pytestmark = pytest.mark.pg15
 
 
 async def execute(node: Node, statement: str) -> None:

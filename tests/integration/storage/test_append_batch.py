@@ -29,16 +29,15 @@ from ydoc_store.errors import (
 )
 from ydoc_store.storage.append_batch import (
     APPEND_BATCH,
-    CREATE_DOCUMENTS,
-    FIND_DOCUMENTS,
-    HINT_BYTES_MAX,
     Accepted,
     DocumentBatch,
     Result,
     append_batch,
     find_free_heads,
 )
+from ydoc_store.storage.append_columns import HINT_BYTES_MAX
 from ydoc_store.storage.appender import Appender
+from ydoc_store.storage.creating import CREATE_DOCUMENTS, FIND_DOCUMENTS
 from ydoc_store.storage.lane import Lane
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import frames

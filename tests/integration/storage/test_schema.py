@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -40,6 +41,9 @@ SNAPSHOT = {
     "merged_bytes": 1,
     "way": "fold",
 }
+PRODUCER = {"document_id": 1, "producer_id": "p", "epoch": 0, "seq": 0}
+STREAM = {"document_id": 1, "content_type": "text/plain"}
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 SEGMENT = {"document_id": 1, "after_seq": 0, "through_seq": 2, "row_count": 1, "raw_bytes": 1, "bytes": b"s"}
 
 
@@ -55,6 +59,7 @@ def statements() -> dict[str, str]:
 
 
 STATEMENTS = statements()
+CHECKS = re.compile(r"CONSTRAINT (\w+) CHECK")
 
 
 def test_the_statements_were_found() -> None:
@@ -86,6 +91,9 @@ async def insert(connection: Connection, table: str, values: dict[str, object]) 
         ("documents", DOCUMENT, {"head": -1}, "documents_rows_within_head"),
         ("documents", DOCUMENT, {"accepted_rows": -1}, "documents_rows_within_head"),
         ("documents", DOCUMENT, {"accepted_bytes": -1}, "documents_bytes_not_negative"),
+        ("documents", DOCUMENT, {"kind": "folder"}, "documents_kind_known"),
+        ("documents", DOCUMENT, {"closed_at": LATER}, "documents_only_a_stream_closes"),
+        ("documents", DOCUMENT, {"stream_seq": "1"}, "documents_only_a_stream_closes"),
         ("updates", UPDATE, {"count": 0}, "updates_count_positive"),
         ("updates", UPDATE, {"seq": 1, "count": 2, "frames": b"abcd"}, "updates_seq_not_below_count"),
         ("updates", UPDATE, {"seq": 3, "count": 3}, "updates_frames_not_shorter_than_count"),
@@ -97,6 +105,18 @@ async def insert(connection: Connection, table: str, values: dict[str, object]) 
         ("segments", SEGMENT, {"after_seq": 2}, "segments_not_empty"),
         ("segments", SEGMENT, {"row_count": 3}, "segments_rows_within_range"),
         ("segments", SEGMENT, {"row_count": 0}, "segments_rows_within_range"),
+        ("producers", PRODUCER, {"producer_id": ""}, "producers_id_1_to_256_bytes"),
+        ("producers", PRODUCER, {"producer_id": "é" * 129}, "producers_id_1_to_256_bytes"),
+        ("producers", PRODUCER, {"epoch": -1}, "producers_place_not_negative"),
+        ("producers", PRODUCER, {"seq": -1}, "producers_place_not_negative"),
+        ("streams", STREAM, {"ttl_s": -1}, "streams_ttl_not_negative"),
+        (
+            "streams",
+            STREAM,
+            {"ttl_s": 1, "expires_at": LATER, "expires_text": "2100-01-01T00:00:00Z"},
+            "streams_one_way_to_expire",
+        ),
+        ("streams", STREAM, {"expires_at": LATER}, "streams_expiry_has_its_text"),
     ],
 )
 async def test_a_row_that_cannot_be_right_is_refused(
@@ -111,9 +131,9 @@ async def test_a_row_that_cannot_be_right_is_refused(
     await insert(connection, table, good)
 
 
-async def test_every_check_of_the_first_migration_is_proven_above() -> None:
-    sql = (migrations_folder() / "0001_documents_and_log.sql").read_text()
-    named = set(re.findall(r"CONSTRAINT (\w+) CHECK", sql))
+async def test_every_check_of_these_migrations_is_proven_above() -> None:
+    files = ("0001_documents_and_log.sql", "0005_guards_and_streams.sql")
+    named = {name for file in files for name in CHECKS.findall((migrations_folder() / file).read_text())}
     cases = next(
         mark.args[1] for mark in test_a_row_that_cannot_be_right_is_refused.pytestmark if mark.name == "parametrize"
     )
@@ -137,6 +157,10 @@ async def test_a_name_has_one_current_epoch_and_each_epoch_once(connection: Conn
     await insert(connection, "documents", DOCUMENT | {"epoch": 2})
     await insert(connection, "documents", DOCUMENT | {"tenant": "other"})
     await insert(connection, "documents", DOCUMENT | {"name": "N"})
+    # A stream of the same name is another thing.
+    await insert(connection, "documents", DOCUMENT | {"kind": "stream"})
+    with pytest.raises(asyncpg.UniqueViolationError, match="documents_current"):
+        await insert(connection, "documents", DOCUMENT | {"kind": "stream", "epoch": 2})
 
 
 async def test_a_documents_id_is_given_by_the_database_alone(connection: Connection) -> None:

@@ -16,22 +16,19 @@ from typing import Any
 import pytest
 from pycrdt import Doc, Text
 
-from tests.unit.rooms.test_room import CREATED, Appender
+from tests.room import CREATED, Appender, Outlet, empty_room, land, take
 from tests.waiting import until
 from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.auth.stateless import Stateless, Words
-from ydoc_store.errors import DocumentDeleted, Forbidden, RoomDiscarded, Unauthenticated, YdocError
+from ydoc_store.errors import DocumentDeleted, Forbidden, RoomDiscarded, Unauthenticated
 from ydoc_store.metrics import Metrics
 from ydoc_store.rooms import hocuspocus
 from ydoc_store.rooms.admission import RoomLimits
-from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
-from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.registry import Rooms
 from ydoc_store.rooms.room import Room
 from ydoc_store.settings import Settings
-from ydoc_store.storage.append_batch import Accepted
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 from ydoc_store.yjs.lib0 import encode_string
@@ -44,45 +41,6 @@ READS = Granted("default", "ann", Access.READ)
 NO_STATE = b"\x00"
 STEP1 = encode_sync_step1(NO_STATE)
 ACK, NAK = wire.encode_sync_status(accepted=True), wire.encode_sync_status(accepted=False)
-
-
-class Outlet:
-    """Keeps what it is sent. While it is held it hands nothing over, as a connection does."""
-
-    id = "c1"
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-        self.closed_by: YdocError | None = None
-        self.is_reading = True
-        self.is_held = False
-
-    def encode(self, message: bytes) -> bytes:
-        return message
-
-    def write(self, encoded: bytes) -> None:
-        self.sent.append(encoded)
-
-    async def write_paced(self, encoded: bytes) -> bool:
-        self.sent.append(encoded)
-        return True
-
-    def close(self, error: YdocError) -> None:
-        self.closed_by = self.closed_by or error
-
-    def pause_reading(self) -> None:
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        self.is_reading = True
-
-    def rest_reading(self, seconds: float) -> None: ...
-
-    def hold_reading(self) -> None:
-        self.is_held = True
-
-    def release_reading(self) -> None:
-        self.is_held = False
 
 
 class Talk:
@@ -127,11 +85,7 @@ class Talk:
         """The open room of a document that exists."""
         key = ("default", name)
         if key not in self.rooms.rooms:
-            cache = RoomCache(CacheBudget(2**20), 2**20)
-            cache.fill(0, b"")
-            room = Room(
-                *key, self.appender, cache, self.rooms.limits, Presence(10), self.metrics.deliver_seconds, self.rooms
-            )  # type: ignore[arg-type] # as above
+            room = empty_room(*key, self.appender, self.rooms.limits, self.metrics, self.rooms)
             self.rooms.rooms[key] = room
             room.adopt(CREATED)
         return self.rooms.rooms[key]
@@ -168,18 +122,6 @@ def auth(token: str, version: str | None = None) -> bytes:
 
 def denied(reason: str) -> list[bytes]:
     return [wire.encode_denied(reason), wire.encode_close(reason)]
-
-
-def take(room: Room) -> list[Any]:
-    """What waits becomes in flight, as a lane does it."""
-    queue = room.queue
-    queue.in_flight, queue.waiting, queue.waiting_bytes = queue.waiting, [], 0
-    return queue.in_flight
-
-
-def land(room: Room, head: int) -> None:
-    taken, room.queue.in_flight = room.queue.in_flight, []
-    room.accepted(taken, Accepted(head, None))
 
 
 def typed(client: int, *texts: str) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ydoc_store.rooms.presence import FOREIGN_CLOCK_MAX, FOREIGN_CLOCK_STEP_MAX, GONE_REMEMBERED_S, Presence
+from ydoc_store.rooms.presence import FOREIGN_CLOCK_MAX, FOREIGN_CLOCK_STEP_MAX, GONE_REMEMBERED_S, Node, Presence
 from ydoc_store.yjs.awareness import AwarenessEntry
 
 
@@ -23,7 +23,7 @@ def test_another_members_null_at_an_equal_clock_is_no_news_but_another_nodes_is(
     presence = Presence(10)
     presence.hear("a", [entry(1, 5)], 0)
     assert not presence.hear("b", [entry(1, 5, None)], 0).fresh
-    assert presence.hear(("node", "n"), [entry(1, 5, None)], 0, is_node=True).fresh
+    assert presence.hear(Node("n"), [entry(1, 5, None)], 0, is_node=True).fresh
 
 
 def test_a_takeover_leaves_the_old_owner_nothing_to_say() -> None:
@@ -77,9 +77,10 @@ def test_states_and_those_who_left_are_bounded() -> None:
 
 def test_another_node_speaks_for_any_number() -> None:
     presence = Presence(states_max=10, owned_max=2)
-    presence.hear(("node", "n"), [entry(number, 1) for number in range(8)], 0, is_node=True)
+    presence.hear(Node("n"), [entry(number, 1) for number in range(8)], 0, is_node=True)
     assert len(presence) == 8
-    assert len(presence.current_of([("node", "n")])) == 8
+    assert len(presence.current()) == 8
+    assert not presence.current_here()
 
 
 def test_nobody_moves_anothers_clock_to_where_its_owner_would_be_refused() -> None:
@@ -94,7 +95,7 @@ def test_nobody_moves_anothers_clock_to_where_its_owner_would_be_refused() -> No
     assert not presence.hear("rude", [entry(1, 2**31 - 1)], 0).fresh, "nor of one that is gone"
     assert presence.hear("ben", [entry(1, 10)], 0).fresh
     assert presence.hear("ben", [entry(1, FOREIGN_CLOCK_MAX + 7)], 0).fresh, "its own is its own"
-    assert presence.hear(("node", "n"), [entry(1, FOREIGN_CLOCK_MAX + 8)], 0, is_node=True).fresh
+    assert presence.hear(Node("n"), [entry(1, FOREIGN_CLOCK_MAX + 8)], 0, is_node=True).fresh
 
 
 def test_what_one_member_shows_is_bounded_in_bytes_too() -> None:
@@ -113,7 +114,7 @@ def test_a_state_of_another_node_is_taken_over_by_whose_it_is_and_by_nobody_else
     back to this node while her old socket is half open there, stayed unseen until that timed out."""
     presence = Presence(10, is_stamped=True)
     of_ann = '{"user":{"id":"ann"}}'
-    presence.hear(("node", "n"), [entry(1, 5, of_ann)], 0, is_node=True)
+    presence.hear(Node("n"), [entry(1, 5, of_ann)], 0, is_node=True)
     assert not presence.hear("somebody", [entry(1, 6, '{"user":{}}')], 0).fresh
     assert not presence.hear("ben", [entry(1, 6, '{"user":{"id":"ben"}}')], 0, principal="ben").fresh
     assert presence.hear("ann", [entry(1, 6, of_ann)], 0, principal="ann").fresh
@@ -121,14 +122,14 @@ def test_a_state_of_another_node_is_taken_over_by_whose_it_is_and_by_nobody_else
 
 def test_without_identities_nobodys_name_keeps_a_client_from_coming_back_to_another_node() -> None:
     presence = Presence(10)
-    presence.hear(("node", "n"), [entry(1, 5, '{"user":{"id":"ann"}}')], 0, is_node=True)
+    presence.hear(Node("n"), [entry(1, 5, '{"user":{"id":"ann"}}')], 0, is_node=True)
     assert presence.hear("a", [entry(1, 6)], 0).fresh
 
 
 def test_what_a_node_showed_before_it_said_gone_brings_nobody_back_when_it_comes_late() -> None:
     """Found by the simulation's seed 284: two hints of another node, the second one first."""
     presence = Presence(10)
-    node = ("node", "n")
+    node = Node("n")
     assert not presence.hear(node, [entry(1, 1, None)], 0, is_node=True).fresh
     assert not presence.hear(node, [entry(1, 0)], 0.5, is_node=True).fresh
     assert presence.current() == []

@@ -12,23 +12,19 @@ from typing import Any
 import pytest
 from pycrdt import Doc, Text
 
+from tests.room import CREATED, MARKER, Appender, Outlet, empty_room, land, take
 from ydoc_store.errors import AheadOfLog, CommitUnknown, Draining, StorageBusy, TooLarge, YdocError
 from ydoc_store.metrics import Metrics
 from ydoc_store.rooms import joined as joined_module
 from ydoc_store.rooms.admission import RoomLimits
-from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.member import READ_ONLY, RESUME_BELOW_BYTES, Member
-from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import LIVE_BYTES_MAX, Room
-from ydoc_store.storage.append_batch import Accepted, Created
-from ydoc_store.storage.appender import DocumentQueue, QueuedUpdate
+from ydoc_store.storage.append_batch import Created
+from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES
 from ydoc_store.yjs.awareness import AwarenessEntry
 from ydoc_store.yjs.messages import Update, decode_message, encode_sync_step1, encode_sync_step2, encode_update
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, UpdateLimits, marker_update
-
-MARKER = RESERVED_CLIENT_ID_MIN + 1
-CREATED = Created(7, 1, MARKER)
+from ydoc_store.yjs.walker import UpdateLimits, marker_update
 
 
 class AckingDialect:
@@ -51,54 +47,6 @@ class AckingDialect:
 
 
 DIALECT = AckingDialect()
-
-
-class Outlet:
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-        self.closed_by: YdocError | None = None
-        self.is_reading = True
-
-    def encode(self, message: bytes) -> bytes:
-        return message
-
-    def write(self, encoded: bytes) -> None:
-        self.sent.append(encoded)
-
-    async def write_paced(self, encoded: bytes) -> bool:
-        self.sent.append(encoded)
-        return True
-
-    def close(self, error: YdocError) -> None:
-        self.closed_by = error
-
-    def pause_reading(self) -> None:
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        self.is_reading = True
-
-
-class Lane:
-    def __init__(self, appender: Appender) -> None:
-        self.appender = appender
-        self.dirty: dict[Any, None] = {}
-
-    def mark(self, queue: Any) -> None:
-        self.dirty[queue] = None
-
-
-class Appender:
-    """Queues, and commits nothing by itself."""
-
-    def __init__(self) -> None:
-        self.queued_bytes = 0
-        self.failpoints: None = None
-
-    def queue(self, tenant: str, name: str, outcome: Any) -> DocumentQueue:
-        return DocumentQueue(tenant, name, outcome, Lane(self))  # type: ignore[arg-type] # as much of one as it needs
 
 
 class Keeper:
@@ -128,19 +76,8 @@ class Scene:
     def __init__(self, limits: UpdateLimits | None = None) -> None:
         self.keeper = Keeper()
         self.metrics = Metrics()
-        cache = RoomCache(CacheBudget(2**20), 2**20)
-        cache.fill(0, b"")
         room_limits = RoomLimits(limits or UpdateLimits(), 2**20)
-        self.room = Room(
-            "t",
-            "n",
-            Appender(),  # type: ignore[arg-type] # likewise
-            cache,
-            room_limits,
-            Presence(10),
-            self.metrics.deliver_seconds,
-            self.keeper,
-        )
+        self.room = empty_room("t", "n", Appender(), room_limits, self.metrics, self.keeper)
         self.ann, self.ben = self.enter(), self.enter()
         doc: Doc[Any] = Doc(client_id=1)
         self.updates: list[bytes] = []
@@ -156,15 +93,12 @@ class Scene:
         return member
 
     def take(self) -> list[QueuedUpdate]:
-        """What waits becomes in flight, as a lane does it."""
-        queue = self.room.queue
-        queue.in_flight, queue.waiting, queue.waiting_bytes = queue.waiting, [], 0
-        return queue.in_flight
+        return take(self.room)
 
     def commit(self, head: int, created: Created | None = None) -> None:
-        taken = self.room.queue.in_flight or self.take()
-        self.room.queue.in_flight = []
-        self.room.accepted(taken, Accepted(head, created))
+        if not self.room.queue.in_flight:
+            self.take()
+        land(self.room, head, created)
 
     def exist(self) -> None:
         self.room.adopt(CREATED)

@@ -1,0 +1,75 @@
+"""The door of the HTTP side: who asks, and may they? The same answer as at the sockets.
+
+A request brings its token in the Authorization header or in the parameter `token`, or cookies for the application.
+Nothing is loaded before somebody is let in, and nothing that they brought is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from starlette.requests import Request
+
+from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.auth.proxies import FORWARDED_FOR
+from ydoc_store.errors import Forbidden
+from ydoc_store.http.here import Here
+
+# The name that stands for every document: whoever has access to it has access to all of a tenant's.
+EVERYTHING: Final = "*"
+_BEARER: Final = "bearer "
+_TOKEN_PARAMETER: Final = "token"  # noqa: S105 # the name of one
+
+
+async def admit(here: Here, request: Request, document: str, needed: Access, *, dialect: str = "http") -> Granted:
+    """What the one who asks may do to this document (`*`: to everything), if that is at least `needed`.
+
+    Waits where their address brings more than it may. Raises Unauthenticated, Forbidden, LimitExceeded,
+    AuthUnavailable.
+    """
+    # A page anywhere can have a browser send its cookies here, with a body that needs no permission to be sent.
+    if not here.authorizer.is_open:
+        here.origins.judge(request.headers.get("Origin"), request.headers.get("Host"))
+    address = client_address(here, request)
+    await _wait_for_turn(here, request, address)
+    granted = await here.authorizer.authorize(
+        Asked(
+            document, token_of(request), request.headers.get("Cookie"), request.headers.get("Origin"), address, dialect
+        )
+    )
+    require(granted, needed)
+    return granted
+
+
+def require(granted: Granted, needed: Access) -> None:
+    """Raises Forbidden where less was granted."""
+    if granted.access < needed:
+        raise Forbidden(f"this needs {needed.name.lower()} access")
+
+
+def token_of(request: Request) -> str | None:
+    """The token that a request brings, None where it brings none."""
+    header = request.headers.get("Authorization", "")
+    if header[: len(_BEARER)].lower() == _BEARER:
+        return header[len(_BEARER) :].strip() or None
+    found: str | None = request.query_params.get(_TOKEN_PARAMETER)
+    return found
+
+
+def client_address(here: Here, request: Request) -> str | None:
+    """The peer's address, or what a trusted proxy says that it is."""
+    peer = request.client.host if request.client is not None else None
+    return here.authorizer.proxies.client_address(peer, request.headers.getlist(FORWARDED_FOR))
+
+
+async def _wait_for_turn(here: Here, request: Request, client: str | None) -> None:
+    address = here.authorizer.addresses.find(client)
+    if address is None:
+        return
+    size = request.headers.get("Content-Length", "")
+    debt = address.traffic.take(int(size) if size.isdecimal() else 0, time.monotonic())
+    if debt is not None:
+        here.metrics.limited(debt[1])
+        await asyncio.sleep(debt[0])
