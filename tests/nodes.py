@@ -19,8 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from ydoc_store.metrics import Metrics
-from ydoc_store.relay.connection import connection_factory
 from ydoc_store.relay.service import RelayService
+from ydoc_store.relay.socket_connection import connection_factory
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.room import Room
 from ydoc_store.settings import Settings

@@ -15,7 +15,7 @@ import uvicorn
 
 from tests.nodes import Node
 from ydoc_store.auth.origins import Origins
-from ydoc_store.http.app import Services, create_app
+from ydoc_store.http.app import Services, application
 from ydoc_store.http.health import Phase, Report, judge
 from ydoc_store.http.here import Here
 from ydoc_store.listening import authority, bind
@@ -52,7 +52,7 @@ class Site(Node):
         here = Here(
             service.authorizer, self.database, service.rooms, origins, self.settings, self.metrics, self.phase.stopping
         )
-        app = create_app(
+        app = application(
             Services(self._ready, self.metrics.render, self.settings.has_identities, lambda: here, origins)
         )
         sockets = bind("127.0.0.1", 0, has_identities=self.settings.has_identities)

@@ -1,4 +1,4 @@
-"""The composition root: `ydoc-store`'s commands, put together with the compactor that only this module may import.
+"""The composition root: `ydoc-store`'s commands, put together with the compactor, which few others may import.
 
 What a command does, and how it ends, lives in `ydoc_store.commands`. Here is only what has to know both sides.
 """
@@ -11,10 +11,9 @@ from contextlib import asynccontextmanager
 
 import click
 
-from compactor.compaction import Compacted, Skipped, compact, judged
+from compactor.compaction import Compacted, Skipped, compact
 from compactor.fold import fold_document
-from compactor.policy import Due, due
-from compactor.schedule import CompactionEvent, Compactor, Event, terms_of, worker_of
+from compactor.schedule import terms_of, worker_of
 from ydoc_store import __version__
 from ydoc_store.commands.backup import backup_command, restore_command
 from ydoc_store.commands.compact import CompactionResult, CompactOne, compact_command
@@ -37,9 +36,7 @@ from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
 from ydoc_store.commands.transfer import export_command
 from ydoc_store.commands.verify import verify_command
-from ydoc_store.metrics import Metrics
-from ydoc_store.monitor import IsDue
-from ydoc_store.serve import CompactorParts
+from ydoc_store.compacting import COMPACTOR
 from ydoc_store.settings import Settings
 from ydoc_store.storage.epochs import Content
 from ydoc_store.storage.pool import Database
@@ -54,22 +51,6 @@ def commands() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the script. Always ends in SystemExit with the command's exit code."""
     sys.exit(run_to_exit_code(commands, "ydoc-store", arguments))
-
-
-# What the rest of the package may know of the compactor
-
-
-def _build_compactor(database: Database, settings: Settings, metrics: Metrics) -> Compactor:
-    def on_event(event: Event) -> None:
-        if isinstance(event, CompactionEvent):
-            metrics.compacted(event.way, event.result)
-
-    return Compactor(database, settings, on_event)
-
-
-def _due_by(settings: Settings) -> IsDue:
-    policy = terms_of(settings).policy
-    return lambda backlog: isinstance(due(judged(backlog), policy), Due)
 
 
 @asynccontextmanager
@@ -110,7 +91,7 @@ for _command in EPOCH_COMMANDS:
     documents_command.add_command(_command)
 
 for _command in (
-    serve_command(CompactorParts(_build_compactor, _due_by)),
+    serve_command(COMPACTOR),
     migrate_command,
     compact_command(_compacting),
     documents_command,

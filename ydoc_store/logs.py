@@ -70,6 +70,25 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     )
 
 
+def through_standard_library() -> None:
+    """For a process that is not ours: our lines go to the standard library's loggers, whose levels and handlers are
+    the host's. Nothing where somebody has configured structlog already."""
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            withhold,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
 def logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one module; `name` is its `__name__`."""
     bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

@@ -16,25 +16,18 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 from uvicorn.config import Config
 
 from ydoc_store import __version__, postgres
-from ydoc_store.auth.origins import Origins
-from ydoc_store.http.app import Services, create_app
 from ydoc_store.http.connection import bounded_connection
-from ydoc_store.http.health import Check, Phase, Probe, Report, Verdict, judge
-from ydoc_store.http.here import Here
 from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
 from ydoc_store.logs import logger
-from ydoc_store.metrics import Metrics
-from ydoc_store.monitor import IsDue, Monitor
+from ydoc_store.node import CompactorParts, Node
 from ydoc_store.relay import websocket_protocol
-from ydoc_store.relay.service import RelayService
 from ydoc_store.settings import Settings
-from ydoc_store.storage.pool import Database
 
 log = logger(__name__)
 
@@ -46,21 +39,6 @@ SAME_REQUEST_S = 1.0
 # it takes one number for both, and goes on trying so many times when no file is left.
 BACKLOG = 4096
 ACCEPTED_A_TURN = 128
-
-
-class RunningCompactor(Protocol):
-    """The compactor inside `serve`."""
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CompactorParts:
-    """What the composition root hands in, because nothing else here may import the compactor."""
-
-    build: Callable[[Database, Settings, Metrics], RunningCompactor]
-    is_due: Callable[[Settings], IsDue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,36 +89,15 @@ async def _run(
     stop: _Stop,
     announce: Callable[[Started], None],
 ) -> None:
-    metrics, phase = Metrics(), Phase()
-    probes: list[Probe] = [phase.check]
-    relays: list[RelayService] = []
+    node = Node(settings, compactor, compacts=True)
     async with contextlib.AsyncExitStack() as running:
-        running.callback(phase.draining)
-        listen = await running.enter_async_context(_web(settings, sockets, metrics, phase, probes, relays))
+        running.callback(node.phase.draining)
+        listen = await running.enter_async_context(_web(node, sockets))
         found = await running.enter_async_context(postgres.postgres(settings, share=False, creating=True))
         database = await postgres.connect(found.url, settings)
         running.push_async_callback(database.close)
         await postgres.prepare(database, may_migrate=found.is_ours and not settings.read_only)
-        relay = RelayService(database, settings, metrics)
-        running.push_async_callback(relay.stop)
-        await relay.start()
-        relays.append(relay)
-        monitor = Monitor(database, settings, metrics, compactor.is_due(settings))
-        running.push_async_callback(monitor.stop)
-        monitor.start()
-        probes += [
-            monitor.database_watch.check,
-            monitor.compactor_check,
-            monitor.vacuum_check,
-            monitor.fanout_check,
-        ]
-        if settings.read_only:
-            probes.append(_says_read_only)
-        elif not settings.no_compactor:
-            sweeping = compactor.build(database, settings, metrics)
-            running.push_async_callback(sweeping.stop)
-            await sweeping.start()
-        phase.serving()
+        relay = await running.enter_async_context(node.running(database))
         await listen()
         place = authority(sockets)
         is_open = not settings.has_identities
@@ -156,47 +113,24 @@ async def _run(
         )
         announce(Started(place, found.where, found.how_to_delete, is_open, settings.read_only))
         await stop.wait()
-        phase.draining()
+        node.phase.draining()
         log.info("draining", timeout_s=settings.drain_timeout_s)
         await relay.drain(settings.drain_timeout_s)
     log.info("stopped")
 
 
-async def _says_read_only() -> Check:
-    # Degraded, and so 200: it serves whom it can, and nobody forgets that it was set.
-    return Check("writes", Verdict.DEGRADED, "YDOC_READ_ONLY is set: nothing is stored")
-
-
-def _here(relay: RelayService, origins: Origins, phase: Phase) -> Here:
-    return Here(relay.authorizer, relay.database, relay.rooms, origins, relay.settings, relay.metrics, phase.stopping)
-
-
 @contextlib.asynccontextmanager
-async def _web(
-    settings: Settings,
-    sockets: list[socket.socket],
-    metrics: Metrics,
-    phase: Phase,
-    probes: list[Probe],
-    relays: list[RelayService],
-) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    async def ready() -> Report:
-        return await judge(probes)
-
+async def _web(node: Node, sockets: list[socket.socket]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     def upgrade(config: Config, server_state: Any, app_state: dict[str, Any]) -> asyncio.Protocol:
-        # `phase` lets nobody upgrade before the relay is there
-        build: Callable[..., asyncio.Protocol] = websocket_protocol(relays[0])
+        # The phase lets nobody upgrade before the relay is there, or when it is gone.
+        assert node.relay is not None  # noqa: S101
+        build: Callable[..., asyncio.Protocol] = websocket_protocol(node.relay)
         return build(config=config, server_state=server_state, app_state=app_state)
 
-    def here() -> Here | None:
-        return _here(relays[0], origins, phase) if relays else None
-
-    origins = Origins.parse(settings.origins)
-    app = create_app(Services(ready, metrics.render, settings.has_identities, here, origins))
     server = _Server(
         uvicorn.Config(
-            app,
-            http=bounded_connection(settings.handshake_timeout_s, lambda: phase.gate),
+            node.application,
+            http=bounded_connection(node.settings.handshake_timeout_s, lambda: node.phase.gate),
             ws=upgrade,  # type: ignore[arg-type] # called with the same keywords as the class that it stands for
             lifespan="off",
             log_config=None,

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from ydoc_store.errors import StorageUnavailable
-from ydoc_store.http.app import Services, create_app
+from ydoc_store.http.app import Services, application
 from ydoc_store.http.health import Check, Report, Verdict
 from ydoc_store.metrics import Metrics
 
@@ -20,7 +20,7 @@ class Operation:
         self.report = Report(Verdict.READY, (Check("phase", Verdict.READY, "serving"),))
         self.error: Exception | None = None
         self.metrics = Metrics()
-        self.app = create_app(Services(self.ready, self.metrics.render, has_identities))
+        self.app = application(Services(self.ready, self.metrics.render, has_identities))
 
     async def ready(self) -> Report:
         if self.error is not None:

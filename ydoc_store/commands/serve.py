@@ -12,7 +12,8 @@ import click
 from ydoc_store import __version__
 from ydoc_store.commands.options import DONE, FOUND_SOMETHING_WRONG, database_options, with_settings
 from ydoc_store.http.pages import javascript, socket_url
-from ydoc_store.serve import CompactorParts, Started, serve
+from ydoc_store.node import CompactorParts
+from ydoc_store.serve import Started, serve
 from ydoc_store.settings import Settings
 
 OPEN = "\n  open: whoever reaches this port reads and writes every document, so it answers this machine alone\n"

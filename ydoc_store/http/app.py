@@ -1,6 +1,6 @@
 """The ASGI application: which path is answered by what.
 
-`create_app` is given everything that a route asks, as callables; it opens nothing and starts nothing.
+`application` is given everything that a route asks, as callables; it opens nothing and starts nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Services:
         return found
 
 
-def create_app(services: Services) -> Starlette:
+def application(services: Services) -> Starlette:
     """The application over these services. Without identities it answers this machine alone."""
 
     async def live(_request: Request) -> Response:

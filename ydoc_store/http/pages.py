@@ -31,19 +31,19 @@ pre{{background:#f3f3f3;color:#111;padding:1rem;overflow-x:auto}}</style>
 <p>This server keeps Yjs documents for collaborative editors. A document lives at
 <code>{socket_url}NAME</code> and begins with its first edit.</p>
 <pre>{javascript}</pre>
-<p><a href="/health/ready">health</a> · <a href="/metrics">metrics</a></p>
+<p><a href="{root}/health/ready">health</a> · <a href="{root}/metrics">metrics</a></p>
 </html>
 """
 
 
-def socket_url(authority: str, *, secure: bool = False) -> str:
-    """The URL under which every document's name is appended, ending in a slash."""
-    return f"{'wss' if secure else 'ws'}://{authority}{YJS_PREFIX}"
+def socket_url(authority: str, *, secure: bool = False, root: str = "") -> str:
+    """The URL under which every document's name is appended, ending in a slash; `root` is a mount's path."""
+    return f"{'wss' if secure else 'ws'}://{authority}{root}{YJS_PREFIX}"
 
 
-def javascript(authority: str, *, secure: bool = False) -> str:
+def javascript(authority: str, *, secure: bool = False, root: str = "") -> str:
     """The four lines that connect an editor with the stock provider, without a newline at the end."""
-    server_url = socket_url(authority, secure=secure).rstrip("/")
+    server_url = socket_url(authority, secure=secure, root=root).rstrip("/")
     return (
         "import * as Y from 'yjs'\n"
         "import { WebsocketProvider } from 'y-websocket'\n"
@@ -55,12 +55,17 @@ def javascript(authority: str, *, secure: bool = False) -> str:
 async def what_runs_here(request: Request) -> Response:
     """`GET /`: HTML for a browser, text for everyone else."""
     authority, secure = request.url.netloc, request.url.scheme == "https"
-    url, lines = socket_url(authority, secure=secure), javascript(authority, secure=secure)
+    root = request.base_url.path.rstrip("/")
+    url = socket_url(authority, secure=secure, root=root)
+    lines = javascript(authority, secure=secure, root=root)
     if "text/html" in request.headers.get("accept", ""):
-        page = _PAGE.format(version=escape(__version__), socket_url=escape(url), javascript=escape(lines))
+        page = _PAGE.format(
+            version=escape(__version__), socket_url=escape(url), javascript=escape(lines), root=escape(root)
+        )
         return HTMLResponse(page, headers=_HEADERS)
     text = (
         f"ydoc-store {__version__} keeps Yjs documents for collaborative editors.\n\n"
-        f"documents  {url}NAME\nhealth     /health/live  /health/ready\nmetrics    /metrics\n\n{lines}\n"
+        f"documents  {url}NAME\nhealth     {root}/health/live  {root}/health/ready\n"
+        f"metrics    {root}/metrics\n\n{lines}\n"
     )
     return PlainTextResponse(text, headers=_HEADERS)

@@ -1,9 +1,9 @@
-"""One WebSocket connection: bytes from a socket to a session, and a session's frames to the socket.
+"""One WebSocket connection, whoever carries it: messages to its session, and a session's messages to its carrier.
 
-The WebSocket protocol itself is `websockets`' sans-I/O `ServerProtocol`; data frames go to the session as they are
-parsed, without a queue or a task between, which is what keeps the cost of an update low. The outbox is the
-transport's own buffer, so that a frame that was built once is written to every member as it is. What frames mean
-lives in the sessions.
+Here is what every connection does alike: what is read is handed over or held, reading is paused for as long as any
+reason is left, what the peer has not taken is counted, and a close is told once. A carrier (`socket_connection`,
+`asgi_connection`) brings messages, sends bytes and says what it has not sent yet. What messages mean lives in the
+sessions.
 """
 
 from __future__ import annotations
@@ -11,21 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from websockets.datastructures import Headers
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
 
 from ydoc_store.errors import SlowMember, TextFrame, TooLarge, YdocError
 from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
 from ydoc_store.relay.sessions import Session
-from ydoc_store.relay.sockets import set_options
-from ydoc_store.relay.wire import Parts, new_protocol
 
 if TYPE_CHECKING:
     from ydoc_store.auth.limits import Allowance
@@ -39,18 +32,49 @@ WRITE_HIGH_WATER_BYTES = 64 * 1024
 COUNTED_STEP_BYTES = 64 * 1024
 
 # Why reading is paused; it goes on when no reason is left.
-_OPENING, _MEMBER, _RESTING, _DRAINING, _HOLDING = 1, 2, 4, 8, 16
+OPENING, MEMBER, RESTING, DRAINING, HOLDING = 1, 2, 4, 8, 16
 
 
-class Connection(asyncio.Protocol):
-    """The socket's side of one session; also its `SocketOutlet`."""
+class Connection:
+    """A carrier's side of one session; also its `Outlet`. `write` and `encode` are the carrier's own."""
+
+    # Slots, because ten thousand of these are idle at once.
+    __slots__ = (
+        "_close_timer",
+        "_congested",
+        "_drained",
+        "_ended",
+        "_held",
+        "_is_handing_over",
+        "_look_at_bytes",
+        "_paced_end_bytes",
+        "_paused_for",
+        "_rest_timer",
+        "_taken_at_s",
+        "_taken_bytes",
+        "_written_bytes",
+        "allowance",
+        "counted_bytes",
+        "document",
+        "half_read_bytes",
+        "headers",
+        "id",
+        "is_closing",
+        "is_open",
+        "opened_at_s",
+        "path",
+        "relay",
+        "root",
+        "session",
+    )
 
     def __init__(self, relay: Relay):
         self.relay = relay
         self.session: Session | None = None
-        self.transport: asyncio.Transport = None  # type: ignore[assignment] # set before anything else happens
         self.headers = Headers()
+        # The undecoded request target behind the path under which this service is mounted, and that path.
         self.path = ""
+        self.root = ""
         # What log lines about this connection carry.
         self.id = new_connection_id()
         self.document = ""
@@ -62,11 +86,10 @@ class Connection(asyncio.Protocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._paused_for = 0
-        # Frames that were read before the session takes them: at most what one read of the socket brought.
+        # Messages that were read before the session takes them: at most what one read of the socket brought.
         self._held: deque[bytes] | None = None
         self.allowance: Allowance | None = None
         self._is_handing_over = False
-        self._parts = Parts()
         # All bytes written so far, up to where they belong to a first sync, and when to look at the outbox again.
         self._written_bytes = 0
         self._paced_end_bytes = 0
@@ -79,60 +102,53 @@ class Connection(asyncio.Protocol):
         self.counted_bytes = 0
         self.half_read_bytes = 0
         self._drained: asyncio.Future[None] | None = None
-        self._protocol = new_protocol(relay.settings.frame_bytes_max)
 
-    # From the socket
+    # What a carrier answers
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
-        set_options(self.transport)
-        self.relay.connected(self)
+    @property
+    def peer(self) -> Any:
+        """The other end's address, its host first; nothing where the carrier knows none."""
+        raise NotImplementedError
 
-    def data_received(self, data: bytes) -> None:
-        protocol = self._protocol
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                self._frame(event)
-            elif isinstance(event, Request):
-                self._upgrade(event)
-        half_read = len(protocol.reader.buffer) + self._parts.held_bytes
-        if half_read > COUNTED_STEP_BYTES or self.half_read_bytes:
-            self.relay.half_read_now(self, half_read if half_read > COUNTED_STEP_BYTES else 0)
-        if protocol.parser_exc is not None:
-            self._refuse_frame(protocol.parser_exc)
-        elif protocol.writes:
-            self._write_all(protocol.data_to_send())
-            if protocol.handshake_exc is not None:
-                self.transport.close()
+    @property
+    def _unsent_bytes(self) -> int:
+        raise NotImplementedError
 
-    def _upgrade(self, request: Request) -> None:
-        response = self._protocol.accept(request)
-        self._protocol.send_response(response)
-        self._write_all(self._protocol.data_to_send())
-        if response.status_code != 101:
-            self.transport.close()
-            return
-        self.is_open = True
-        self.headers = request.headers
-        self.path = request.path
-        self.relay.upgraded(self)
+    @property
+    def _is_behind(self) -> bool:
+        """Whether a first sync waits before it writes on."""
+        return self._congested
 
-    def _frame(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CLOSE:
-            whole = self._parts.take(frame)
-            if whole is not None:
-                self._message(whole, is_text=self._parts.is_text)
-        else:
-            if self._rest_timer is not None:
-                # Whoever rests and leaves has said before what is held here: one read of the socket at most.
-                self.allowance = None
-                self._rested()
-            received = self._protocol.close_rcvd
-            self._begin_closing(received.code if received is not None else 1005)
-            self._write_all(self._protocol.data_to_send())
-            self.transport.close()
+    def is_gone(self, dead_after_s: float) -> bool:
+        """Whether nothing on its way to this peer was acknowledged for so long; False where nobody can tell."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Free what waits for it, and end it without a word."""
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Read nothing from the peer until `_go_on`."""
+        raise NotImplementedError
+
+    def _go_on(self) -> None:
+        raise NotImplementedError
+
+    def _put(self, encoded: bytes) -> None:
+        """Send, and add to `_written_bytes` before."""
+        raise NotImplementedError
+
+    def _say_goodbye(self, code: int, reason: str) -> None:
+        """Send a close frame behind what waits."""
+        raise NotImplementedError
+
+    def encode(self, message: bytes) -> bytes:
+        raise NotImplementedError
+
+    def write(self, encoded: bytes) -> None:
+        raise NotImplementedError
+
+    # From the carrier
 
     def _message(self, message: bytes, *, is_text: bool) -> None:
         if self.is_closing:
@@ -144,34 +160,18 @@ class Connection(asyncio.Protocol):
         elif self.session is not None:
             self._give(self.session, message)
 
+    def _too_large(self) -> None:
+        limit = self.relay.settings.update_bytes_max
+        self.close(TooLarge(f"a message over {limit} bytes (YDOC_UPDATE_BYTES_MAX)"))
+
     def _give(self, session: Session, message: bytes) -> None:
         """Hand over, and read on when this connection and its address may bring more."""
         if self.allowance is not None and (rest_s := self.allowance.take(len(message), time.monotonic())):
             self.rest_reading(rest_s)
         session.receive(message)
 
-    def _refuse_frame(self, error: Exception) -> None:
-        words = self._protocol.data_to_send()
-        if self.is_closing:
-            return
-        if isinstance(error, PayloadTooBig):
-            # The library's own answer is 1009, after which a y-websocket client sends the same bytes for ever.
-            limit = self.relay.settings.update_bytes_max
-            self.close(TooLarge(f"a message over {limit} bytes (YDOC_UPDATE_BYTES_MAX)"))
-        else:
-            sent = self._protocol.close_sent
-            self._begin_closing(sent.code if sent is not None else 1002)
-            self._write_all(words)
-        # The parser is dead: an answer to our close frame would not be seen, but the end of the stream is.
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-
-    def eof_received(self) -> None:
-        # Nothing more will come, so no close frame either: what is on its way out still has its time.
-        self._begin_closing(1006)
-        self.transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
+    def _over(self) -> None:
+        """The carrier has ended; nothing comes and nothing goes from now on."""
         self._ended = True
         self._begin_closing(1006)
         self.is_open = False
@@ -189,13 +189,13 @@ class Connection(asyncio.Protocol):
         """Read no more until `begin`; what came with the same read is kept."""
         if self._held is None:
             self._held = deque()
-        self._pause(_OPENING)
+        self._pause(OPENING)
 
     def begin(self, session: Session) -> None:
         """The document is open: hand over what came early, and read on."""
         self.session = session
         self._hand_over()
-        self._resume(_OPENING)
+        self._resume(OPENING)
 
     def _hand_over(self) -> None:
         if self._is_handing_over:
@@ -212,75 +212,62 @@ class Connection(asyncio.Protocol):
 
     @property
     def _holds_back(self) -> int:
-        return self._paused_for & (_RESTING | _HOLDING)
+        return self._paused_for & (RESTING | HOLDING)
 
     # Reading
 
     def pause_reading(self) -> None:
-        self._pause(_MEMBER)
+        self._pause(MEMBER)
 
     def resume_reading(self) -> None:
-        self._resume(_MEMBER)
+        self._resume(MEMBER)
 
     def rest_reading(self, seconds: float) -> None:
-        if not self.is_closing and not self._paused_for & _RESTING:
+        if not self.is_closing and not self._paused_for & RESTING:
             self._held = deque() if self._held is None else self._held
-            self._pause(_RESTING)
+            self._pause(RESTING)
             self._rest_timer = asyncio.get_running_loop().call_later(seconds, self._rested)
 
     def _rested(self) -> None:
         self._rest_timer = None
-        self._resume(_RESTING)
+        self._resume(RESTING)
         self._hand_over()
 
     def hold_reading(self) -> None:
         if not self.is_closing:
             self._held = deque() if self._held is None else self._held
-            self._pause(_HOLDING)
+            self._pause(HOLDING)
 
     def release_reading(self) -> None:
-        self._resume(_HOLDING)
+        self._resume(HOLDING)
         self._hand_over()
 
     def stop_reading(self) -> None:
         """For a drain: what is read from now on could not be committed."""
-        self._pause(_DRAINING)
+        self._pause(DRAINING)
 
     def _pause(self, reason: int) -> None:
         if not self.is_closing:
             if not self._paused_for:
-                self.transport.pause_reading()
+                self._stop()
             self._paused_for |= reason
 
     def _resume(self, reason: int) -> None:
         if self._paused_for & reason:
             self._paused_for &= ~reason
             if not self._paused_for and not self._ended:
-                self.transport.resume_reading()
+                self._go_on()
 
-    # To the socket: the Outlet
-
-    def encode(self, message: bytes) -> bytes:
-        """A binary message in one unmasked frame, as it goes to every connection."""
-        return Frame(Opcode.BINARY, message).serialize(mask=False)
-
-    def write(self, encoded: bytes) -> None:
-        """Live bytes. The transport tries the socket at once; what it does not take is this member's outbox."""
-        if not self.is_closing:
-            self._written_bytes += len(encoded)
-            self.transport.write(encoded)
-            if self._congested and self._written_bytes >= self._look_at_bytes:
-                self._look_at_outbox()
+    # To the carrier
 
     async def write_paced(self, encoded: bytes) -> bool:
         """Bytes of a first sync: returns when the socket has taken nearly all of them, False once it is closed."""
         if not self.is_closing:
-            self._written_bytes += len(encoded)
-            self._paced_end_bytes = self._written_bytes
-            self.transport.write(encoded)
-        # Whoever waits here holds one copy of it, the transport's.
+            self._paced_end_bytes = self._written_bytes + len(encoded)
+            self._put(encoded)
+        # Whoever waits here holds one copy of it, the carrier's.
         del encoded
-        while self._congested and not self.is_closing:
+        while self._is_behind and not self.is_closing:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
@@ -288,7 +275,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _taken_so_far(self) -> int:
-        return self._written_bytes - self.transport.get_write_buffer_size()
+        return self._written_bytes - self._unsent_bytes
 
     @property
     def outbox_bytes(self) -> int:
@@ -331,9 +318,6 @@ class Connection(asyncio.Protocol):
     def give_way(self) -> None:
         self.close(SlowMember("this connection is slower than the others, and there are too many: sync again"))
 
-    def cut(self) -> None:
-        self.transport.abort()
-
     def check_progress(self, now_s: float, slow_member_s: float) -> None:
         """Close a peer that took no byte for too long; asked only while its outbox is not empty."""
         taken = self._taken_so_far
@@ -350,13 +334,7 @@ class Connection(asyncio.Protocol):
             return
         reason = reason_for(error)
         self._begin_closing(error.close_code, timeout_s, reason)
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(error.close_code, reason)
-            self._write_all(self._protocol.data_to_send())
-        else:
-            # The library's parser has failed and said goodbye in its own words, which were not sent.
-            close = Close(error.close_code, reason)
-            self.transport.write(Frame(Opcode.CLOSE, close.serialize()).serialize(mask=False))
+        self._say_goodbye(error.close_code, reason)
 
     def _begin_closing(self, code: int, timeout_s: float = CLOSE_TIMEOUT_S, reason: str = "") -> None:
         """From here on nothing more is handed over or sent. Counted once, by the code of whoever was first."""
@@ -368,33 +346,8 @@ class Connection(asyncio.Protocol):
         self._held = None
         if self._paused_for and not self._ended:
             # The peer's answer to our close frame must be read.
-            self.transport.resume_reading()
+            self._go_on()
         self._paused_for = 0
         self._wake_writer()
         if not self._ended:
-            self._close_timer = asyncio.get_running_loop().call_later(timeout_s, self.transport.abort)
-
-    def shutdown(self) -> None:
-        """uvicorn's word for the end of the process; a drain has said goodbye before this."""
-        if not self._ended:
-            self.transport.close()
-
-    def _write_all(self, chunks: Sequence[bytes]) -> None:
-        # An empty chunk asks for the end of the stream; closing sees to that.
-        for chunk in chunks:
-            if chunk:
-                self._written_bytes += len(chunk)
-                self.transport.write(chunk)
-        if self._congested and not self.is_closing and self._written_bytes >= self._look_at_bytes:
-            # Pongs for a peer that pings and never reads count like everything else.
-            self._look_at_outbox()
-
-
-def connection_factory(relay: Relay) -> Any:
-    """What uvicorn calls for each upgrade, as its `ws` setting."""
-
-    def make(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Connection:
-        relay.server_connections = server_state.connections
-        return Connection(relay)
-
-    return make
+            self._close_timer = asyncio.get_running_loop().call_later(timeout_s, self.cut)

@@ -35,10 +35,11 @@ from ydoc_store.errors import (
     YdocError,
 )
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
-from ydoc_store.relay.connection import Connection, connection_factory
+from ydoc_store.relay.asgi_connection import AsgiConnection, Event, Receive, Send
+from ydoc_store.relay.connection import Connection
 from ydoc_store.relay.credentials import fingerprint, read_credentials
 from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Returning, Said
-from ydoc_store.relay.sockets import is_gone
+from ydoc_store.relay.socket_connection import connection_factory
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
 from ydoc_store.rooms.ywebsocket import YWebsocketSession
@@ -95,6 +96,10 @@ class Relay:
         """What uvicorn's `ws` setting takes: a factory of one protocol for each upgrade."""
         return connection_factory(self)
 
+    async def carry(self, scope: Event, root: str, target: str, receive: Receive, send: Send) -> None:
+        """One WebSocket of an ASGI server, until its end; `target` is what it asks for behind the mount's path."""
+        await AsgiConnection(self, scope, root, target, send).run(receive)
+
     def start(self) -> None:
         self._ticking = asyncio.create_task(self._tick_for_ever(), name="relay tick")
 
@@ -120,7 +125,7 @@ class Relay:
             self._returning.refused(_returns_as(connection), lived_s, now_s)
         if reason and self._loops.closed(connection.document, code, lived_s, self.now_s):
             self.metrics.reconnect_loops += 1
-            peer = connection.transport.get_extra_info("peername")
+            peer = connection.peer
             log.warning("reconnect loop", document=connection.document, code=code, reason=reason, peer=peer)
 
     def disconnected(self, connection: Connection) -> None:
@@ -167,7 +172,9 @@ class Relay:
             name = name_from_raw_path(connection.path.encode("latin-1", "replace"), YJS_PREFIX.encode())
         except UnknownPath:
             host = next(iter(connection.headers.get_all("Host")), f"{self.settings.host}:{self.settings.port}")
-            connection.close(UnknownPath(f"nothing is served here: connect to ws://{host}{YJS_PREFIX}NAME"))
+            connection.close(
+                UnknownPath(f"nothing is served here: connect to ws://{host}{connection.root}{YJS_PREFIX}NAME")
+            )
             return
         except YdocError as error:
             connection.close(error)
@@ -259,9 +266,7 @@ class Relay:
         return Asked("", found.token, found.cookie, found.origin, found.address, dialect)
 
     def _address(self, connection: Connection) -> str | None:
-        peer = connection.transport.get_extra_info("peername")
-        forwarded_for = connection.headers.get_all(FORWARDED_FOR)
-        return self.authorizer.proxies.client_address(peer[0] if peer else None, forwarded_for)
+        return self.authorizer.proxies.client_address(_host(connection), connection.headers.get_all(FORWARDED_FOR))
 
     def _review(self) -> None:
         """Something was taken back: everyone who is here is judged again."""
@@ -295,8 +300,8 @@ class Relay:
             log.info("reconnect loop over", document=loop.document, code=loop.code)
 
     def _keep_alive(self, connection: Connection) -> None:
-        if is_gone(connection.transport, dead_after_s=self.dead_after_s):
-            connection.transport.abort()
+        if connection.is_gone(self.dead_after_s):
+            connection.cut()
             return
         # Stock clients drop a socket on which no data message came for 30 s; pings do not count.
         message = connection.session.keepalive() if connection.session is not None else None
@@ -326,7 +331,7 @@ class Relay:
 
     async def _cut(self) -> None:
         for connection in list(self.connections):
-            connection.transport.abort()
+            connection.cut()
         if self.connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CUT_TIMEOUT_S):
@@ -343,5 +348,9 @@ class Relay:
 
 
 def _returns_as(connection: Connection) -> int:
-    peer = connection.transport.get_extra_info("peername")
-    return fingerprint(connection.path, connection.headers, peer[0] if peer else None)
+    return fingerprint(connection.path, connection.headers, _host(connection))
+
+
+def _host(connection: Connection) -> str | None:
+    peer = connection.peer
+    return peer[0] if peer else None

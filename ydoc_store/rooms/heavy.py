@@ -66,7 +66,8 @@ class Heavy:
         except (BrokenExecutor, TimeoutError) as error:
             # A worker that hangs holds up every load and first sync behind it; killing it breaks its pool.
             if isinstance(error, TimeoutError) and self._pool is pool:
-                for worker in multiprocessing.active_children():
+                # Not every child of this process: a host has its own, and another mount has one like this.
+                for worker in list(pool._processes.values()):
                     worker.kill()
             if self._pool is pool:
                 self._pool = None

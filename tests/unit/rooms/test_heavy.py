@@ -34,17 +34,20 @@ async def test_a_worker_that_dies_fails_the_work_under_way_and_is_replaced() -> 
         heavy.stop()
 
 
-async def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
-    heavy = Heavy()
+async def test_a_worker_that_hangs_is_killed_and_replaced_and_no_other_child_is() -> None:
+    heavy, others = Heavy(), Heavy()
     try:
         await heavy.warm()
+        another = await others.run(LARGE, os.getpid)
         heavy.timeout_s = 0.2
         with pytest.raises(StorageBusy):
             await heavy.run(LARGE, time.sleep, 3_600)
         heavy.timeout_s = 30
         assert await heavy.run(LARGE, os.getpid) != os.getpid()
+        assert await others.run(LARGE, os.getpid) == another
     finally:
         heavy.stop()
+        others.stop()
 
 
 async def test_a_worker_that_takes_too_much_memory_fails_that_work_alone() -> None:

@@ -1,0 +1,293 @@
+"""The service mounted in somebody else's application: paths, refusals, start and end, under two servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.hosts import SERVERS, Host, fastapi_host, hosting, mounted
+from tests.nodes import Editor, closed_at_once, connect_raw
+from tests.tokens import SECRET, token
+from ydoc_store.errors import SettingInvalid, StorageUnavailable
+from ydoc_store.http import create_app
+from ydoc_store.mount import Mounted
+from ydoc_store.settings import Settings
+from ydoc_store.storage.migrate import migrate
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def app(database_url: str) -> Mounted:
+    return mounted(database_url)
+
+
+@pytest.fixture
+async def host(server: str, database_url: str) -> AsyncIterator[Host]:
+    async with hosting(server, fastapi_host(mounted(database_url))) as started:
+        yield started
+
+
+def notes(host: Host, name: str = "notes") -> str:
+    return host.socket_url(f"/collab/yjs/{name}")
+
+
+async def migrate_url(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await migrate(connection)
+    finally:
+        await connection.close()
+
+
+async def get(host: Host, path: str, **options: Any) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=30) as client:
+        return await client.get(host.url(path), **options)
+
+
+async def test_two_editors_meet_and_what_they_type_is_stored(host: Host, connection: asyncpg.Connection) -> None:
+    ann = await Editor.open_synced(notes(host))
+    ben = await Editor.open_synced(notes(host))
+    await ann.type("Hello")
+    await ben.shows("Hello")
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.updates") == 1
+    await ben.type(", Ann")
+    await ann.shows("Hello, Ann")
+    await ann.show(1)
+    await ben.sees(ann.doc.client_id, '{"name":"Ann"}')
+    await ann.leave()
+    await ben.sees(ann.doc.client_id, None)
+    await ben.leave()
+
+
+async def test_every_path_stands_behind_the_mounts(host: Host) -> None:
+    for path in ("/collab/health/live", "/collab/health/ready", "/collab/metrics", "/own"):
+        assert (await get(host, path)).status_code == 200, path
+    overview = (await get(host, "/collab/")).text
+    assert f"ws://127.0.0.1:{host.port}/collab/yjs/NAME" in overview
+    assert "/collab/health/ready" in overview
+    for path, status in (("/collab/nothing", 404), ("/collab/yjs/notes", 426), ("/collab/hocuspocus", 426)):
+        answer = await get(host, path)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), path
+    assert (await get(host, "/health/live")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("room", "name"), [("team/2024/minutes", "team/2024/minutes"), ("a%20b", "a b"), ("50%25", "50%"), ("a%2Fb", "a/b")]
+)
+async def test_a_document_has_the_name_that_it_has_without_a_mount(
+    host: Host, connection: asyncpg.Connection, room: str, name: str
+) -> None:
+    ann = await Editor.open_synced(notes(host, f"{room}?x=1"))
+    ben = await Editor.open_synced(notes(host, room))
+    await ann.type("here")
+    await ben.shows("here")
+    assert await connection.fetchval("SELECT name FROM ydoc.documents") == name
+
+
+async def test_a_refusal_is_a_close_with_its_code_and_a_reason(host: Host) -> None:
+    assert (await closed_at_once(notes(host, "a//b")))[0] == 4400
+    code, reason = await closed_at_once(host.socket_url("/collab/elsewhere/notes"))
+    assert (code, reason) == (
+        4404,
+        f"nothing is served here: connect to ws://127.0.0.1:{host.port}/collab/yjs/NAME",
+    )
+    for frame, expected in ((b"", 1008), ("words", 1003), (b"\0" * (16 * 2**20 + 65), 4413)):
+        socket = await connect_raw(notes(host))
+        await socket.send(frame)
+        await socket.wait_closed()
+        assert socket.close_code == expected, frame[:10]
+        assert socket.close_reason
+
+
+async def test_an_open_service_answers_this_machine_alone_whoever_hosts_it(host: Host) -> None:
+    """Its host may listen anywhere, so each request is judged."""
+    for headers in ({"Host": "example.com"}, {"Origin": "https://example.com"}, {"X-Forwarded-For": "10.0.0.1"}):
+        assert (await get(host, "/collab/health/live", headers=headers)).status_code == 403
+    assert (await closed_at_once(notes(host), origin="https://example.com"))[0] == 4403
+    assert (await closed_at_once(notes(host), additional_headers={"X-Forwarded-For": "10.0.0.1"}))[0] == 4403
+
+
+async def test_tokens_origins_and_subprotocols_are_judged_as_elsewhere(server: str, database_url: str) -> None:
+    app = mounted(database_url, jwt_secret=SECRET, origins="https://app.example.com")
+    async with hosting(server, fastapi_host(app)) as host:
+        assert await closed_at_once(notes(host)) == (4401, "a token is needed")
+        allowed = await Editor.open_synced(
+            notes(host), subprotocols=["ydoc", f"ydoc.token.{token()}"], origin="https://app.example.com"
+        )
+        assert allowed.socket.subprotocol == "ydoc"
+        by_parameter = await Editor.open_synced(f"{notes(host)}?token={token()}")
+        await by_parameter.type("in")
+        await allowed.shows("in")
+        assert (await closed_at_once(f"{notes(host)}?token={token()}", origin="https://elsewhere.example"))[0] == 4403
+        for path in ("/collab/v1/revocations", "/collab/metrics"):
+            forwarded = {"X-Forwarded-For": "10.0.0.1"}
+            assert (await get(host, path, headers=forwarded)).status_code == 401, path
+            admin = forwarded | {"Authorization": f"Bearer {token('root', {'*': 'admin'})}"}
+            assert (await get(host, path, headers=admin)).status_code == 200, path
+
+
+async def test_a_host_that_runs_the_lifespan_starts_it_before_the_first_request(server: str, app: Mounted) -> None:
+    """Served alone, without a host: under no path."""
+    async with hosting(server, app) as host:
+        ann = await Editor.open_synced(host.socket_url("/yjs/notes"))
+        await ann.type("alone")
+        assert (await get(host, "/health/ready")).json()["status"] == "ready"
+
+
+async def test_without_a_lifespan_the_first_request_starts_it_once(server: str, app: Mounted) -> None:
+    async def host_without(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/collab"}, receive, send)
+
+    async with hosting(server, host_without, lifespan=False) as host:
+        assert (await get(host, "/collab/health/live")).status_code == 200
+        assert app._starting is None
+        editors = await asyncio.gather(*(Editor.open_synced(notes(host)) for _ in range(8)))
+        relay = app._node.relay
+        assert relay is not None
+        assert len(relay.relay.connections) == 8
+        await editors[0].type("lazily")
+        await editors[7].shows("lazily")
+        await app.stop()
+        assert await editors[7].closed() == (1001, "this server is stopping: come back, another one serves you")
+        assert await closed_at_once(notes(host)) == (1001, "this server is stopping: come back, another one serves you")
+        assert (await get(host, "/collab/health/ready")).status_code == 503
+
+
+async def test_a_start_that_fails_is_told_and_the_next_request_tries_again(
+    server: str, empty_database_url: str
+) -> None:
+    app = mounted(empty_database_url)
+    async with hosting(server, app, lifespan=False) as host:
+        code, reason = await closed_at_once(host.socket_url("/yjs/notes"))
+        assert code == 1011
+        assert reason.startswith("the database lacks migrations of this release")
+        assert (await get(host, "/health/ready")).status_code == 503
+        await migrate_url(empty_database_url)
+        ann = await Editor.open_synced(host.socket_url("/yjs/notes"))
+        await ann.type("now")
+        assert (await get(host, "/health/ready")).status_code == 200
+        await app.stop()
+
+
+async def test_a_database_that_is_away_ends_a_hosts_start_with_the_reason(server: str, database_url: str) -> None:
+    app = mounted(database_url.replace("/ydoc-", "/nowhere-"), connect_timeout_s=1)
+    said: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(event: Any) -> None:
+        said.append(event)
+
+    await app({"type": "lifespan"}, receive, send)
+    assert said[0]["type"] == "lifespan.startup.failed"
+    with pytest.raises(StorageUnavailable):
+        async with app.running():
+            pytest.fail("it runs")
+
+
+def test_without_a_database_it_says_that_only_serve_brings_one() -> None:
+    with pytest.raises(SettingInvalid, match=r"YDOC_DATABASE_URL.*serve"):
+        create_app(Settings.load({}))
+
+
+async def test_an_end_that_comes_before_the_servers_says_goodbye_and_leaves_nothing_behind(
+    server: str, app: Mounted, connection: asyncpg.Connection
+) -> None:
+    before = asyncio.all_tasks()
+    async with hosting(server, fastapi_host(app)) as host:
+        ann, ben = await Editor.open_synced(notes(host)), await Editor.open_synced(notes(host))
+        await ann.type("kept")
+        await ben.shows("kept")
+        await app.stop()
+        assert [(await editor.closed())[0] for editor in (ann, ben)] == [1001, 1001]
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.updates") == 1
+    left = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert left == 0
+    assert asyncio.all_tasks() <= before
+
+
+async def test_a_server_that_just_ends_its_sockets_leaves_nothing_behind_either(
+    server: str, app: Mounted, connection: asyncpg.Connection
+) -> None:
+    before = asyncio.all_tasks()
+    async with hosting(server, fastapi_host(app)) as host:
+        ann, ben = await Editor.open_synced(notes(host)), await Editor.open_synced(notes(host))
+        await ann.type("kept")
+        await ben.shows("kept")
+        await host.stop()
+        for editor in (ann, ben):
+            await editor.closed()
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.updates") == 1
+    assert asyncio.all_tasks() <= before
+
+
+async def test_it_can_be_started_again(app: Mounted) -> None:
+    for number in range(2):
+        async with hosting("uvicorn", fastapi_host(app)) as host:
+            ann = await Editor.open_synced(notes(host))
+            await ann.type(str(number))
+            await ann.leave()
+    async with hosting("uvicorn", fastapi_host(app)) as host:
+        assert (await Editor.open_synced(notes(host))).text in ("01", "10")
+
+
+async def test_two_mounts_in_one_process_do_not_disturb_each_other(
+    server: str, database_url: str, empty_database_url: str
+) -> None:
+    await migrate_url(empty_database_url)
+    one, other = mounted(database_url), mounted(empty_database_url, jwt_secret=SECRET)
+    host_app = fastapi_host(one, "/one")
+
+    @contextlib.asynccontextmanager
+    async def both() -> AsyncIterator[None]:
+        async with other.running():
+            yield
+
+    host_app.mount("/other", other)
+    async with both(), hosting(server, host_app) as host:
+        here, there = host.socket_url("/one/yjs/notes"), host.socket_url(f"/other/yjs/notes?token={token()}")
+        ann, ben = await Editor.open_synced(here), await Editor.open_synced(there)
+        with_ann, with_ben = await Editor.open_synced(here), await Editor.open_synced(there)
+        await ann.type("one's")
+        await ben.type("the other's")
+        await with_ann.shows("one's")
+        await with_ben.shows("the other's")
+        assert (await closed_at_once(host.socket_url("/other/yjs/notes")))[0] == 4401
+        samples = (await get(host, "/other/metrics")).text
+        assert 'ydoc_updates_total{dialect="y-websocket",result="accepted"} 1.0' in samples
+        await one.stop()
+        await ann.closed()
+        await ben.type("!")
+        await with_ben.shows("the other's!")
+
+
+async def test_behind_a_proxy_that_takes_a_path_away_the_mount_is_still_found(server: str, app: Mounted) -> None:
+    """The host is told of the proxy's path, and a mount in it adds its own to that."""
+    async with hosting(server, fastapi_host(app), root_path="/api") as host:
+        ann = await Editor.open_synced(notes(host, "team/notes"))
+        await ann.type("behind")
+        assert f"ws://127.0.0.1:{host.port}/api/collab/yjs/NAME" in (await get(host, "/collab/")).text
+
+
+async def test_a_compactor_inside_is_asked_for(database_url: str, connection: asyncpg.Connection) -> None:
+    app = mounted(database_url, with_compactor=True, compact_tail_rows=1, sweep_interval_s=0.05, sweep_jitter_s=0)
+    async with hosting("uvicorn", fastapi_host(app)) as host:
+        ann = await Editor.open_synced(notes(host))
+        await ann.type("merged")
+        async with asyncio.timeout(30):
+            while not await connection.fetchval("SELECT count(*) FROM ydoc.snapshots"):
+                await ann.show(1)
+        assert (await Editor.open_synced(notes(host))).text == "merged"
