@@ -66,6 +66,15 @@ class Granted:
         return self.access >= Access.WRITE
 
 
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What one principal may read of all that is its tenant's; `granted` is what it has for `*`, or for the widest of
+    its patterns."""
+
+    granted: Granted
+    may_read: Callable[[str], bool]
+
+
 Authorize = Callable[[Asked], Awaitable[Granted]]
 """Grants at least reading. Raises Unauthenticated, Forbidden or another ClientFault for a refusal, and a ServerFault
 where it cannot be told now."""

@@ -60,9 +60,9 @@ class Claims:
     expires_at_s: float
     issued_at_s: float | None
 
-    def grant(self, document: str) -> Granted:
-        """What it may do to this document. Raises Forbidden where that is nothing."""
-        access = strongest(self.documents, document)
+    def grant(self, document: str, *, at_least: Access = Access.NONE) -> Granted:
+        """What it may do to this document, or `at_least` that. Raises Forbidden where that is nothing."""
+        access = max(strongest(self.documents, document), at_least)
         if access is Access.NONE:
             raise Forbidden("this token grants nothing for this document")
         return Granted(self.tenant, self.actor, access, self.name, self.expires_at_s, self.issued_at_s)

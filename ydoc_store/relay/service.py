@@ -122,8 +122,10 @@ class RelayService:
     def _committed(self, updates: int, seconds: float) -> None:
         self.metrics.commit_seconds.observe(seconds)
         self.metrics.append_batch_updates.observe(updates)
+        self.rooms.feeds.wake()
 
     def _hinted(self, hint: LogHint) -> None:
+        self.rooms.feeds.wake()
         room = self.rooms.by_document_id.get(hint.document_id)
         if room is not None and hint.marker not in (None, room.marker):
             # Either is of a database that went back.

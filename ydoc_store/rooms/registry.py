@@ -30,6 +30,7 @@ from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
 from ydoc_store.rooms.attendance import Attendance
 from ydoc_store.rooms.budgets import Incoming, Outboxes
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
+from ydoc_store.rooms.feed import Feeds
 from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
 from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
@@ -96,6 +97,7 @@ class Rooms:
         self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
+        self.feeds = Feeds(database, settings.poll_interval_s, self.spawn)
         # Of all rooms, as of the last tick.
         self.known_ranges = 0
         self._budget = CacheBudget(settings.process_cache_bytes_max)
