@@ -51,6 +51,8 @@ CREATE TABLE ydoc.streams (
     expires_text text,
     expires_at   timestamptz,
     used_at      timestamptz NOT NULL DEFAULT now(),
+    -- an expired stream's end is written down before its rows go, so that no use comes in between
+    expired_at   timestamptz,
     -- set once the rows of a stream that is deleted or expired are gone
     purged_at    timestamptz,
     CONSTRAINT streams_ttl_not_negative CHECK (ttl_s >= 0),

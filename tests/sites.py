@@ -16,6 +16,7 @@ import uvicorn
 from tests.nodes import Node
 from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, application
+from ydoc_store.http.connection import bounded_connection
 from ydoc_store.http.health import Phase, Report, judge
 from ydoc_store.http.here import Here
 from ydoc_store.listening import authority, bind
@@ -59,6 +60,9 @@ class Site(Node):
         self.port = int(authority(sockets).rpartition(":")[2])
         config = uvicorn.Config(
             app,
+            http=bounded_connection(
+                self.settings.handshake_timeout_s, lambda: self.phase.gate, self.settings.slow_member_s
+            ),
             ws=websocket_protocol(service),
             lifespan="off",
             log_config=None,

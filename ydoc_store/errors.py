@@ -184,6 +184,18 @@ class ProducerGap(ClientFault):
         self.received = received
 
 
+class NoSuchStream(ClientFault):
+    """No stream of this name is alive: none was created, or it was deleted, or its time is over."""
+
+    http_status = 404
+
+
+class StreamDiffers(ClientFault):
+    """A stream of this name is there and was created otherwise, or holds another type than is brought."""
+
+    http_status = 409
+
+
 class StreamSeqStale(ClientFault):
     """A writer's own sequence did not rise."""
 

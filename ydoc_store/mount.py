@@ -194,4 +194,4 @@ class Mounted:
             await refuse(error, receive, send)
             return
         place = place_of(scope)
-        await relay.relay.carry(scope, place.root, place.target(scope), receive, send)
+        await relay.relay.carried(scope, place.root, place.target(scope), send).run(receive)

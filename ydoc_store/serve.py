@@ -130,7 +130,9 @@ async def _web(node: Node, sockets: list[socket.socket]) -> AsyncIterator[Callab
     server = _Server(
         uvicorn.Config(
             node.application,
-            http=bounded_connection(node.settings.handshake_timeout_s, lambda: node.phase.gate),
+            http=bounded_connection(
+                node.settings.handshake_timeout_s, lambda: node.phase.gate, node.settings.slow_member_s
+            ),
             ws=upgrade,  # type: ignore[arg-type] # called with the same keywords as the class that it stands for
             lifespan="off",
             log_config=None,

@@ -56,10 +56,13 @@ class Dialect(Protocol):
 
 
 class YWebsocket:
-    """Dialect A: one document a socket, named by the path."""
+    """Dialect A: one document a socket, named by the path behind the mount's, if there is one."""
+
+    def __init__(self, root: str = ""):
+        self._root = root
 
     def path(self, document: str) -> str:
-        return f"/yjs/{document}"
+        return f"{self._root}/yjs/{document}"
 
     def prefix(self, document: str) -> bytes:
         return b""

@@ -173,7 +173,7 @@ async def durable(target: Server) -> Figures:
     connection = await asyncpg.connect(target.url)
     took: list[float] = []
     try:
-        for number in range(40 if target.name == "ours" else 8):
+        for number in range(40 if target.name != "hocuspocus" else 8):
             client = await connect(target.dialect, target.port, f"quiet{number}")
             started = now_s()
             client.send(client.frame_of(Typist(LOAD_CLIENT_ID + number).update(number)))
@@ -212,7 +212,7 @@ async def history(target: Server) -> Figures:
     while top < mark - 1 and not writer.is_closed:
         await asyncio.sleep(0.002)
     rate = len(updates) / (now_s() - started)
-    await asyncio.sleep(15 if target.name == "ours" else 6)
+    await asyncio.sleep(15 if target.name != "hocuspocus" else 6)
     for client in (writer, reader):
         client.close()
     cold = []
@@ -283,7 +283,7 @@ async def opening(target: Server) -> Figures:
         writer.send(writer.frame_of(Typist(LOAD_CLIENT_ID).update(count)))
         await asyncio.sleep(3)
         writer.close()
-    await asyncio.sleep(25 if target.name == "ours" else 6)
+    await asyncio.sleep(25 if target.name != "hocuspocus" else 6)
     for count in (1_000, 10_000, 100_000):
         took = []
         for _ in range(3):

@@ -55,6 +55,12 @@ class Server:
             # One connection here does the work of hundreds.
             environment |= AT_FULL_SPEED
             ready = f"http://127.0.0.1:{self.port}/health/ready"
+        elif self.name == "mounted":
+            # As README starts it; on the event loop that `serve` uses, whatever else is installed.
+            command = [sys.executable, "-m", "uvicorn", "tests.bench.mounted:app", "--port", str(self.port)]
+            command += ["--ws-max-size", "33554432", "--ws-per-message-deflate", "false", "--loop", "asyncio"]
+            environment |= AT_FULL_SPEED | {"YDOC_DATABASE_URL": self.url}
+            ready = f"http://127.0.0.1:{self.port}/collab/health/ready"
         else:
             command = [_node(), str(HERE / "hocuspocus.mjs")]
             environment |= {"PORT": str(self.port), "PGHOST": str(self.cluster.folder), "PGDATABASE": self.database}
@@ -94,17 +100,18 @@ class Server:
 
 @contextlib.contextmanager
 def server(name: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """`ours` or `hocuspocus`, started on an empty durable database, both on the server's core."""
+    """`ours`, `mounted` or `hocuspocus`, started on an empty durable database, both on the server's core."""
     with running_cluster(durable=True, settings={"shared_buffers": "256MB"}) as cluster:
         cluster.create_template()
         for pid in _tree(cluster.pid):
             # A backend of the set-up may end while we look.
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(pid, SERVER_CORE)
-        ours = name == "ours"
+        ours = name in ("ours", "mounted")
+        dialects = {"ours": YWebsocket(), "mounted": YWebsocket("/collab"), "hocuspocus": Hocuspocus()}
         started = Server(
             name,
-            YWebsocket() if ours else Hocuspocus(),
+            dialects[name],
             cluster,
             cluster.create_database() if ours else cluster.create_database("template1"),
             OUR_BYTES if ours else "SELECT data FROM documents WHERE name = ANY ($1::text[])",

@@ -14,6 +14,7 @@ import pytest
 from tests.hosts import SERVERS, Host, fastapi_host, hosting, mounted
 from tests.nodes import Editor, closed_at_once, connect_raw
 from tests.tokens import SECRET, token
+from tests.waiting import until
 from ydoc_store.errors import SettingInvalid, StorageUnavailable
 from ydoc_store.http import create_app
 from ydoc_store.mount import Mounted
@@ -232,6 +233,29 @@ async def test_a_server_that_just_ends_its_sockets_leaves_nothing_behind_either(
             await editor.closed()
     assert await connection.fetchval("SELECT count(*) FROM ydoc.updates") == 1
     assert asyncio.all_tasks() <= before
+
+
+async def test_a_peer_that_takes_nothing_costs_its_cap_and_then_goes(server: str, database_url: str) -> None:
+    """I15, though the server hides its socket."""
+    app = mounted(database_url, outbox_bytes_max="512KiB", sync_piece_bytes_max="64KiB")
+    async with hosting(server, fastapi_host(app)) as host:
+        ann, frozen, ben = [await Editor.open_synced(notes(host)) for _ in range(3)]
+        relay = app._node.relay
+        assert relay is not None
+        connection = list(relay.relay.connections)[1]
+        frozen.socket.transport.pause_reading()
+        while not connection.is_closing:
+            await ann.type("x" * 100_000)
+            await ben.until(lambda: len(ben.root) == len(ann.root))
+            assert connection.outbox_bytes < 700_000
+        assert 'ydoc_closes_total{code="1013"} 1.0' in app._node.metrics.render().decode()
+        await until(lambda: connection not in relay.relay.connections)
+        assert not relay.rooms.outboxes.used_bytes
+        await ann.type("!")
+        await ben.shows(ann.text)
+        await frozen.vanish()
+        for editor in (ann, ben):
+            await editor.leave()
 
 
 async def test_it_can_be_started_again(app: Mounted) -> None:

@@ -18,6 +18,8 @@ import * as yWebsocket3 from 'y-websocket'
 import * as hocuspocus2 from 'hocuspocus-provider-2'
 import * as hocuspocus3 from 'hocuspocus-provider-3'
 import * as hocuspocus4 from '@hocuspocus/provider'
+import { YjsProvider } from '@durable-streams/y-durable-streams'
+import { Awareness } from 'y-protocols/awareness'
 import { history } from './histories.mjs'
 
 process.setMaxListeners(0)
@@ -167,6 +169,31 @@ class HocuspocusEditor extends Editor {
   }
 }
 
+// One with the stock provider of Durable Streams: long polls or events instead of a socket. Its provider reports what
+// goes wrong and gives up; who brings it back is the application. Writes to the console are kept off our own output.
+console.error = console.warn = (...words) => { process.stderr.write(words.map(String).join(' ') + '\n') }
+
+class DurableEditor extends Editor {
+  connect ({ url, room, connect = true, liveMode = 'sse', headers = {} }) {
+    const look = () => { for (const check of [...this.waiting]) check() }
+    this.errors = []
+    this.provider = new YjsProvider({
+      doc: this.doc, baseUrl: url, docId: room, awareness: new Awareness(this.doc), liveMode, headers, connect
+    })
+    this.doc.on('afterTransaction', look)
+    for (const event of ['status', 'synced']) this.provider.on(event, look)
+    this.provider.on('error', error => { this.errors.push(String(error.message).slice(0, 500)); look() })
+    this.provider.awareness.on('change', look)
+  }
+
+  get isConnected () { return this.provider.connected }
+
+  destroy () {
+    this.provider.awareness.destroy()
+    super.destroy()
+  }
+}
+
 const plain = value => {
   if (value instanceof Uint8Array) return { binary: Buffer.from(value).toString('base64') }
   if (value instanceof Y.Doc) return { subdocument: value.guid, meta: value.meta }
@@ -243,6 +270,19 @@ const named = name => {
 const operations = {
   open: ({ editor, ...options }) => { editors.set(editor, new Editor(options)) },
   openHocuspocus: ({ editor, ...options }) => { editors.set(editor, new HocuspocusEditor(options)) },
+  openDurable: ({ editor, ...options }) => { editors.set(editor, new DurableEditor(options)) },
+  // What it has appended is answered.
+  flush: ({ editor }) => named(editor).provider.flush(),
+  errors: ({ editor }) => ({ errors: named(editor).errors }),
+  untilErrors: ({ editor, count }) => {
+    const one = named(editor)
+    return one.until(() => one.errors.length >= count ? { errors: one.errors } : null)
+  },
+  fetch: async ({ url, method, headers = {} }) => {
+    const response = await fetch(url, { method, headers })
+    return { status: response.status, text: await response.text() }
+  },
+  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64')) },
   detach: ({ editor }) => { named(editor).provider.detach() },
   attach: ({ editor }) => { named(editor).provider.attach() },
   forceSync: ({ editor }) => { named(editor).provider.forceSync() },

@@ -126,6 +126,13 @@ class Editors:
         await editor.ask("openHocuspocus", url=url, room=room, **options)
         return editor
 
+    async def open_durable(self, url: str, room: str, name: str | None = None, **options: Any) -> Editor:
+        """A new editor with the stock provider of Durable Streams, that has had its first sync."""
+        editor = Editor(self, name or f"editor {next(self._numbers)}")
+        await editor.ask("openDurable", url=url, room=room, **options)
+        await editor.synced()
+        return editor
+
     async def open_synced(self, url: str, room: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any) -> Editor:
         """A new editor that has had its first sync."""
         editor = await self.open(url, room, **options)

@@ -15,7 +15,7 @@ LINES_MAX = 400
 
 # Who alone may import a library: a module, or a package ending in a dot.
 OWNERS = {
-    "pycrdt": ("ydoc_store.yjs.",),
+    "pycrdt": ("ydoc_store.yjs.", "ydoc_store.client."),
     # The second reads somebody else's Postgres, whose tables are none of ours.
     "asyncpg": ("ydoc_store.storage.", "ydoc_store.sources.postgres"),
     "websockets": ("ydoc_store.relay.", "ydoc_store.client."),
@@ -41,11 +41,14 @@ MAY_IMPORT = {
     "fanout": {"storage", "yjs"},
     "auth": {"storage", "yjs"},
     "embedded": set(),
+    # On other machines: nothing of the server but what bytes mean.
+    "client": {"yjs"},
     # Other stores: they know bytes, and nothing of ours but those.
     "sources": {"yjs"},
-    "rooms": {"fanout", "auth", "storage", "yjs"},
-    "relay": {"rooms", "fanout", "auth", "storage", "yjs"},
-    "http": {"rooms", "fanout", "auth", "storage", "yjs"},
+    "streams": {"storage", "yjs"},
+    "rooms": {"fanout", "auth", "streams", "storage", "yjs"},
+    "relay": {"rooms", "streams", "fanout", "auth", "storage", "yjs"},
+    "http": {"rooms", "streams", "fanout", "auth", "storage", "yjs"},
 }
 # The level of the command line, which may import all of the above.
 COMPOSITION = {
@@ -149,6 +152,15 @@ def test_nothing_imports_upwards(path: Path) -> None:
         parts = name.split(".")
         if parts[0] == "ydoc_store" and len(parts) > 1 and parts[1] != "__version__":
             assert parts[1] in allowed, f"{module} imports {name}"
+
+
+def test_the_client_knows_only_bytes_and_errors_of_ours(path: Path) -> None:
+    module = module_name(path)
+    if module.startswith("ydoc_store.client"):
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "ydoc_store" and len(parts) > 1:
+                assert parts[1] in {"client", "yjs", "errors", "__version__"}, f"{module} imports {name}"
 
 
 def test_only_the_composition_root_imports_the_compactor(path: Path) -> None:

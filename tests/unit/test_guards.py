@@ -227,7 +227,7 @@ def test_an_empty_close_of_a_producer_takes_its_place() -> None:
     guard = Guard(producer=Producer("p", 0, 1), closes=True)
     judgement = judge(state(head=4, p=Place(0, 0)), [queued(guard, b""), queued(guard, b"")])
     assert judgement.producers == {"p": Place(0, 1)}
-    assert verdicts(judgement) == [Closed(4), Duplicate(1, 4)]
+    assert verdicts(judgement) == [Closed(4), Duplicate(1, 4, closed=True)]
 
 
 def test_closing_again_changes_nothing_unless_it_brings_something_or_was_ordered() -> None:
@@ -241,7 +241,7 @@ def test_closing_again_changes_nothing_unless_it_brings_something_or_was_ordered
 
 def test_a_retry_of_the_close_is_a_duplicate() -> None:
     guard = Guard(producer=Producer("p", 0, 3), closes=True)
-    assert verdict_on(state(head=4, closed=True, p=Place(0, 3)), guard) == Duplicate(3, 4)
+    assert verdict_on(state(head=4, closed=True, p=Place(0, 3)), guard) == Duplicate(3, 4, closed=True)
 
 
 def test_an_update_without_a_guard_is_stored_unless_the_stream_is_closed() -> None:

@@ -20,7 +20,7 @@ from ydoc_store import metrics
 from ydoc_store.auth.access import Access
 from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import StorageUnavailable, YdocError
-from ydoc_store.http import changes, problems, revocations
+from ydoc_store.http import changes, problems, revocations, streams, yjs_streams
 from ydoc_store.http.cors import Cors
 from ydoc_store.http.door import EVERYTHING, admit
 from ydoc_store.http.guard import OpenModeGuard, is_this_machine
@@ -80,6 +80,8 @@ def application(services: Services) -> Starlette:
             Route(HOCUSPOCUS_PATH, _only_sockets),
             *revocations.routes(services.present),
             *changes.routes(services.present),
+            *yjs_streams.routes(services.present),
+            *streams.routes(services.present),
         ],
         middleware=[
             *([] if services.has_identities else [Middleware(OpenModeGuard)]),

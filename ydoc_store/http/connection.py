@@ -1,6 +1,7 @@
 """uvicorn's HTTP connection with the bounds that it leaves open, and the gate in front of the sockets.
 
-A peer that sends its request's head slowly, or one without end, is told so and cut. An upgrade that arrives while
+A peer that sends its request's head slowly, or one without end, is told so and cut; so is one that takes nothing of
+its answer for too long, with what it has not taken. An upgrade that arrives while
 the process starts is held until it serves, so that nobody's first try fails; while it drains it is refused before
 any socket exists. What a request means is not known here.
 """
@@ -22,6 +23,8 @@ HEADERS_MAX = 100
 LINGER_S = 1.0
 # How often a held upgrade looks whether the process serves by now.
 HOLD_INTERVAL_S = 0.02
+# So many looks at a peer that keeps its answer waiting, within the time that it has.
+LOOKS_AT_SLOW = 4
 
 Gate = Literal["open", "soon", "shut"]
 
@@ -30,6 +33,7 @@ class BoundedConnection(HttpToolsProtocol):
     """One client connection until it is closed or upgraded. Made by `bounded_connection`."""
 
     handshake_timeout_s: float
+    slow_member_s: float
     gate: Callable[[], Gate]
 
     def __init__(
@@ -45,6 +49,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = True
         self._refused = False
         self._held_s = 0.0
+        self._slow_timer: asyncio.TimerHandle | None = None
+        # What the peer has not taken, and since when that has not become less.
+        self._unsent_bytes = 0
+        self._taken_at_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -52,7 +60,36 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_slow_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._taken_at_s = self.loop.time()
+        self._look_again()
+
+    def resume_writing(self) -> None:
+        self._stop_slow_timer()
+        super().resume_writing()
+
+    def _look_again(self) -> None:
+        self._slow_timer = self.loop.call_later(self.slow_member_s / LOOKS_AT_SLOW, self._check_progress)
+
+    def _check_progress(self) -> None:
+        # Nothing is written meanwhile: whoever answers waits until the peer has taken nearly all.
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes < self._unsent_bytes:
+            self._unsent_bytes, self._taken_at_s = unsent_bytes, self.loop.time()
+        elif self.loop.time() - self._taken_at_s >= self.slow_member_s:
+            self.transport.abort()
+            return
+        self._look_again()
+
+    def _stop_slow_timer(self) -> None:
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -133,11 +170,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
 
-def bounded_connection(handshake_timeout_s: float, gate: Callable[[], Gate]) -> type[BoundedConnection]:
+def bounded_connection(
+    handshake_timeout_s: float, gate: Callable[[], Gate], slow_member_s: float = 30.0
+) -> type[BoundedConnection]:
     """The class to give to uvicorn as `http=`. `gate` says whether sockets may be opened just now."""
     members = {
         "__doc__": BoundedConnection.__doc__,
         "handshake_timeout_s": handshake_timeout_s,
+        "slow_member_s": slow_member_s,
         "gate": staticmethod(gate),
     }
     return type("BoundedConnection", (BoundedConnection,), members)

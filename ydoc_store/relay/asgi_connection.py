@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from websockets.datastructures import Headers
 
 from ydoc_store.relay.closing import reason_for
 from ydoc_store.relay.connection import COUNTED_STEP_BYTES, DRAINING, WRITE_LOW_WATER_BYTES, Connection
@@ -28,6 +27,22 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
+
+
+class _Headers:
+    """The headers as the server holds them all the while, read where they are."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[tuple[bytes, bytes]]):
+        self._items = items
+
+    def get_all(self, key: str) -> list[str]:
+        wanted = key.lower().encode("latin-1")
+        return [value.decode("latin-1") for name, value in self._items if name.lower() == wanted]
+
+    def raw_items(self) -> Iterator[tuple[str, str]]:
+        return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._items)
 
 
 class AsgiConnection(Connection):
@@ -51,8 +66,7 @@ class AsgiConnection(Connection):
         super().__init__(relay)
         self.root = root
         self.path = target
-        headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-        self.headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        self.headers = _Headers(scope["headers"])
         self._peer = scope.get("client")
         self._offered: Sequence[str] = scope.get("subprotocols") or ()
         self._send = send

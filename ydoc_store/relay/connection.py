@@ -13,11 +13,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from websockets.datastructures import Headers
-
 from ydoc_store.errors import SlowMember, TextFrame, TooLarge, YdocError
 from ydoc_store.logs import new_connection_id
 from ydoc_store.relay.closing import CLOSE_TIMEOUT_S, reason_for
+from ydoc_store.relay.credentials import NO_HEADERS, Headers
 from ydoc_store.relay.sessions import Session
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Connection:
     def __init__(self, relay: Relay):
         self.relay = relay
         self.session: Session | None = None
-        self.headers = Headers()
+        self.headers: Headers = NO_HEADERS
         # The undecoded request target behind the path under which this service is mounted, and that path.
         self.path = ""
         self.root = ""

@@ -21,7 +21,21 @@ PARAMETERS_MAX: Final = 100
 
 
 class Headers(Protocol):
+    """Headers of any case, in the order in which they came."""
+
     def get_all(self, key: str) -> list[str]: ...
+    def raw_items(self) -> Iterable[tuple[str, str]]: ...
+
+
+class _NoHeaders:
+    def get_all(self, key: str) -> list[str]:
+        return []
+
+    def raw_items(self) -> Iterable[tuple[str, str]]:
+        return ()
+
+
+NO_HEADERS: Final[Headers] = _NoHeaders()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from ydoc_store.errors import (
     YdocError,
 )
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH, YJS_PREFIX, name_from_raw_path
-from ydoc_store.relay.asgi_connection import AsgiConnection, Event, Receive, Send
+from ydoc_store.relay.asgi_connection import AsgiConnection, Event, Send
 from ydoc_store.relay.connection import Connection
 from ydoc_store.relay.credentials import fingerprint, read_credentials
 from ydoc_store.relay.loops import ORDINARY_CLOSES, Loops, Returning, Said
@@ -96,9 +96,9 @@ class Relay:
         """What uvicorn's `ws` setting takes: a factory of one protocol for each upgrade."""
         return connection_factory(self)
 
-    async def carry(self, scope: Event, root: str, target: str, receive: Receive, send: Send) -> None:
-        """One WebSocket of an ASGI server, until its end; `target` is what it asks for behind the mount's path."""
-        await AsgiConnection(self, scope, root, target, send).run(receive)
+    def carried(self, scope: Event, root: str, target: str, send: Send) -> AsgiConnection:
+        """One WebSocket of an ASGI server, to be run to its end; `target` is what it asks for behind the mount."""
+        return AsgiConnection(self, scope, root, target, send)
 
     def start(self) -> None:
         self._ticking = asyncio.create_task(self._tick_for_ever(), name="relay tick")

@@ -126,6 +126,8 @@ class RelayService:
 
     def _hinted(self, hint: LogHint) -> None:
         self.rooms.feeds.wake()
+        if self.rooms.streams.hinted(hint.document_id, hint.count, hint.head, hint.updates, hint.marker):
+            return
         room = self.rooms.by_document_id.get(hint.document_id)
         if room is not None and hint.marker not in (None, room.marker):
             # Either is of a database that went back.

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ydoc_store.fanout.presence import PresenceHint
-from ydoc_store.rooms.presence import Node
+from ydoc_store.rooms.named_presence import NamedPresences, is_named
+from ydoc_store.rooms.presence import Node, Presence
 from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 
 if TYPE_CHECKING:
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 class Attendance:
     """The presence of all rooms of this process. `tell` takes what other nodes should hear."""
 
-    def __init__(self, rooms: dict[tuple[str, str], Room], timeout_s: float):
+    def __init__(self, rooms: dict[tuple[str, str], Room], timeout_s: float, new_presence: Callable[[], Presence]):
         self._rooms = rooms
         self._timeout_s = timeout_s
         self.tell: Callable[[PresenceHint], None] = lambda _hint: None
+        self.named = NamedPresences(new_presence, timeout_s)
+        self.named.tell = self._tell_of_named
+
+    def _tell_of_named(self, hint: PresenceHint) -> None:
+        self.tell(hint)
 
     def changed(self, room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:
         """A member of this node shows something new: everyone else in the room sees it, and the other nodes hear."""
@@ -45,6 +51,9 @@ class Attendance:
 
     def heard(self, node: str, hint: PresenceHint) -> None:
         """Another node tells of its members, or asks for ours."""
+        if is_named(hint):
+            self.named.heard(node, hint, time.monotonic())
+            return
         room = self._rooms.get((hint.tenant, hint.name))
         if room is None:
             return
@@ -73,6 +82,7 @@ class Attendance:
                 gone = room.presence.expire(now_s, self._timeout_s)
                 if gone:
                     show(room, gone, None)
+        self.named.expire(now_s)
 
 
 def show(room: Room, entries: Sequence[AwarenessEntry], sender: Member | None) -> None:

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import ParamSpec, TypeVar
 
 from ydoc_store.errors import StorageBusy
@@ -80,14 +81,32 @@ class Heavy:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context, limits = multiprocessing.get_context("spawn"), (self._memory_bytes_max,)
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=limits)
+            limits = (self._memory_bytes_max,)
+            self._pool = ProcessPoolExecutor(1, mp_context=_Spawning(), initializer=_begin, initargs=limits)
         return self._pool
 
     def stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+class _Worker(SpawnProcess):
+    """A spawned process that a daemon of `multiprocessing`, such as a worker of hypercorn, may start too."""
+
+    def start(self) -> None:
+        # It is refused because a daemon's children would outlive it; this one ends with its parent.
+        config = multiprocessing.current_process()._config  # type: ignore[attr-defined] # public is a check alone
+        is_daemon = config.pop("daemon", None)
+        try:
+            super().start()
+        finally:
+            if is_daemon is not None:
+                config["daemon"] = is_daemon
+
+
+class _Spawning(SpawnContext):
+    Process = _Worker
 
 
 def _begin(memory_bytes_max: int) -> None:

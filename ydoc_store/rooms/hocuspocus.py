@@ -19,6 +19,7 @@ from ydoc_store.auth.access import Asked, Authorize, Granted, Judge
 from ydoc_store.auth.stateless import Words
 from ydoc_store.errors import (
     Forbidden,
+    LimitExceeded,
     ServerFailed,
     ServerFault,
     ServerFull,
@@ -94,7 +95,7 @@ class HocuspocusSocket:
             return
         if document is None:
             if len(self._documents) >= self._settings.socket_documents_max:
-                self._refuse(wire.encode_address(addressed.address), "too many documents on one socket")
+                self._refuse(wire.encode_address(addressed.address), LimitExceeded("too many documents on one socket"))
                 return
             document = AddressedDocument(
                 addressed.address, HocuspocusDialect(addressed.address, wire.encode_address(addressed.address))
@@ -297,7 +298,7 @@ class HocuspocusSocket:
             self.outlet.close(error)
 
     def _deny(self, document: AddressedDocument, error: YdocError) -> None:
-        self._refuse(document.dialect.prefix, str(error))
+        self._refuse(document.dialect.prefix, error)
         document.denied = True
         self._count_waiting(document, -document.waiting_bytes)
         document.waiting.clear()
@@ -308,9 +309,9 @@ class HocuspocusSocket:
             asyncio.get_running_loop().call_soon(session.closed)
         self._let_go(document)
 
-    def _refuse(self, prefix: bytes, reason: str) -> None:
-        self._send(prefix + wire.encode_denied(reason))
-        self._send(prefix + wire.encode_close(reason))
+    def _refuse(self, prefix: bytes, error: YdocError) -> None:
+        self._send(prefix + wire.encode_denied(str(error), error.code))
+        self._send(prefix + wire.encode_close(str(error)))
 
     def _forget(self, document: AddressedDocument) -> None:
         del self._documents[document.address]

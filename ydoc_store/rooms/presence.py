@@ -8,6 +8,7 @@ time is a parameter.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
@@ -44,6 +45,17 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Guest:
+    """Somebody who shows up over HTTP, without a socket that would end: their states go when they are not renewed.
+
+    Where nobody has an identity, each editor is a guest of its own.
+    """
+
+    actor: str | None
+    client_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """Another node, as the owner of what its members show."""
 
@@ -54,7 +66,18 @@ class Presence:
     """The states of one room, by client id. `states_max` bounds them; `owned_max`, and `owned_bytes_max` in all, those
     of one member."""
 
-    __slots__ = ("_gone", "_is_stamped", "_owned", "_states", "owned_bytes_max", "owned_max", "states_max")
+    __slots__ = (
+        "_changed",
+        "_gone",
+        "_is_stamped",
+        "_owned",
+        "_states",
+        "incarnation",
+        "owned_bytes_max",
+        "owned_max",
+        "states_max",
+        "version",
+    )
 
     def __init__(
         self,
@@ -73,6 +96,10 @@ class Presence:
         self._owned: dict[Hashable, set[int]] = {}
         # Clock and time of those who left, the longest gone first.
         self._gone: dict[int, tuple[int, float]] = {}
+        # Rises with every change, and whose the changes were. What a reader was told of another incarnation is void.
+        self.version = 0
+        self.incarnation = random.getrandbits(49)
+        self._changed: dict[int, int] = {}
 
     def hear(
         self,
@@ -126,6 +153,7 @@ class Presence:
                 self._forget(entry.client_id, entry.clock, now_s)
             return False
         if gone is not None and entry.clock <= gone[0]:
+            self._note(entry.client_id)
             corrections.append(AwarenessEntry(entry.client_id, gone[0], None))
             return False
         owned = len(self._owned.get(owner, ()))
@@ -149,6 +177,11 @@ class Presence:
             self._gone.pop(entry.client_id, None)
             self._states[entry.client_id] = _State(entry.clock, entry.state_json, owner, principal, now_s)
             self._owned.setdefault(owner, set()).add(entry.client_id)
+            self._note(entry.client_id)
+
+    def _note(self, client_id: int) -> None:
+        self.version += 1
+        self._changed[client_id] = self.version
 
     def _disown(self, owner: Hashable, client_id: int) -> None:
         owned = self._owned[owner]
@@ -159,8 +192,13 @@ class Presence:
     def _forget(self, client_id: int, clock: int, now_s: float) -> None:
         self._gone.pop(client_id, None)
         if len(self._gone) >= self.states_max:
-            del self._gone[next(iter(self._gone))]
+            self._drop_gone(next(iter(self._gone)))
         self._gone[client_id] = (clock, now_s)
+        self._note(client_id)
+
+    def _drop_gone(self, client_id: int) -> None:
+        del self._gone[client_id]
+        self._changed.pop(client_id, None)
 
     def is_live_elsewhere(self, client_id: int, owner: Hashable) -> bool:
         """Whether this editor is here, and introduced by somebody else than `owner`."""
@@ -171,13 +209,17 @@ class Presence:
         """The owner is gone: the entries that say so, for the states that it introduced and no others."""
         return self._drop(sorted(self._owned.get(owner, ())), now_s)
 
+    def leave_guests(self, now_s: float) -> list[AwarenessEntry]:
+        """All guests are gone: the entries that say so."""
+        return self._drop([i for i, state in self._states.items() if isinstance(state.owner, Guest)], now_s)
+
     def expire(self, now_s: float, timeout_s: float) -> list[AwarenessEntry]:
         """Drop what was not renewed in time (its node died, or its socket is half open); the entries that say so."""
         while self._gone:
             longest_gone = next(iter(self._gone))
             if now_s - self._gone[longest_gone][1] <= GONE_REMEMBERED_S:
                 break
-            del self._gone[longest_gone]
+            self._drop_gone(longest_gone)
         late = [i for i, state in self._states.items() if now_s - state.heard_at_s > timeout_s]
         return self._drop(late, now_s)
 
@@ -209,6 +251,17 @@ class Presence:
             entries.append(AwarenessEntry(client_id, clock + 1 if gone is None else max(gone[0], clock), None))
         known.update((entry.client_id, entry.clock) for entry in entries if entry.state_json is not None)
         return entries
+
+    def since(self, version: int) -> list[AwarenessEntry]:
+        """What changed behind this version: who is here, and who went as long as that is remembered."""
+        changed = [client_id for client_id, at in self._changed.items() if at > version]
+        return [self._entry(client_id) for client_id in changed]
+
+    def _entry(self, client_id: int) -> AwarenessEntry:
+        state = self._states.get(client_id)
+        if state is None:
+            return AwarenessEntry(client_id, self._gone[client_id][0], None)
+        return AwarenessEntry(client_id, state.clock, state.state_json)
 
     @property
     def is_empty(self) -> bool:

@@ -35,10 +35,12 @@ from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
 from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.rooms.room import Room
+from ydoc_store.rooms.snapshots import Snapshots
 from ydoc_store.rooms.watch import Watch
 from ydoc_store.rooms.whole import Wholes
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.turns import Turns
+from ydoc_store.streams.registry import Streams
 from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
@@ -88,13 +90,15 @@ class Rooms:
         self.first_sync = FirstSync(
             database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
         )
+        self.streams = Streams(database, appender, settings, self.spawn)
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
+        self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
         self.rooms: dict[Key, Room] = {}
         self.by_document_id: dict[int, Room] = {}
         # Open here under a name that nobody has written to yet, as far as this node knows.
         self.absent: dict[Room, None] = {}
-        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s)
+        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s, self._new_presence)
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
         self.feeds = Feeds(database, settings.poll_interval_s, self.spawn)
@@ -177,11 +181,8 @@ class Rooms:
         return room
 
     async def _room_of(self, key: Key, stored: StoredDocument | Absent) -> Room:
-        settings = self.settings
-        cache = RoomCache(self._budget, settings.room_cache_bytes_max)
-        states_max = settings.awareness_entries_max
-        bytes_max, is_stamped = settings.awareness_bytes_max, settings.has_identities
-        presence = Presence(states_max * 10, states_max, bytes_max, is_stamped=is_stamped)
+        cache = RoomCache(self._budget, self.settings.room_cache_bytes_max)
+        presence = self._new_presence()
         room = Room(*key, self.appender, cache, self.limits, presence, self.metrics.deliver_seconds, self)
         try:
             if isinstance(stored, Absent):
@@ -195,6 +196,11 @@ class Rooms:
             cache.clear()
             raise
         return room
+
+    def _new_presence(self) -> Presence:
+        settings = self.settings
+        states_max, bytes_max = settings.awareness_entries_max, settings.awareness_bytes_max
+        return Presence(states_max * 10, states_max, bytes_max, is_stamped=settings.has_identities)
 
     async def _fill(self, room: Room, stored: StoredDocument) -> None:
         snapshot = stored.snapshot
@@ -232,6 +238,7 @@ class Rooms:
         remembers from before."""
         self._generation += 1
         self.database.drop_connections()
+        self.streams.discard_all()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
         for room in list(self.rooms.values()):
@@ -240,7 +247,7 @@ class Rooms:
     def _connected_again(self) -> None:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.
         self._generation += 1
-        if self.rooms:
+        if self.rooms or self.streams.ids:
             self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
 
     @property
@@ -336,6 +343,7 @@ class Rooms:
     def tick(self, now_s: float) -> None:
         """Close rooms that have been empty long enough; drop bytes that no reader came for; count what is known."""
         self._close_idle(now_s)
+        self.streams.tick(now_s)
         self.known_ranges = 0
         for room in self.rooms.values():
             room.tidy_count()

@@ -136,7 +136,8 @@ class Watch:
     async def poll(self) -> None:
         """One look at all open documents: what is behind catches up, what is deleted or replaced closes."""
         asked = {document_id: (room, room.head) for document_id, room in self._rooms.by_document_id.items()}
-        incarnation, heads = await read_heads(self._rooms.database, list(asked))
+        streams = self._rooms.streams.heads_then()
+        incarnation, heads = await read_heads(self._rooms.database, [*asked, *streams])
         if self._incarnation is None:
             self._incarnation = incarnation
         elif incarnation != self._incarnation:
@@ -147,6 +148,7 @@ class Watch:
         for document_id, (room, head_then) in asked.items():
             if room.closed_by is None:
                 self._judge(room, head_then, heads.get(document_id))
+        self._rooms.streams.polled(streams, heads)
         await self._find_created()
 
     def unknown_moved(self) -> None:

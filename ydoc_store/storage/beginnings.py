@@ -1,4 +1,4 @@
-"""What a document begins with, where an application says so: its first update, exactly once.
+"""How a document begins before anybody edits it: with its application's first update, or empty; exactly once.
 
 One statement makes the head row and seq 1 together, or does nothing where the name is taken, by a deleted document
 too: however many clients arrive at once, on however many nodes, one of them creates it. Appends to what exists are
@@ -37,6 +37,22 @@ SELECT c.id, 1, 1, $5, $6
 FROM created AS c
 """
 
+CREATE_EMPTY = """
+INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+"""
+
+
+async def create_empty(database: Database, tenant: str, name: str, *, keep_deleted: bool = False) -> bool:
+    """Whether this call created the document, which nothing was accepted for yet; False where there is one already,
+    deleted or not.
+
+    Raises StorageUnavailable or StorageBusy; after the former it may have been created all the same.
+    """
+    async with database.acquire() as connection:
+        with mapping_errors(f"creating {name!r}"):
+            status = await connection.execute(CREATE_EMPTY, tenant, name, _new_marker(), keep_deleted)
+    return bool(status == "INSERT 0 1")
+
 
 async def create_with_content(
     database: Database, tenant: str, name: str, update: bytes, actor: str | None, *, keep_deleted: bool = False
@@ -45,10 +61,14 @@ async def create_with_content(
 
     Raises StorageUnavailable or StorageBusy; after the former it may have been created all the same.
     """
-    marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
+    marker = _new_marker()
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
             status = await connection.execute(
                 CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update), keep_deleted
             )
     return bool(status == "INSERT 0 1")
+
+
+def _new_marker() -> int:
+    return random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)

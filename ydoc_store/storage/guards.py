@@ -72,10 +72,14 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """This update was accepted before; `producer_seq` is the producer's last one, `head` where the document is."""
+    """This update was accepted before; `producer_seq` is the producer's last one, `head` where the document is.
+
+    `closed` tells of a stream whether it takes nothing more.
+    """
 
     producer_seq: int
     head: int
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ def judge(state: GuardedState, updates: Sequence[QueuedUpdate]) -> Judgement:
     An update without a guard is stored unless the stream is closed by then.
     """
     judgement = Judgement()
-    stored_places, stored_head = dict(state.producers), state.head
+    stored_places, stored_head, stored_closed = dict(state.producers), state.head, state.closed
     for queued in updates:
         guard: Guard = queued.guard or _NO_GUARD
         is_empty = not queued.update
@@ -172,7 +176,7 @@ def judge(state: GuardedState, updates: Sequence[QueuedUpdate]) -> Judgement:
             judgement.producers[producer.id] = state.producers[producer.id]
             stored = stored_places.get(producer.id)
             if stored is not None and _covers(stored, producer):
-                otherwise = Duplicate(stored.seq, stored_head)
+                otherwise = Duplicate(stored.seq, stored_head, stored_closed)
         judgement.left.append(Left(queued, verdict, otherwise))
     return judgement
 
@@ -184,7 +188,7 @@ def _judge_one(state: GuardedState, guard: Guard, *, is_empty: bool) -> Verdict 
     place = state.producers.get(producer.id) if producer is not None else None
     # A repetition first: whatever else its guard asked held when it was stored, and need not hold any more.
     if producer is not None and place is not None and _covers(place, producer):
-        return Duplicate(place.seq, state.head)
+        return Duplicate(place.seq, state.head, state.closed)
     if state.closed:
         # To close what is closed changes nothing, unless a producer's order says that it was somebody else's close.
         return Closed(state.head) if is_empty and guard.closes and producer is None else StreamClosed(state.head)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 READ_HEADS = """
 SELECT d.id, d.marker, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
-    d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged
+    d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged,
+    d.closed_at IS NOT NULL AS closed
 FROM ydoc.documents AS d
 LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
 WHERE d.id = ANY ($1::bigint[])
@@ -42,6 +43,8 @@ class Head:
     accepted_bytes: int
     snapshot_bytes: int
     merged_bytes: int
+    # a stream that takes nothing more
+    closed: bool = False
 
     @property
     def tail_bytes(self) -> int:

@@ -64,6 +64,21 @@ READ_AFTER = (
     + _READ_FROM_CURSOR.format(cursor="$2::bigint")
 )
 
+# An epoch that is deleted or replaced has no snapshot for anybody.
+FIND_SNAPSHOT = """
+SELECT s.through_seq
+FROM ydoc.documents AS d
+JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
+WHERE d.id = $1 AND d.marker = $2 AND d.deleted_at IS NULL AND d.replaced_at IS NULL
+"""
+
+READ_SNAPSHOT = """
+SELECT s.bytes
+FROM ydoc.documents AS d
+JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL AND s.through_seq = $3
+WHERE d.id = $1 AND d.marker = $2 AND d.deleted_at IS NULL AND d.replaced_at IS NULL
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
@@ -149,6 +164,22 @@ async def read_after(database: Database, document_id: int, cursor: int, marker: 
     if marker not in (None, row["marker"]):
         raise RoomDiscarded(f"the database went back: document {document_id} is another one there; sync again")
     return _checked(row, cursor)
+
+
+async def find_snapshot(database: Database, document_id: int, marker: int) -> int | None:
+    """Up to which seq the current snapshot reaches; None where there is none. Raises ServerFault."""
+    async with database.acquire_in_turn() as connection:
+        with mapping_errors("looking for a snapshot"):
+            through_seq: int | None = await connection.fetchval(FIND_SNAPSHOT, document_id, marker)
+    return through_seq
+
+
+async def read_snapshot(database: Database, document_id: int, marker: int, through_seq: int) -> bytes | None:
+    """The current snapshot, if it is the one through this seq. Raises ServerFault."""
+    async with database.acquire_in_turn() as connection:
+        with mapping_errors("reading a snapshot"):
+            found: bytes | None = await connection.fetchval(READ_SNAPSHOT, document_id, marker, through_seq)
+    return found
 
 
 def _checked(row: asyncpg.Record, cursor: int) -> StoredDocument:

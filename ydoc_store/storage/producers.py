@@ -1,8 +1,9 @@
 """What guards are judged by, read and written: the locked head rows, the producers' places, closed streams.
 
-All but the purge runs inside an append's transaction. Heads are locked first, in id order as every append locks them;
-the places are read by a later statement, which sees what whoever held a lock before committed. They are written
-under those locks only, so they need none of their own, and a purge in between takes nothing that is not written anew.
+The purge and one look apart, all of it runs inside an append's transaction. Heads are locked first, in id order as
+every append locks them; the places are read by a later statement, which sees what whoever held a lock before
+committed. They are written under those locks only, so they need none of their own, and a purge in between takes
+nothing that is not written anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ydoc_store.storage.guards import GuardedState, Judgement, Place
+from ydoc_store.storage.pool import mapping_errors
 
 if TYPE_CHECKING:
-    from ydoc_store.storage.pool import Connection
+    from ydoc_store.storage.pool import Connection, Database
 
 LOCK_GUARDED = """
 SELECT d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed, d.stream_seq,
@@ -37,20 +39,20 @@ ORDER BY w.document_id, w.producer_id
 ON CONFLICT (document_id, producer_id) DO UPDATE
 SET epoch = excluded.epoch, seq = excluded.seq, last_at = excluded.last_at
 """
-# A close without bytes has no row, so that nobody would be told of it by the append.
+# The hint of an append says nothing of a close, and a close without bytes has none: this tells to look.
 WRITE_STREAM_STATES = """
 WITH written AS (
     UPDATE ydoc.documents AS d
     SET closed_at = CASE WHEN w.closes THEN now() ELSE d.closed_at END,
         stream_seq = coalesce(w.stream_seq, d.stream_seq),
         changed_at = now()
-    FROM unnest($1::bigint[], $2::boolean[], $3::text[], $4::boolean[]) AS w (id, closes, stream_seq, told)
+    FROM unnest($1::bigint[], $2::boolean[], $3::text[]) AS w (id, closes, stream_seq)
     WHERE d.id = w.id
-    RETURNING d.id, w.told
+    RETURNING d.id, w.closes
 )
 SELECT pg_notify('ydoc_log', ';|' || w.id || ':0:0')
 FROM written AS w
-WHERE NOT w.told AND pg_notification_queue_usage() < 0.5
+WHERE w.closes AND pg_notification_queue_usage() < 0.5
 """
 
 # A page in key order; a row that an append has at this moment is no old one.
@@ -77,6 +79,15 @@ SELECT (SELECT count(*) FROM dropped) AS dropped, g.document_id, g.producer_id
 FROM page AS g
 ORDER BY g.document_id DESC, g.producer_id DESC
 LIMIT 1
+"""
+
+
+# Whose numbers were used in a history of this document that is over.
+FIND_REPLACED_PRODUCER = """
+SELECT max(p.epoch)
+FROM ydoc.documents AS d
+JOIN ydoc.producers AS p ON p.document_id = d.id AND p.producer_id = $3
+WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS NOT NULL
 """
 
 
@@ -136,7 +147,6 @@ async def write_judged(connection: Connection, judged: Mapping[int, Judgement]) 
             list(changed),
             [judgement.closes for judgement in changed.values()],
             [judgement.stream_seq for judgement in changed.values()],
-            [bool(judgement.kept) for judgement in changed.values()],
         )
 
 
@@ -148,3 +158,14 @@ async def drop_producers(
     if row is None:
         return DroppedProducers(0, None)
     return DroppedProducers(row[0], (row[1], row[2]))
+
+
+async def find_replaced_producer(database: Database, tenant: str, name: str, producer_id: str) -> int | None:
+    """The latest epoch in which this producer wrote to a replaced history of the document; None where it never did.
+
+    Raises ServerFault.
+    """
+    async with database.acquire() as connection:
+        with mapping_errors(f"looking for a producer of {name!r}"):
+            epoch: int | None = await connection.fetchval(FIND_REPLACED_PRODUCER, tenant, name, producer_id)
+    return epoch

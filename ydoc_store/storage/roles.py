@@ -13,8 +13,10 @@ from typing import Final
 
 from ydoc_store.errors import SettingInvalid
 
-# What an append changes of a head row; locking it needs no more.
-_HEAD_COLUMNS: Final = "head, accepted_rows, accepted_bytes, changed_at, closed_at, stream_seq"
+# What an append changes of a head row, and what a deletion, a new epoch and a new name do; locking it needs no more.
+_HEAD_COLUMNS: Final = (
+    "head, accepted_rows, accepted_bytes, changed_at, closed_at, stream_seq, deleted_at, replaced_at, name"
+)
 
 RELAY: Final[dict[str, str]] = {
     "migrations": "SELECT",
@@ -36,7 +38,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "updates": "SELECT, DELETE",
     # What is purged is read FOR UPDATE, which takes the right to update a column.
     "producers": "SELECT, UPDATE (last_at), DELETE",
-    "streams": "SELECT, UPDATE (purged_at)",
+    "streams": "SELECT, UPDATE (expired_at, purged_at)",
     "snapshots": "SELECT, INSERT, UPDATE, DELETE",
     "segments": "SELECT, INSERT, DELETE",
     "compactions": "SELECT, INSERT, DELETE",

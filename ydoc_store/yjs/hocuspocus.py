@@ -125,6 +125,85 @@ def _decode(reader: Reader, kind: int) -> Message | Token | Stateless | Close:
     return Unknown(kind)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenWanted:
+    """The server asks for the next token, before the old one ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The server sends nothing of this document. `code` is "" where the server is another product's."""
+
+    reason: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entitled:
+    """The token was accepted."""
+
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The server has detached this document; the socket stays."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStatus:
+    """The outcome of one Step2 or Update; accepted means that it is committed."""
+
+    accepted: bool
+
+
+ServerMessage = Message | TokenWanted | Denied | Entitled | Stateless | Closed | SyncStatus
+
+
+def decode_from_server(frame: bytes, *, address: str) -> ServerMessage | Ping | Pong | None:
+    """What a server's frame says about the document at `address`; None where it is about another.
+
+    Raises `InvalidFrame` like `decode_frame`; the bytes behind an unknown type are not looked at.
+    """
+    if frame == PING:
+        return Ping()
+    if frame == PONG:
+        return Pong()
+    reader = Reader(frame)
+    try:
+        if reader.string() != address:
+            return None
+        message = _decode_from_server(reader, reader.uint())
+    except Malformed as error:
+        raise InvalidFrame(f"not a message: {error}") from error
+    if not reader.done and not isinstance(message, Unknown):
+        raise InvalidFrame(f"bytes behind the message at offset {reader.at}")
+    return message
+
+
+def _decode_from_server(reader: Reader, kind: int) -> ServerMessage:
+    if kind == AUTH:
+        step = reader.uint()
+        if step == AUTH_TOKEN:
+            return TokenWanted()
+        if step == AUTH_DENIED:
+            return Denied(reader.string(), "" if reader.done else reader.string())
+        if step == AUTH_GRANTED:
+            return Entitled(reader.string() == "read-write")
+        raise Malformed(f"an unknown auth step {step}")
+    if kind == SYNC_STATUS:
+        status = reader.uint()
+        if status > 1:
+            raise Malformed(f"an unknown status {status}")
+        return SyncStatus(status == 1)
+    if kind == CLOSE:
+        return Closed("" if reader.done else reader.string())
+    # AUTH and CLOSE, which mean something else from a client, were read above.
+    return _decode(reader, kind)  # type: ignore[return-value]
+
+
 def name_of(address: str) -> str:
     """The document's name in an address."""
     return address.partition(SESSION_SEPARATOR)[0]
@@ -135,14 +214,25 @@ def encode_address(address: str) -> bytes:
     return encode_string(address)
 
 
+def encode_token(token: str, version: str) -> bytes:
+    """Behind an address: who the client says it is, and of which release it is."""
+    return bytes((AUTH, AUTH_TOKEN)) + encode_string(token) + encode_string(version)
+
+
+def encode_leave() -> bytes:
+    """Behind an address: the client leaves this document."""
+    return bytes((CLOSE,))
+
+
 def encode_granted(*, writes: bool) -> bytes:
     """Behind an address: the client may read, and write where `writes`."""
     return bytes((AUTH, AUTH_GRANTED)) + encode_string("read-write" if writes else "readonly")
 
 
-def encode_denied(reason: str) -> bytes:
-    """Behind an address: nothing of this document will be sent, and why."""
-    return bytes((AUTH, AUTH_DENIED)) + encode_string(reason)
+def encode_denied(reason: str, code: str) -> bytes:
+    """Behind an address: nothing of this document will be sent, and why; `code` tells programs, stock clients read
+    no further than the reason."""
+    return bytes((AUTH, AUTH_DENIED)) + encode_string(reason) + encode_string(code)
 
 
 def encode_token_wanted() -> bytes:

@@ -197,6 +197,21 @@ async def test_rows_of_what_was_done_go_with_the_window_but_the_newest_thousand(
     assert await connection.fetchval("SELECT count(*) FROM ydoc.compactions") == 1_001
 
 
+@pytest.mark.parametrize(("history_days", "left"), [(0, ["a", "b"]), (7, ["a", "b"]), (30, ["a", "b", "c"])])
+async def test_silent_producers_go_with_the_window_and_none_within_a_week(
+    database: Database, connection: Connection, history_days: int, left: list[str]
+) -> None:
+    await connection.execute(
+        "INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq, last_at) "
+        "VALUES (1, 'a', 0, 0, now()), (1, 'b', 0, 0, now() - interval '6 days'),"
+        " (2, 'c', 0, 0, now() - interval '8 days')"
+    )
+    dropped = await Retention(database, history_days=history_days, bases_min=1).drop_some()
+    rows = await connection.fetch("SELECT producer_id FROM ydoc.producers ORDER BY producer_id")
+    assert [row[0] for row in rows] == left
+    assert dropped.producers == 3 - len(left)
+
+
 async def test_a_pass_drops_what_has_left_the_feeds_window_of_every_tenant(
     database: Database, connection: Connection
 ) -> None:

@@ -1,12 +1,14 @@
-"""A site on a database of the test's own, and somebody who asks it."""
+"""A site on a database of the test's own, somebody who asks it, and a compactor that comes when it is called."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
 
+from compactor.compaction import Compacted, Terms, compact
+from compactor.worker import Worker
 from tests.sites import Site, running_site
 
 
@@ -20,3 +22,19 @@ async def site(database_url: str) -> AsyncIterator[Site]:
 async def client(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     async with site.client() as opened:
         yield opened
+
+
+@pytest.fixture
+async def compacted(site: Site) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+    """Compacts an open document; returns up to which seq its snapshot reaches, which the site knows then."""
+    async with Worker(timeout_s=60) as worker:
+
+        async def run(name: str = "notes") -> int:
+            room = site.room(name)
+            assert room.document_id is not None
+            done = await compact(site.database, worker, room.document_id, Terms(timeout_s=60), forced=True)
+            assert isinstance(done, Compacted), done
+            site.service.rooms.snapshots.forget(room)
+            return room.head
+
+        yield run

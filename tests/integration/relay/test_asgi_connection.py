@@ -45,7 +45,7 @@ class Peer:
             "subprotocols": [],
         }
         self.ended = asyncio.create_task(
-            service.relay.carry(scope, "/collab", f"/yjs/{name}", self._receive, self._send)
+            service.relay.carried(scope, "/collab", f"/yjs/{name}", self._send).run(self._receive)
         )
 
     async def _receive(self) -> dict[str, Any]:
@@ -147,12 +147,11 @@ async def test_no_message_is_asked_for_while_reading_is_paused(service: RelaySer
     await ann.synced()
     connection = connection_of(service)
     await until(ann._said.empty)
-    asked = ann.asked
+    asked, answered = ann.asked, len(ann.frames)
     connection.pause_reading()
     ann.say(b"\x03")
     ann.say(b"\x03")
     await until(lambda: ann._said.qsize() == 1)
-    answered = len(ann.frames)
     connection.rest_reading(0.01)
     connection.resume_reading()
     await until(lambda: ann.asked == asked + 2 and ann._said.empty())

@@ -356,7 +356,7 @@ async def test_a_closed_stream_takes_nothing_more_guarded_or_not(appender: Appen
     assert error.head == 1
     verdicts = [verdict for _, verdict in owner.verdicts]
     assert isinstance(verdicts[0], StreamClosed)
-    assert verdicts[1:] == [Closed(1), Duplicate(0, 1)]
+    assert verdicts[1:] == [Closed(1), Duplicate(0, 1, closed=True)]
     assert await log_of(connection, owner.document_id) == [b"last"]
 
 

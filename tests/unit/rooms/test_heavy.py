@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -59,3 +62,28 @@ async def test_a_worker_that_takes_too_much_memory_fails_that_work_alone() -> No
         assert await heavy.run(LARGE, os.getpid) != os.getpid()
     finally:
         heavy.stop()
+
+
+def _work_as_a_daemon(answer: Any) -> None:
+    async def work() -> int:
+        heavy = Heavy()
+        try:
+            return await heavy.run(LARGE, os.getpid)
+        finally:
+            heavy.stop()
+
+    answer.put((os.getpid(), asyncio.run(work())))
+
+
+def test_a_daemon_of_multiprocessing_has_a_worker_too() -> None:
+    """hypercorn's workers are daemons, which may have no children of the usual kind."""
+    spawning = multiprocessing.get_context("spawn")
+    answer = spawning.Queue()
+    daemon = spawning.Process(target=_work_as_a_daemon, args=(answer,), daemon=True)
+    daemon.start()
+    own, worker = answer.get(timeout=60)
+    daemon.join(60)
+    answer.close()
+    answer.join_thread()
+    assert daemon.exitcode == 0
+    assert worker != own

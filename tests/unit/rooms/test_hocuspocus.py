@@ -120,8 +120,8 @@ def auth(token: str, version: str | None = None) -> bytes:
     return bytes((wire.AUTH, wire.AUTH_TOKEN)) + encode_string(token) + (encode_string(version) if version else b"")
 
 
-def denied(reason: str) -> list[bytes]:
-    return [wire.encode_denied(reason), wire.encode_close(reason)]
+def denied(reason: str, code: str = "unauthenticated") -> list[bytes]:
+    return [wire.encode_denied(reason, code), wire.encode_close(reason)]
 
 
 def typed(client: int, *texts: str) -> list[bytes]:
@@ -221,12 +221,12 @@ async def test_a_document_that_ends_while_it_holds_lets_the_socket_go_on(talking
     first.discard(DocumentDeleted("this document was deleted"))
     assert talk.outlet.is_reading
     assert not talk.outlet.is_held
-    assert talk.heard("first")[-2:] == denied("this document was deleted")
+    assert talk.heard("first")[-2:] == denied("this document was deleted", "document_deleted")
     # Late words of its member change nothing any more.
     member.outlet.pause_reading()
     member.close(DocumentDeleted("again"))
     assert talk.outlet.is_reading
-    assert talk.heard("first")[-2:] == denied("this document was deleted")
+    assert talk.heard("first")[-2:] == denied("this document was deleted", "document_deleted")
     assert talk.outlet.closed_by is None
     talk.say("second", encode_update(typed(1, "a")[0]))
     assert len(talk.room("second").queue.waiting) == 1
@@ -238,7 +238,7 @@ async def test_a_denied_document_drops_everything_until_it_is_allowed(talking: T
     talk.say("notes", auth("unknown"), STEP1)
     await until(lambda: talk.heard("notes") != [])
     told = talk.heard("notes")
-    assert told == denied("this token grants nothing here")
+    assert told == denied("this token grants nothing here", "forbidden")
     talk.say("notes", STEP1, encode_update(typed(1, "a")[0]))
     assert talk.heard("notes") == told
     assert not room.members
@@ -344,7 +344,7 @@ async def test_what_a_socket_may_bring_before_its_tokens_is_bounded(talking: Tal
     talk.say("large", encode_update(bytes(60)))
     assert talk.heard("large") == denied("too much was sent before a token")
     talk.say("third", auth("writes"))
-    assert talk.heard("third") == denied("too many documents on one socket")
+    assert talk.heard("third") == denied("too many documents on one socket", "limit_exceeded")
     assert talk.outlet.closed_by is None
 
 
@@ -416,7 +416,7 @@ async def test_a_token_that_is_refused_takes_what_is_queued_along(talking: Talki
     talk = talking()
     room = await talk.open("notes")
     talk.say("notes", encode_update(typed(1, "a")[0]), auth("unknown"))
-    await until(lambda: talk.heard("notes")[-2:] == denied("this token grants nothing here"))
+    await until(lambda: talk.heard("notes")[-2:] == denied("this token grants nothing here", "forbidden"))
     assert not room.queue.waiting
     assert talk.acks("notes") == []
 
@@ -468,7 +468,7 @@ async def test_who_does_not_answer_the_question_for_a_new_token_is_sent_to_come_
         await until(lambda: talk.outlet.closed_by is not None)
         assert talk.outlet.closed_by is not None
         assert talk.outlet.closed_by.close_code == 1012
-        assert wire.encode_denied("this token has expired") not in talk.heard("notes")
+        assert wire.encode_denied("this token has expired", "token_ended") not in talk.heard("notes")
 
 
 async def test_what_was_typed_without_a_connection_is_saved_when_all_of_it_is(talking: Talking) -> None:

@@ -79,7 +79,7 @@ def test_only_providers_of_version_4_and_newer_are_pinged(version: str | None, a
 def test_what_the_server_says_reads_as_stock_clients_read_it() -> None:
     assert wire.encode_granted(writes=True) == b"\x02\x02" + encode_string("read-write")
     assert wire.encode_granted(writes=False) == b"\x02\x02" + encode_string("readonly")
-    assert wire.encode_denied("rätsel") == b"\x02\x01" + encode_string("rätsel")
+    assert wire.encode_denied("rätsel", "no") == b"\x02\x01" + encode_string("rätsel") + b"\x02no"
     assert wire.encode_token_wanted() == b"\x02\x00"
     assert wire.encode_close("over") == b"\x07" + encode_string("over")
     assert wire.encode_sync_status(accepted=True) == b"\x08\x01"

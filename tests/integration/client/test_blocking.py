@@ -1,0 +1,155 @@
+"""`connect_sync` in jobs: threads without a loop, each with a document of its own, on a node in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from pycrdt import Doc, Text
+
+from tests.nodes import Node, count_stored
+from tests.waiting import TIMEOUT_S, until
+from ydoc_store.client import Deleted, Refused, Unavailable, connect, connect_sync
+from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH
+from ydoc_store.storage.epochs import delete_document
+
+
+def url(node: Node) -> str:
+    return f"ws://127.0.0.1:{node.port}{HOCUSPOCUS_PATH}"
+
+
+def text_of(ydoc: Doc[Any]) -> Text:
+    return ydoc.get("text", type=Text)
+
+
+def clients_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "ydoc-store client" in thread.name]
+
+
+async def test_what_others_edit_appears_when_it_is_asked_for_and_not_under_a_computation(node: Node) -> None:
+    def job() -> None:
+        with connect_sync(url(node), "notes") as document:
+            mine = document.ydoc
+            opened.set()
+            assert edited.wait(TIMEOUT_S)
+            assert str(text_of(mine)) == ""
+            document.wait_for(lambda ydoc: str(text_of(ydoc)) == "theirs", timeout_s=TIMEOUT_S)
+            assert str(text_of(mine)) == "theirs"
+            assert not document.refresh()
+
+    opened, edited = threading.Event(), threading.Event()
+    working = asyncio.create_task(asyncio.to_thread(job))
+    await until(opened.is_set)
+    async with connect(url(node), "notes") as other:
+        text_of(other.ydoc).insert(0, "theirs")
+        await other.saved(timeout_s=TIMEOUT_S)
+    edited.set()
+    await working
+    assert clients_threads() == []
+
+
+async def test_two_jobs_that_edit_at_once_end_equal(node: Node) -> None:
+    texts: list[str] = []
+
+    def work(letter: str) -> None:
+        with connect_sync(url(node), "both") as document:
+            for number in range(200):
+                text = text_of(document.ydoc)
+                text.insert(number % (len(text) + 1), letter)
+                if len(text) > 100 and number % 7 == 0:
+                    del text[3:5]
+            document.saved(timeout_s=TIMEOUT_S)
+            text_of(document.ydoc).insert(0, letter.upper())
+            document.saved(timeout_s=TIMEOUT_S)
+            document.wait_for(lambda ydoc: {"A", "B"} <= set(str(text_of(ydoc))), timeout_s=TIMEOUT_S)
+            texts.append(str(text_of(document.ydoc)))
+
+    await asyncio.gather(asyncio.to_thread(work, "a"), asyncio.to_thread(work, "b"))
+    async with connect(url(node), "both") as document:
+        assert texts == [str(text_of(document.ydoc))] * 2
+
+
+async def test_a_jobs_own_document_is_brought_along_and_let_go(node: Node) -> None:
+    mine: Doc[Any] = Doc()
+
+    def job() -> None:
+        text_of(mine).insert(0, "brought")
+        with connect_sync(url(node), "notes", ydoc=mine) as document:
+            document.saved(timeout_s=TIMEOUT_S)
+            assert document.ydoc is mine
+            with mine.transaction():
+                text_of(mine).insert(7, " along")
+                with pytest.raises(RuntimeError, match="inside a transaction"):
+                    document.saved()
+        text_of(mine).insert(0, "not sent any more, ")
+
+    await asyncio.to_thread(job)
+    assert not mine._subscriptions
+    async with connect(url(node), "notes") as other:
+        assert str(text_of(other.ydoc)) == "brought along"
+
+
+async def test_a_job_without_a_server_is_told_in_time(node: Node, free_port: int) -> None:
+    error = LookupError("its own")
+
+    def job() -> None:
+        nowhere = f"ws://127.0.0.1:{free_port}/hocuspocus"
+        with pytest.raises(Unavailable), connect_sync(nowhere, "notes", timeout_s=0.3):
+            pytest.fail("opened")
+        with pytest.raises(Refused), connect_sync(f"ws://127.0.0.1:{node.port}/nowhere", "notes"):
+            pytest.fail("opened")
+        with connect_sync(url(node), "notes", leave_timeout_s=0.3) as document:
+            opened.set()
+            assert stopped.wait(TIMEOUT_S)
+            text_of(document.ydoc).insert(0, "where to")
+            with pytest.raises(Unavailable):
+                document.saved(timeout_s=0.2)
+            with pytest.raises(Unavailable):
+                document.wait_for(lambda _ydoc: False, timeout_s=0.2)
+            raise error
+
+    opened, stopped = threading.Event(), threading.Event()
+    working = asyncio.create_task(asyncio.to_thread(job))
+    await until(opened.is_set)
+    await node.stop()
+    stopped.set()
+    with pytest.raises(LookupError):
+        await working
+    assert "may not be stored" in error.__notes__[0]
+    assert clients_threads() == []
+
+
+async def test_a_job_whose_document_is_deleted_is_told_while_it_waits(node: Node) -> None:
+    def job() -> None:
+        with connect_sync(url(node), "notes") as document:
+            text_of(document.ydoc).insert(0, "a")
+            document.saved(timeout_s=TIMEOUT_S)
+            saved.set()
+            with pytest.raises(Deleted):
+                document.wait_for(lambda _ydoc: False, timeout_s=TIMEOUT_S)
+            with pytest.raises(Deleted):
+                document.saved(timeout_s=TIMEOUT_S)
+            assert isinstance(document.ended, Deleted)
+
+    saved = threading.Event()
+    working = asyncio.create_task(asyncio.to_thread(job))
+    await until(saved.is_set)
+    await delete_document(node.database, DEFAULT_TENANT, "notes")
+    await working
+
+
+async def test_a_job_that_is_interrupted_leaves_and_keeps_what_it_wrote(node: Node) -> None:
+    def job() -> None:
+        with connect_sync(url(node), "notes") as document:
+            text_of(document.ydoc).insert(0, "a")
+            raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            job()
+
+    await asyncio.to_thread(interrupted)
+    assert clients_threads() == []
+    assert await count_stored(node.database, "notes") == 1

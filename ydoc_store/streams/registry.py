@@ -1,0 +1,225 @@
+"""The streams that are open in this process: found by name, level with the log, forgotten when nobody uses them.
+
+Hints of other nodes and one poll keep them level, as they do rooms; nothing rests on a hint alone but latency. When
+the database's connection is lost, or it is another database, all of them are forgotten (I11): readers come back and
+are answered from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, YdocError
+from ydoc_store.storage.heads import Head, read_heads
+from ydoc_store.storage.streams import (
+    StoredStream,
+    StreamSettings,
+    create_stream,
+    delete_stream,
+    find_stream,
+    read_stream,
+    read_stream_after,
+)
+from ydoc_store.streams.stream import Page, Stream, page_of
+
+if TYPE_CHECKING:
+    from ydoc_store.settings import Settings
+    from ydoc_store.storage.appender import Appender
+    from ydoc_store.storage.pool import Database
+
+PAGE_ROWS_MAX: Final = 2_000
+PAGE_BYTES_MAX: Final = 1024 * 1024
+"""One answer's worth: a reader asks again for more, and holds no more than this of a long stream. An update that is
+larger goes whole."""
+OPEN_MAX: Final = 10_000
+"""Streams that are remembered, each in some 2 KB, so that an append costs no look at the database."""
+IDLE_S: Final = 60.0
+RECENT_ALL_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What all streams together keep for readers at their end; beyond that readers share reads of the log."""
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+
+
+class Streams:
+    """All open streams of one process, by (tenant, name)."""
+
+    def __init__(self, database: Database, appender: Appender, settings: Settings, spawn: Spawn):
+        self.database = database
+        self.appender = appender
+        self.spawn = spawn
+        self.read_only = settings.read_only
+        self.recent_bytes = 0
+        self._queued_bytes_max = settings.process_incoming_bytes_max
+        # Counts the connections that were lost: what was looked up under another number is not trusted.
+        self._generation = 0
+        self._open: dict[tuple[str, str], Stream] = {}
+        self._by_id: dict[int, Stream] = {}
+
+    # Finding
+
+    async def find(self, tenant: str, name: str) -> Stream:
+        """The stream of this name, as it is known here: an append judges whether it is still that.
+
+        Raises NoSuchStream, ServerFault.
+        """
+        stream = self._open.get((tenant, name))
+        if stream is None or stream.gone is not None:
+            generation = self._generation
+            stored = await find_stream(self.database, tenant, name)
+            self._trust(generation)
+            stream = self._adopt(tenant, name, stored)
+        stream.used_at_s = time.monotonic()
+        return stream
+
+    async def read(self, tenant: str, name: str, cursor: int) -> tuple[Stream, Page]:
+        """The stream of this name as it is now, and what follows `cursor`. Raises as `find`, and CorruptDocument."""
+        generation = self._generation
+        stored = await read_stream(
+            self.database, tenant, name, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
+        )
+        self._trust(generation)
+        stream = self._adopt(tenant, name, stored.stream)
+        stream.learned(stored.stream.head, closed=stored.stream.closed)
+        return stream, page_of(stored, cursor)
+
+    async def read_page(self, stream: Stream, cursor: int) -> Page:
+        """What follows `cursor` in this very stream, from the log."""
+        try:
+            stored = await read_stream_after(
+                self.database, stream.id, stream.marker, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
+            )
+        except NoSuchStream as error:
+            self.forget(stream, error)
+            raise
+        stream.learned(stored.stream.head, closed=stored.stream.closed)
+        return page_of(stored, cursor)
+
+    def _adopt(self, tenant: str, name: str, stored: StoredStream) -> Stream:
+        key = (tenant, name)
+        stream = self._open.get(key)
+        if stream is not None and stream.gone is None:
+            # A look that began before the name was used anew must not bring the old one back.
+            if (stored.epoch, stored.id) == (stream.epoch, stream.id) or stored.epoch < stream.epoch:
+                return stream
+            self.forget(stream, NoSuchStream("this stream was deleted"))
+        self._make_room()
+        stream = self._open[key] = self._by_id[stored.id] = Stream(tenant, name, stored, self)
+        return stream
+
+    def _make_room(self) -> None:
+        if len(self._open) >= OPEN_MAX:
+            idle = sorted((stream for stream in self._open.values() if stream.is_idle), key=lambda one: one.used_at_s)
+            if not idle:
+                raise ServerFull("this server has as many streams in use as it may")
+            # Some at once, so that not every newcomer looks through all of them.
+            for stream in idle[: max(1, OPEN_MAX // 100)]:
+                self._close(stream)
+
+    # Changing
+
+    async def create(
+        self, tenant: str, name: str, settings: StreamSettings, first: bytes, actor: str | None, *, closed: bool
+    ) -> tuple[Stream, bool]:
+        """The stream, and whether this call created it. Raises StreamDiffers, ServerFault."""
+        self.may_write()
+        stored, created = await create_stream(
+            self.database, tenant, name, settings, first=first, actor=actor, closed=closed
+        )
+        stream = self._adopt(tenant, name, stored)
+        stream.learned(stored.head, closed=stored.closed)
+        return stream, created
+
+    async def delete(self, tenant: str, name: str) -> None:
+        """End it for good. Raises NoSuchStream, ServerFault."""
+        self.may_write()
+        document_id = await delete_stream(self.database, tenant, name)
+        stream = self._by_id.get(document_id)
+        if stream is not None:
+            self.forget(stream, NoSuchStream("this stream was deleted"))
+
+    def may_write(self) -> None:
+        """Raises StorageUnavailable on a read-only server, ServerFull where too much waits for its commit."""
+        if self.read_only:
+            raise StorageUnavailable("this server is read-only for now: nothing is stored")
+        if self.appender.queued_bytes > self._queued_bytes_max:
+            raise ServerFull("this server is busy: try again later")
+
+    # Staying level with the log
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the newest bytes of all streams are as much as may be kept."""
+        return self.recent_bytes >= RECENT_ALL_BYTES_MAX
+
+    @property
+    def ids(self) -> list[int]:
+        """Of those whose heads a poll asks for: somebody may wait at their end, or append to them."""
+        return list(self._by_id)
+
+    def hinted(self, document_id: int, count: int, head: int, updates: list[bytes] | None, marker: int | None) -> bool:
+        """Another node tells that this has moved on, or with a `count` of 0 that it changed; False if it is none."""
+        stream = self._by_id.get(document_id)
+        if stream is None:
+            return False
+        if count == 0 or marker not in (None, stream.marker):
+            self.spawn(self._look_at(stream))
+        else:
+            stream.arrived(head - count + 1, head, updates)
+        return True
+
+    async def _look_at(self, stream: Stream) -> None:
+        with contextlib.suppress(YdocError):
+            # What goes wrong is found by the next poll.
+            head_then = stream.head
+            _, heads = await read_heads(self.database, [stream.id])
+            self._judge(stream, head_then, heads.get(stream.id))
+
+    def heads_then(self) -> dict[int, int]:
+        """Where all stand, before a poll asks the database."""
+        return {document_id: stream.head for document_id, stream in self._by_id.items()}
+
+    def polled(self, heads_then: dict[int, int], heads: dict[int, Head]) -> None:
+        """Where the database has them; `heads_then` is where they stood before it was asked."""
+        for document_id, head_then in heads_then.items():
+            stream = self._by_id.get(document_id)
+            if stream is not None:
+                self._judge(stream, head_then, heads.get(document_id))
+
+    def _judge(self, stream: Stream, head_then: int, head: Head | None) -> None:
+        if head is None or head.seq < head_then or head.marker != stream.marker:
+            self.forget(stream, RoomDiscarded("the database went back: read this stream anew"))
+        elif head.deleted or head.replaced:
+            self.forget(stream, NoSuchStream("this stream was deleted"))
+        else:
+            stream.learned(head.seq, closed=head.closed)
+
+    def forget(self, stream: Stream, error: YdocError) -> None:
+        """Whoever uses it is told why; the next look finds what there is."""
+        self._close(stream)
+        stream.end(error)
+
+    def _close(self, stream: Stream) -> None:
+        if self._open.get((stream.tenant, stream.name)) is stream:
+            del self._open[stream.tenant, stream.name]
+        if self._by_id.get(stream.id) is stream:
+            del self._by_id[stream.id]
+
+    def discard_all(self) -> None:
+        """The database's connection was lost, or it is another one: nothing that is remembered is trusted any more."""
+        self._generation += 1
+        for stream in list(self._by_id.values()):
+            self.forget(stream, RoomDiscarded("the database's connection was lost: read this stream anew"))
+
+    def _trust(self, generation: int) -> None:
+        if generation != self._generation:
+            raise RoomDiscarded("the database's connection was lost: read this stream anew")
+
+    def tick(self, now_s: float) -> None:
+        """Forget what nobody has used for a while."""
+        for stream in list(self._by_id.values()):
+            if stream.is_idle and now_s - stream.used_at_s >= IDLE_S:
+                self._close(stream)
