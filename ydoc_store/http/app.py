@@ -20,7 +20,7 @@ from ydoc_store import metrics
 from ydoc_store.auth.access import Access
 from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import StorageUnavailable, YdocError
-from ydoc_store.http import changes, problems, revocations, streams, yjs_streams
+from ydoc_store.http import changes, document_list, problems, revocations, streams, yjs_streams
 from ydoc_store.http.cors import Cors
 from ydoc_store.http.door import EVERYTHING, admit
 from ydoc_store.http.guard import OpenModeGuard, is_this_machine
@@ -81,6 +81,7 @@ def application(services: Services) -> Starlette:
             *revocations.routes(services.present),
             *changes.routes(services.present),
             *yjs_streams.routes(services.present),
+            *document_list.routes(services.present),
             *streams.routes(services.present),
         ],
         middleware=[

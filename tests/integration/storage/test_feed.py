@@ -249,6 +249,8 @@ async def test_every_seq_is_read_once_in_order_while_many_write_and_one_transact
         assert sum(heads.values()) == total, "not all of it was told"
         assert len({change.cursor for change in changes}) == len(changes)
     assert read[0] == read[1] == read[2], "there is one order"
+    cursors = [change.cursor for change in read[0]]
+    assert cursors == sorted(cursors), "the texts sort as their places do"
 
 
 async def test_a_page_may_end_inside_a_commit(
@@ -308,7 +310,9 @@ async def test_what_was_called_otherwise_then_is_told_by_the_name_of_then(
 # Cursors that are of no more use
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "A" * 47, "A" * 49, "=" * 48, "é" * 48, "A" * 44 + "===="])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "0" * 57, "0" * 59, "=" * 58, "é" * 58, "0" * 56 + "==", "z" * 58, "v" * 57 + "0"]
+)
 async def test_what_is_no_cursor_is_refused_as_that(database: Database, cursor: str) -> None:
     with pytest.raises(InvalidRequest):
         await read_changes(database, "t", cursor)
