@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +18,16 @@ from ydoc_store.storage.epochs import delete_document, recreate_document
 from ydoc_store.storage.pool import Database
 
 HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+SERVER = "http://127.0.0.1:1234"
+SHOWN = "console.log(db.collections.documents.toArray)"
+# One line whenever the list changes, and one when it is there.
+SHOW = """
+function show() {
+  console.log(JSON.stringify(Object.fromEntries(db.collections.documents.toArray.map(d => [d.name, [d.epoch, d.seq]]))))
+}
+show()
+"""
 WAIT_S = 60.0
 
 # Epoch and seq by name.
@@ -24,7 +35,7 @@ Documents = dict[str, list[int]]
 
 
 class Lister:
-    """A Node process that holds the list, and prints it whenever it changes."""
+    """A Node process that holds the list, and shows it whenever it changes."""
 
     def __init__(self, process: asyncio.subprocess.Process):
         self._process = process
@@ -45,6 +56,21 @@ class Lister:
         raise AssertionError(f"the last list that it showed: {last}")
 
 
+def example(service: Service, live: str) -> str:
+    """README's own lines, that show what they hold as this test reads it."""
+    found = re.search(r"<!-- live list -->\n```js\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found is not None
+    script = found[1]
+    for text, instead in (
+        (SERVER, f"http://127.0.0.1:{service.port}"),
+        ("live: 'sse'", f"live: '{live}'"),
+        (SHOWN, "show()"),
+    ):
+        assert text in script
+        script = script.replace(text, instead)
+    return script + SHOW
+
+
 @contextlib.asynccontextmanager
 async def listing(service: Service, live: str) -> AsyncIterator[Lister]:
     require_npm_packages()
@@ -52,9 +78,10 @@ async def listing(service: Service, live: str) -> AsyncIterator[Lister]:
     assert node is not None
     process = await asyncio.create_subprocess_exec(
         node,
-        HERE / "document_list.mjs",
-        f"http://127.0.0.1:{service.port}/v1/stream/documents",
-        live,
+        "--input-type=module",
+        "--eval",
+        example(service, live),
+        cwd=HERE,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
