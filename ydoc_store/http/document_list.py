@@ -35,7 +35,7 @@ from ydoc_store.http.streams import DIALECT, refusal
 from ydoc_store.http.tokens import Sentinel, cursor_after
 from ydoc_store.rooms.feed import Follower
 from ydoc_store.storage.feed import EVENTS_A_PAGE, Change, FeedPage
-from ydoc_store.storage.listing import Listed, find_present, list_present
+from ydoc_store.storage.present import Listed, find_present, list_present
 
 NAME: Final = "documents"
 TYPE: Final = "document"

@@ -38,7 +38,15 @@ FROM created AS c
 """
 
 CREATE_EMPTY = """
-INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+WITH created AS (
+    INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
+    VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING
+    RETURNING id, tenant
+)
+INSERT INTO ydoc.commits (tenant, what, document_ids)
+SELECT c.tenant, 'created', ARRAY[c.id]
+FROM created AS c
 """
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import asyncpg
 import pytest
 
 from compactor.compaction import Compacted, Terms, compact
 from compactor.worker import Worker
+from tests.integration.storage.test_schema import STATEMENTS
 from tests.log_rows import Writer
+from ydoc_store import storage
 from ydoc_store.errors import YdocError
-from ydoc_store.storage.beginnings import create_with_content
+from ydoc_store.storage.beginnings import create_empty, create_with_content
 from ydoc_store.storage.commits import list_tenants_noted
 from ydoc_store.storage.epochs import (
     Content,
@@ -37,6 +42,12 @@ async def test_a_document_that_begins_with_content_was_created_and_appended_to(d
         ("created", None, None, "ann"),
         ("append", 1, 1, "ann"),
     ]
+
+
+async def test_a_document_that_begins_empty_was_created(database: Database) -> None:
+    assert await create_empty(database, "t", "a")
+    assert not await create_empty(database, "t", "a")
+    assert [(change.what, change.name) for change in await changes(database)] == [("created", "a")]
 
 
 async def test_all_that_becomes_of_a_document_is_told_with_its_epoch(database: Database) -> None:
@@ -76,6 +87,42 @@ async def test_a_compaction_is_told_with_what_it_merged(database: Database) -> N
         await compact(database, worker, document_id, Terms(), forced=True)
     found = await changes(database)
     assert [(change.what, change.seq, change.count) for change in found][2:] == [("compacted", 1, 1)]
+
+
+# Each statement that changes what documents are, and where the feed is told.
+TOLD = {
+    "append_batch.APPEND_BATCH": "by itself",
+    "beginnings.CREATE_EMPTY": "by itself",
+    "beginnings.CREATE_WITH_CONTENT": "by itself",
+    "creating.CREATE_DOCUMENTS": "by itself",
+    "epochs.INSERT_EPOCH": "by note",
+    "epochs.MARK_PURGED": "by note",
+    "epochs.REPLACE": "by note, for the epoch that replaces it",
+    "epochs.SET_TOMBSTONE": "by note",
+    "epochs.TAKE_TOMBSTONE": "by note",
+    "renaming.SET_NAME": "by note_renamed",
+}
+NOT_TOLD = {
+    "keeping.SET_KEEP_DELETED": "an operator's setting",
+}
+_CHANGES_HEADS = re.compile(r"\b(INSERT INTO|UPDATE) ydoc\.documents\b")
+
+
+def test_every_statement_that_changes_documents_tells_the_feed_or_is_known_not_to() -> None:
+    found = {name for name, statement in STATEMENTS.items() if _CHANGES_HEADS.search(statement)}
+    of_streams = {
+        name for name in found if "'stream'" in STATEMENTS[name] or name.startswith(("streams.", "producers."))
+    }
+    assert found - of_streams - TOLD.keys() - NOT_TOLD.keys() == set()
+    for name, how in TOLD.items():
+        if name in found:
+            assert ("INSERT INTO ydoc.commits" in STATEMENTS[name]) == (how == "by itself")
+        module = name.partition(".")[0]
+        if how.startswith("by note") and name in found:
+            source = (Path(storage.__path__[0]) / f"{module}.py").read_text()
+            assert re.search(rf"await {'note_renamed' if 'renamed' in how else 'note'}\(", source), (
+                f"{name} tells nobody"
+            )
 
 
 async def test_what_is_rolled_back_was_never_told(database: Database, connection: Connection) -> None:
