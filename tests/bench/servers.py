@@ -90,7 +90,10 @@ class Server:
         return sum(_resident(pid) for pid in _tree(self._pid))
 
     def cpu_s(self) -> float:
-        return sum(_cpu_s(pid) for pid in _tree(self._pid))
+        return sum(cpu_s_of(pid) for pid in _tree(self._pid))
+
+    def postgres_cpu_s(self) -> float:
+        return sum(cpu_s_of(pid) for pid in _tree(self.cluster.pid))
 
     @property
     def _pid(self) -> int:
@@ -171,7 +174,8 @@ def _tree(root: int) -> list[int]:
     return found
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s_of(pid: int) -> float:
+    """What a process has taken of all cores so far."""
     try:
         parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

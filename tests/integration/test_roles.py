@@ -74,7 +74,7 @@ REFUSED = [
     ("ydoc_relay", "DROP TABLE ydoc.updates"),
     ("ydoc_relay", "TRUNCATE ydoc.updates"),
     ("ydoc_compactor", "INSERT INTO ydoc.updates (document_id, seq, count, frames) VALUES (1, 1, 1, 'x')"),
-    ("ydoc_compactor", "UPDATE ydoc.documents SET head = 0"),
+    ("ydoc_compactor", "UPDATE ydoc.documents SET name = 'another'"),
     ("ydoc_compactor", "UPDATE ydoc.producers SET seq = 0"),
     ("ydoc_compactor", "INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq) VALUES (1, 'p', 0, 0)"),
     ("ydoc_compactor", "DELETE FROM ydoc.documents"),

@@ -6,22 +6,23 @@ nobody in open mode), and what was taken back since.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
-from ydoc_store.auth.access import OPEN, Access, Asked, Granted, Readable, strongest
+from ydoc_store.auth.access import OPEN, Asked, Granted, Reach
 from ydoc_store.auth.application import AskedCallable, AskedEndpoint
 from ydoc_store.auth.keys import Keys, OneKey, PublishedKeys
 from ydoc_store.auth.limits import Addresses, Limit
 from ydoc_store.auth.proxies import TrustedProxies
 from ydoc_store.auth.revocations import Revocations
 from ydoc_store.auth.stateless import Hear, to_function, to_webhook
-from ydoc_store.auth.tokens import Claims, Expected, key_id, public_key, read_token, secret_key
-from ydoc_store.errors import Forbidden, LimitExceeded, Unauthenticated
+from ydoc_store.auth.tokens import Expected, key_id, public_key, read_token, secret_key
+from ydoc_store.errors import LimitExceeded, Unauthenticated
 
 if TYPE_CHECKING:
     from ydoc_store.settings import Settings
@@ -31,6 +32,7 @@ class Decider(Protocol):
     """Who decides. `forget` makes it ask anew from now on."""
 
     async def authorize(self, asked: Asked) -> Granted: ...
+    async def reach(self, asked: Asked) -> Reach: ...
     def forget(self) -> None: ...
 
 
@@ -42,14 +44,16 @@ class TokenClaims:
         self._expected = expected
 
     async def authorize(self, asked: Asked) -> Granted:
-        return (await self.claims(asked)).grant(asked.document)
-
-    async def claims(self, asked: Asked) -> Claims:
-        """All that the token says. Raises Unauthenticated."""
         if not asked.token:
             raise Unauthenticated("a token is needed")
         key = await self._keys.find(key_id(asked.token))
-        return read_token(asked.token, key, self._expected, time.time())
+        return read_token(asked.token, key, self._expected, time.time()).grant(asked.document)
+
+    async def reach(self, asked: Asked) -> Reach:
+        if not asked.token:
+            raise Unauthenticated("a token is needed")
+        key = await self._keys.find(key_id(asked.token))
+        return read_token(asked.token, key, self._expected, time.time()).reach()
 
     def forget(self) -> None:
         """Nothing is remembered."""
@@ -60,6 +64,9 @@ class OpenToAll:
 
     async def authorize(self, asked: Asked) -> Granted:
         return OPEN
+
+    async def reach(self, asked: Asked) -> Reach:
+        return Reach(OPEN)
 
     def forget(self) -> None:
         """Nothing is remembered."""
@@ -98,51 +105,40 @@ class Authorizer:
     async def authorize(self, asked: Asked) -> Granted:
         """As `auth.access.Authorize` says. Raises LimitExceeded, and asks nobody, while too many tries from the same
         address have failed."""
-        with self._counting_failures(asked):
+        with self._counting_failures(asked.address):
             granted = await self._decider.authorize(asked)
             self.judge(granted, asked.document)
         return granted
 
-    async def readable(self, asked: Asked) -> Readable:
-        """What may be read of everything: `asked` is for `*`, and a token that says less says which documents.
+    async def reach(self, asked: Asked) -> Reach:
+        """Which documents may be read by whoever asks; `asked.document` is `*`, about which an application is asked.
 
-        An application, which is asked about one document, lets nobody in here whom it does not allow `*`. Raises as
-        `authorize`.
+        Raises as `authorize` does, Forbidden where there are none.
         """
-        decider = self._decider
-        if not isinstance(decider, TokenClaims):
-            granted = await self.authorize(asked)
-            return Readable(granted, lambda name: self._still_holds(granted, name))
-        with self._counting_failures(asked):
-            claims = await decider.claims(asked)
-            if not claims.documents:
-                raise Forbidden("this token grants nothing")
-            granted = claims.grant(asked.document, at_least=Access.READ)
-            self.judge(granted, asked.document)
-        patterns = claims.documents
-        return Readable(
-            granted, lambda name: strongest(patterns, name) >= Access.READ and self._still_holds(granted, name)
-        )
+        with self._counting_failures(asked.address):
+            reach = await self._decider.reach(asked)
+            self.judge(reach.granted, asked.document)
+        return replace(reach, is_revoked=lambda document: self._is_revoked(reach.granted, document))
 
-    def _still_holds(self, granted: Granted, document: str) -> bool:
-        try:
-            self.judge(granted, document)
-        except Unauthenticated:
-            return False
-        return True
-
-    @contextlib.contextmanager
-    def _counting_failures(self, asked: Asked) -> Iterator[None]:
-        address = self.addresses.find(asked.address)
-        if address is not None and not address.failures.holds(1, time.monotonic()):
+    @contextmanager
+    def _counting_failures(self, address: str | None) -> Iterator[None]:
+        found = self.addresses.find(address)
+        if found is not None and not found.failures.holds(1, time.monotonic()):
             self._limited("address_failures")
             raise LimitExceeded("too many tokens from this address were refused (YDOC_ADDRESS_FAILURES_PER_S)")
         try:
             yield
         except Unauthenticated:
-            if address is not None:
-                address.failures.take(1, time.monotonic())
+            if found is not None:
+                found.failures.take(1, time.monotonic())
             raise
+
+    def _is_revoked(self, granted: Granted, document: str) -> bool:
+        try:
+            self.judge(granted, document)
+        except Unauthenticated:
+            return True
+        return False
 
     def judge(self, granted: Granted, document: str) -> None:
         """Whether what was granted still holds. Raises Unauthenticated where it expired or was taken back."""

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ydoc_store.auth.access import Readable
+from ydoc_store.auth.access import Reach
 from ydoc_store.errors import InvalidRequest, Unauthenticated
-from ydoc_store.http.door import EVERYTHING, admit_reader
+from ydoc_store.http.door import EVERYTHING, admit_to_list
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule
 from ydoc_store.http.here import Here, Present
 from ydoc_store.http.staying import End, staying
@@ -75,14 +75,14 @@ def routes(present: Present) -> list[Route]:
 
     async def changes(request: Request) -> Response:
         here = present()
-        readable = await admit_reader(here, request, dialect=DIALECT)
+        reach = await admit_to_list(here, request, dialect=DIALECT)
         wanted = Wanted.of(request, here.settings.long_poll_timeout_s)
         async with contextlib.AsyncExitStack() as stack:
-            follower = await stack.enter_async_context(here.rooms.feeds.follow(readable.granted.tenant))
+            follower = await stack.enter_async_context(here.rooms.feeds.follow(reach.granted.tenant))
             counts = here.metrics.dialect(DIALECT)
             counts.connections += 1
             stack.callback(lambda: setattr(counts, "connections", counts.connections - 1))
-            reader = _Reader(here, readable, wanted, follower)
+            reader = _Reader(here, reach, wanted, follower)
             if EVENTS in request.headers.get("Accept", ""):
                 return await reader.events(stack)
             return await reader.lines(request, stack)
@@ -93,10 +93,10 @@ def routes(present: Present) -> list[Route]:
 class _Reader:
     """One request of one reader."""
 
-    def __init__(self, here: Here, readable: Readable, wanted: Wanted, follower: Follower):
+    def __init__(self, here: Here, reach: Reach, wanted: Wanted, follower: Follower):
         self._here = here
-        self._granted = readable.granted
-        self._may_read = readable.may_read
+        self._granted = reach.granted
+        self._may_read = reach.covers
         self._wanted = wanted
         self._follower = follower
         # Most of what is read is also for this reader, unless it wants some documents alone.

@@ -22,9 +22,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ydoc_store.auth.access import Readable
+from ydoc_store.auth.access import Reach
 from ydoc_store.errors import InvalidRequest, Unauthenticated, YdocError
-from ydoc_store.http.door import EVERYTHING, admit_reader
+from ydoc_store.http.door import EVERYTHING, admit_to_list
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
 from ydoc_store.http.here import Here, Present
 from ydoc_store.http.problems import problem
@@ -87,10 +87,10 @@ class _DocumentList:
         if request.method not in ("GET", "HEAD"):
             return problem(405, "this stream is the server's own: it is read", {**FIXED, "Allow": METHODS})
         here = self._present()
-        readable = await admit_reader(here, request, dialect=DIALECT)
+        reach = await admit_to_list(here, request, dialect=DIALECT)
         async with contextlib.AsyncExitStack() as stack:
-            follower = await stack.enter_async_context(here.rooms.feeds.follow(readable.granted.tenant))
-            reader = _Reader(here, request, readable, follower, stack)
+            follower = await stack.enter_async_context(here.rooms.feeds.follow(reach.granted.tenant))
+            reader = _Reader(here, request, reach, follower, stack)
             return await (reader.describe() if request.method == "HEAD" else reader.read())
 
 
@@ -101,14 +101,14 @@ class _Reader:
         self,
         here: Here,
         request: Request,
-        readable: Readable,
+        reach: Reach,
         follower: Follower,
         stack: contextlib.AsyncExitStack,
     ):
         self._here = here
         self._request = request
-        self._granted = readable.granted
-        self._may_read = readable.may_read
+        self._granted = reach.granted
+        self._may_read = reach.covers
         self._follower = follower
         self._stack = stack
         self._cursor: str | None = None

@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from ydoc_store.auth.access import Access, Asked, Granted, Readable
+from ydoc_store.auth.access import Access, Asked, Granted, Reach
 from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import Forbidden
 from ydoc_store.http.here import Here
@@ -34,9 +34,9 @@ async def admit(here: Here, request: Request, document: str, needed: Access, *, 
     return granted
 
 
-async def admit_reader(here: Here, request: Request, *, dialect: str = "http") -> Readable:
-    """Which documents the one who asks may read, of all their tenant's; not of none. Waits and raises as `admit`."""
-    return await here.authorizer.readable(await _asked(here, request, EVERYTHING, dialect))
+async def admit_to_list(here: Here, request: Request, *, dialect: str = "http") -> Reach:
+    """Which documents the one who asks may read. Waits and raises as `admit`, Forbidden where there are none."""
+    return await here.authorizer.reach(await _asked(here, request, EVERYTHING, dialect))
 
 
 async def _asked(here: Here, request: Request, document: str, dialect: str) -> Asked:

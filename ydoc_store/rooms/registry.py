@@ -113,8 +113,7 @@ class Rooms:
         self._generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
-        self._audit_line_at_s = 0.0
-        self._audits_left_out = 0
+        self._audit_line_at_s, self._audits_left_out = 0.0, 0
         appender.events.connection_lost = self.discard_all
         appender.events.connected_again = self._connected_again
 
@@ -303,7 +302,8 @@ class Rooms:
         if not room.members and self.rooms.get((room.tenant, room.name)) is room:
             room.emptied_at_s = time.monotonic()
             self._empty[room] = None
-            if room.document_id is None and room.is_idle:
+            # Somebody without a socket may be shown in it, and look again in a moment.
+            if room.document_id is None and room.is_idle and not room.presence:
                 self.close(room)
             self._close_idle(room.emptied_at_s)
 

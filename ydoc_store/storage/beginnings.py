@@ -44,13 +44,15 @@ WITH created AS (
     ON CONFLICT DO NOTHING
     RETURNING id, tenant
 )
-INSERT INTO ydoc.commits (tenant, what, document_ids)
-SELECT c.tenant, 'created', ARRAY[c.id]
+INSERT INTO ydoc.commits (tenant, what, document_ids, actors)
+SELECT c.tenant, 'created', ARRAY[c.id], CASE WHEN $5::text IS NOT NULL THEN ARRAY[$5::text] END
 FROM created AS c
 """
 
 
-async def create_empty(database: Database, tenant: str, name: str, *, keep_deleted: bool = False) -> bool:
+async def create_empty(
+    database: Database, tenant: str, name: str, *, keep_deleted: bool = False, actor: str | None = None
+) -> bool:
     """Whether this call created the document, which nothing was accepted for yet; False where there is one already,
     deleted or not.
 
@@ -58,7 +60,7 @@ async def create_empty(database: Database, tenant: str, name: str, *, keep_delet
     """
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
-            status = await connection.execute(CREATE_EMPTY, tenant, name, _new_marker(), keep_deleted)
+            status = await connection.execute(CREATE_EMPTY, tenant, name, _new_marker(), keep_deleted, actor)
     return bool(status == "INSERT 0 1")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
+from ydoc_store.errors import ConditionFailed, DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
 from ydoc_store.storage.append_batch import HINT_CHANNEL
 from ydoc_store.storage.commits import note
 from ydoc_store.storage.compactions import TRY_LOCK
@@ -155,23 +155,33 @@ class Purged:
     segments: int
 
 
-async def delete_document(database: Database, tenant: str, name: str) -> Tombstone:
+async def delete_document(
+    database: Database,
+    tenant: str,
+    name: str,
+    *,
+    expected: tuple[int, int] | None = None,
+    actor: str | None = None,
+) -> Tombstone:
     """Set the tombstone; deleting twice changes nothing. Content and history stay for an undelete until purged.
 
-    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault.
+    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault;
+    ConditionFailed where it is not at the `expected` epoch and head.
     """
     with mapping_errors(f"deleting {name!r}"):
         async with database.transaction() as connection:
             row = await _lock_current(connection, tenant, name)
             if row["deleted_at"] is not None:
                 return Tombstone(row["id"], row["epoch"], row["head"], row["deleted_at"], changed=False)
+            if expected is not None and expected != (row["epoch"], row["head"]):
+                raise ConditionFailed(row["head"])
             deleted_at = await connection.fetchval(SET_TOMBSTONE, row["id"])
-            await note(connection, "deleted", row["id"], seq=row["head"])
+            await note(connection, "deleted", row["id"], seq=row["head"], actor=actor)
             await tell_changed(connection, row["id"])
     return Tombstone(row["id"], row["epoch"], row["head"], deleted_at, changed=True)
 
 
-async def undelete_document(database: Database, tenant: str, name: str) -> Epoch:
+async def undelete_document(database: Database, tenant: str, name: str, *, actor: str | None = None) -> Epoch:
     """Take the tombstone away: the same epoch goes on, and clients that knew it may bring what they hold.
 
     Raises NoSuchDocument, WrongState where it is not deleted or its content is purged, ServerFault.
@@ -184,12 +194,12 @@ async def undelete_document(database: Database, tenant: str, name: str) -> Epoch
             if row["purged_at"] is not None:
                 raise WrongState(f"{name!r} was purged: nothing is left to undelete; recreate it to begin anew")
             await connection.execute(TAKE_TOMBSTONE, row["id"])
-            await note(connection, "undeleted", row["id"], seq=row["head"])
+            await note(connection, "undeleted", row["id"], seq=row["head"], actor=actor)
             epochs = await _epochs(connection, tenant, name)
     return epochs[-1]
 
 
-async def recreate_document(database: Database, tenant: str, name: str) -> NewEpoch:
+async def recreate_document(database: Database, tenant: str, name: str, *, actor: str | None = None) -> NewEpoch:
     """Begin a deleted document anew: an empty epoch, which no client of the old one can write to.
 
     Raises NoSuchDocument, WrongState where it is not deleted, ServerFault.
@@ -199,7 +209,7 @@ async def recreate_document(database: Database, tenant: str, name: str) -> NewEp
             row = await _lock_current(connection, tenant, name)
             if row["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is begun anew")
-            return await _replace(connection, tenant, name, row, None, "recreated")
+            return await _replace(connection, tenant, name, row, None, "recreated", actor)
 
 
 async def replace_content(
@@ -221,10 +231,13 @@ async def replace_content(
             return await _replace(connection, tenant, name, row, content, "replaced")
 
 
-async def purge_document(database: Database, tenant: str, name: str, *, replaced_only: bool) -> Purged:
+async def purge_document(
+    database: Database, tenant: str, name: str, *, replaced_only: bool, deleted_at: datetime | None = None
+) -> Purged:
     """Delete content and history of a deleted document and of all epochs before it, for good; tombstones stay.
 
-    With `replaced_only` the current epoch is left alone, whatever its state. A compaction that is under way is
+    With `replaced_only` the current epoch is left alone, whatever its state. `deleted_at` names the tombstone that is
+    meant: one that was taken away meanwhile, or set anew, is WrongState. A compaction that is under way is
     waited for, within the lock time-out. Raises NoSuchDocument, WrongState where there is nothing that may be
     purged, StorageBusy.
     """
@@ -238,6 +251,8 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
                 raise StorageBusy(f"{name!r} was replaced this moment: try again")
             if not replaced_only and current["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is purged")
+            if deleted_at is not None and current["deleted_at"] != deleted_at:
+                raise WrongState(f"{name!r} was undeleted meanwhile")
             wanted = [row for row in rows if row is not current or not replaced_only]
             ids = [row["id"] for row in wanted if row["purged_at"] is None]
             updates = snapshots = segments = 0
@@ -283,7 +298,13 @@ async def _lock_current(connection: Connection, tenant: str, name: str) -> async
 
 
 async def _replace(
-    connection: Connection, tenant: str, name: str, old: asyncpg.Record, content: Content | None, what: Happening
+    connection: Connection,
+    tenant: str,
+    name: str,
+    old: asyncpg.Record,
+    content: Content | None,
+    what: Happening,
+    actor: str | None = None,
 ) -> NewEpoch:
     used = {row["marker"] for row in await connection.fetch(MARKERS_OF, tenant, name)}
     marker = _new_marker()
@@ -296,7 +317,7 @@ async def _replace(
     new_id = await connection.fetchval(INSERT_EPOCH, tenant, name, epoch, marker, head, size, old["keep_deleted"])
     if content is not None:
         await connection.execute(INSERT_CONTENT, new_id, frame(content.update))
-    await note(connection, what, new_id, seq=head, count=head)
+    await note(connection, what, new_id, seq=head, count=head, actor=actor)
     await tell_changed(connection, old["id"])
     return NewEpoch(new_id, epoch, old["id"], old["epoch"], old["head"])
 

@@ -15,9 +15,9 @@ from tests.tokens import SECRET, token
 from ydoc_store.http import document_list
 from ydoc_store.http.document_list import begun_or_not, read_offset, write_listing_offset
 from ydoc_store.names import DEFAULT_TENANT
-from ydoc_store.storage.commits import note_renamed
 from ydoc_store.storage.epochs import delete_document, recreate_document, undelete_document
 from ydoc_store.storage.incarnation import bump_incarnation
+from ydoc_store.storage.renaming import rename_document
 
 LIST = "/v1/stream/documents"
 WAIT_S = 60.0
@@ -116,9 +116,7 @@ async def test_a_renamed_document_leaves_under_one_name_and_comes_under_the_othe
     await settled(site)
     reader = Reader(client)
     await reader.catch_up()
-    async with site.database.transaction() as connection:
-        document_id = await connection.fetchval("UPDATE ydoc.documents SET name = 'behind' RETURNING id")
-        await note_renamed(connection, [document_id], "before")
+    await rename_document(site.database, DEFAULT_TENANT, "before", "behind")
     await settled(site)
     assert await reader.catch_up() == ["behind"]
 

@@ -370,6 +370,7 @@ async def test_what_else_a_request_may_not_say(site: Site, client: httpx.AsyncCl
     await created(client)
     wrong_type = await client.post(path_of(), content=b"{}", headers={"Content-Type": "application/json"})
     assert wrong_type.status_code == 400
+    assert (await post(client, UPDATE, headers={"Stream-Seq": "1"})).status_code == 400
     for headers in ({"Stream-TTL": "60"}, {"Stream-Expires-At": "2030-01-01T00:00:00Z"}):
         assert (await client.put(path_of("other"), headers=headers)).status_code == 400
     assert (await client.put(path_of("other"), content=b"x")).status_code == 400

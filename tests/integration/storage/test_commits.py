@@ -45,20 +45,21 @@ async def test_a_document_that_begins_with_content_was_created_and_appended_to(d
 
 
 async def test_a_document_that_begins_empty_was_created(database: Database) -> None:
-    assert await create_empty(database, "t", "a")
+    assert await create_empty(database, "t", "a", actor="ann")
     assert not await create_empty(database, "t", "a")
-    assert [(change.what, change.name) for change in await changes(database)] == [("created", "a")]
+    found = await changes(database)
+    assert [(change.what, change.name, change.actor) for change in found] == [("created", "a", "ann")]
 
 
 async def test_all_that_becomes_of_a_document_is_told_with_its_epoch(database: Database) -> None:
     update = Writer().type("text")
     await create_with_content(database, "t", "a", update, None)
+    await delete_document(database, "t", "a", actor="ann")
     await delete_document(database, "t", "a")
-    await delete_document(database, "t", "a")
-    await undelete_document(database, "t", "a")
+    await undelete_document(database, "t", "a", actor="ben")
     await replace_content(database, "t", "a", Content(update, "merge"), epoch=1)
     await delete_document(database, "t", "a")
-    await recreate_document(database, "t", "a")
+    await recreate_document(database, "t", "a", actor="cyd")
     with pytest.raises(YdocError):
         await recreate_document(database, "t", "a")
     await purge_document(database, "t", "a", replaced_only=True)
@@ -75,6 +76,7 @@ async def test_all_that_becomes_of_a_document_is_told_with_its_epoch(database: D
         ("purged", 2, 0, 0),
     ]
     assert {change.name for change in found} == {"a"}
+    assert [change.actor for change in found] == [None, None, "ann", "ben", None, None, "cyd", None, None]
 
 
 async def test_a_compaction_is_told_with_what_it_merged(database: Database) -> None:

@@ -16,12 +16,13 @@ from tests.waiting import until
 from ydoc_store.errors import CursorExpired, InvalidRequest
 from ydoc_store.storage.append_batch import append_batch
 from ydoc_store.storage.appender import Appender
-from ydoc_store.storage.commits import drop_outlived, note_renamed
+from ydoc_store.storage.commits import drop_outlived
 from ydoc_store.storage.epochs import delete_document
 from ydoc_store.storage.feed import Change, find_newest, newest_cursor, read_changes
 from ydoc_store.storage.incarnation import bump_incarnation
 from ydoc_store.storage.lane import SET_UP_LANE
 from ydoc_store.storage.pool import Database
+from ydoc_store.storage.renaming import rename_document
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
 
@@ -292,9 +293,7 @@ async def test_what_was_called_otherwise_then_is_told_by_the_name_of_then(
     (owner,) = await owners(appender, connection, "a")
     for name_before, name in (("a", "b"), ("b", "c")):
         await commit(lanes[0], (owner, 1))
-        async with connection.transaction():
-            await connection.execute("UPDATE ydoc.documents SET name = $1", name)
-            await note_renamed(connection, [owner.document_id], name_before, actor="ann")
+        await rename_document(database, "t", name_before, name, actor="ann")
     await commit(lanes[0], (owner, 1))
     changes, _ = await read_on(database)
     assert told(changes) == [

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ydoc_store.rooms.presence import FOREIGN_CLOCK_MAX, FOREIGN_CLOCK_STEP_MAX, GONE_REMEMBERED_S, Node, Presence
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ydoc_store.rooms.presence import (
+    FOREIGN_CLOCK_MAX,
+    FOREIGN_CLOCK_STEP_MAX,
+    GONE_REMEMBERED_S,
+    Guest,
+    Node,
+    Presence,
+)
 from ydoc_store.yjs.awareness import AwarenessEntry
 
 
@@ -134,3 +144,66 @@ def test_what_a_node_showed_before_it_said_gone_brings_nobody_back_when_it_comes
     assert not presence.hear(node, [entry(1, 0)], 0.5, is_node=True).fresh
     assert presence.current() == []
     assert presence.hear(node, [entry(1, 2)], 1, is_node=True).fresh
+
+
+def test_a_reader_is_told_what_changed_behind_its_version() -> None:
+    presence = Presence(10)
+    presence.hear("a", [entry(1, 1), entry(2, 1)], 0)
+    seen = presence.version
+    assert presence.since(0) == [entry(1, 1), entry(2, 1)]
+    assert presence.since(seen) == []
+    presence.hear("a", [entry(2, 2, '{"x":1}')], 0)
+    presence.hear("b", [entry(3, 1)], 0)
+    presence.leave("a", 0)
+    assert sorted(presence.since(seen)) == [entry(1, 2, None), entry(2, 3, None), entry(3, 1)]
+
+
+def test_a_renewal_that_changes_nothing_is_no_version() -> None:
+    presence = Presence(10)
+    presence.hear("a", [entry(1, 1)], 0)
+    seen = presence.version
+    presence.hear("a", [entry(1, 1)], 10)
+    assert presence.version == seen
+    assert not presence.expire(35, 30)
+
+
+def test_a_correction_is_told_again_to_whoever_reads() -> None:
+    presence = Presence(10)
+    presence.hear("a", [entry(1, 1)], 0)
+    presence.leave("a", 0)
+    seen = presence.version
+    presence.hear("a", [entry(1, 1)], 1)
+    assert presence.since(seen) == [entry(1, 2, None)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.booleans(), st.integers(0, 2)), max_size=40), st.data()
+)
+def test_a_reader_that_comes_when_it_likes_sees_who_is_there(
+    steps: list[tuple[int, int, bool, int]], data: st.DataObject
+) -> None:
+    """However the states come, go and expire, and whatever of it a reader misses in between."""
+    presence = Presence(3)
+    shown: dict[int, str | None] = {}
+    version = 0
+    for at, (client_id, clock, is_gone, owner) in enumerate(steps):
+        presence.hear(owner, [entry(client_id, clock, None if is_gone else f'{{"at":{at}}}')], at)
+        if data.draw(st.booleans()):
+            presence.expire(at, 5)
+        if data.draw(st.booleans()):
+            presence.leave(owner, at)
+        if data.draw(st.booleans()):
+            shown.update((one.client_id, one.state_json) for one in presence.since(version))
+            version = presence.version
+    shown.update((one.client_id, one.state_json) for one in presence.since(version))
+    there = {one.client_id: one.state_json for one in presence.current()}
+    assert {client_id: state for client_id, state in shown.items() if state is not None} == there
+
+
+def test_guests_leave_together_and_members_stay() -> None:
+    presence = Presence(10)
+    presence.hear(Guest("ann"), [entry(1, 1)], 0)
+    presence.hear(Guest(None, 2), [entry(2, 1)], 0)
+    presence.hear("member", [entry(3, 1)], 0)
+    assert presence.leave_guests(0) == [entry(1, 2, None), entry(2, 2, None)]
+    assert presence.current() == [entry(3, 1)]
