@@ -134,7 +134,7 @@ async def read_changes(database: Database, tenant: str, cursor: str | None, limi
     Raises InvalidRequest for what is no cursor, CursorExpired where the database cannot say any more what came
     behind it, ServerFault.
     """
-    async with database.acquire() as connection:
+    async with database.acquire_in_turn() as connection:
         with mapping_errors("reading the change feed"):
             incarnation = await read_incarnation(connection)
             after = OLDEST if cursor is None else read_cursor(incarnation, tenant, cursor)
@@ -160,7 +160,7 @@ async def read_changes(database: Database, tenant: str, cursor: str | None, limi
 
 async def newest_cursor(database: Database, tenant: str) -> str:
     """The place behind everything that can be read at this moment. Raises ServerFault."""
-    async with database.acquire() as connection:
+    async with database.acquire_in_turn() as connection:
         with mapping_errors("looking for the change feed's end"):
             incarnation = await read_incarnation(connection)
             row = await connection.fetchrow(FIND_NEWEST, [tenant])

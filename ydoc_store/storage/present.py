@@ -50,13 +50,13 @@ class Listed:
 
 async def list_present(database: Database, tenant: str, after_name: str, limit: int) -> list[Listed]:
     """The next of a tenant's documents in name order behind `after_name`. Raises ServerFault."""
-    async with database.acquire() as connection:
+    async with database.acquire_in_turn() as connection:
         with mapping_errors("listing documents"):
             return [Listed(*row) for row in await connection.fetch(LIST_PRESENT, tenant, after_name, limit)]
 
 
 async def find_present(database: Database, tenant: str, names: Sequence[str]) -> dict[str, Listed]:
     """Those of these documents that are there, by name. Raises ServerFault."""
-    async with database.acquire() as connection:
+    async with database.acquire_in_turn() as connection:
         with mapping_errors("looking documents up"):
             return {row["name"]: Listed(*row) for row in await connection.fetch(FIND_PRESENT, tenant, list(names))}

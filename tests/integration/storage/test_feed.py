@@ -367,6 +367,20 @@ async def test_rows_from_a_dump_are_told_to_nobody_and_go_first(
     assert await connection.fetchval("SELECT count(*) FROM ydoc.commits") == 1
 
 
+async def test_rows_that_vacuum_froze_or_moved_are_told_as_before(
+    appender: Appender, connection: Connection, lanes: list[Connection], database: Database
+) -> None:
+    (owner,) = await owners(appender, connection, "a")
+    for _ in range(3):
+        await commit(lanes[0], (owner, 1))
+    before = await read_on(database)
+    assert len(before[0]) == 3
+    for way in ("FREEZE", "FULL"):
+        await connection.execute(f"VACUUM ({way}) ydoc.commits")
+        assert await read_on(database) == before
+        assert (await read_on(database, before[0][0].cursor))[0] == before[0][1:]
+
+
 # Retention
 
 GROW_OLD = """
