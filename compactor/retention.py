@@ -1,4 +1,5 @@
-"""Drops what has left the history window: segments, the bases under them, silent producers, rows of what was done.
+"""Drops what has left the history window: segments, the bases under them, silent producers, rows of what was done;
+and the rows of streams that are deleted or have expired, for which there is no window.
 
 One pass goes over all documents that have history, a bounded piece of it with each sweep, and begins anew after a
 while. Several compactors may do the same pass: a document is dropped under the compactors' own lock, so that no
@@ -17,6 +18,7 @@ from ydoc_store.storage.compactions import drop_compactions, try_lock
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.producers import drop_producers
 from ydoc_store.storage.segments import drop_history, find_expired
+from ydoc_store.storage.streams import expire_stream, find_dead_streams, purge_stream_rows
 
 log = logger(__name__)
 
@@ -26,6 +28,8 @@ COMPACTIONS_MAX: Final = 5_000
 COMPACTIONS_KEPT: Final = 1_000
 COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
+STREAMS_MAX: Final = 1_000
+STREAM_ROWS_MAX: Final = 5_000
 PRODUCERS_MAX: Final = 5_000
 PRODUCERS_DAYS_MIN: Final = 7
 """A producer may come back with an unanswered update for a week even where no history is kept; later it is taken for
@@ -42,6 +46,7 @@ class Retained:
     bytes: int = 0
     compactions: int = 0
     producers: int = 0
+    streams: int = 0
 
 
 class Retention:
@@ -82,13 +87,14 @@ class Retention:
             segments += dropped.segments
             bases += dropped.bases
             dropped_bytes += dropped.bytes
-        compactions = producers = 0
+        compactions = producers = streams = 0
         self._after_id = page.next_after_id or 0
         if page.next_after_id is None:
             compactions = await self._drop_compactions()
             producers = await self._drop_producers()
+            streams = await self._purge_streams()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
-        return Retained(documents, segments, bases, dropped_bytes, compactions, producers)
+        return Retained(documents, segments, bases, dropped_bytes, compactions, producers, streams)
 
     async def _drop_compactions(self) -> int:
         total = 0
@@ -118,3 +124,23 @@ class Retention:
             total += page.producers
             after = page.next_after
         return total
+
+    async def _purge_streams(self) -> int:
+        total = after_id = 0
+        while True:
+            async with self._database.acquire() as connection:
+                dead = await find_dead_streams(connection, after_id, STREAMS_MAX)
+            for document_id in dead:
+                total += await self._purge_stream(document_id)
+            if len(dead) < STREAMS_MAX:
+                return total
+            after_id = dead[-1]
+
+    async def _purge_stream(self, document_id: int) -> bool:
+        async with self._database.transaction() as connection:
+            if not await expire_stream(connection, document_id):
+                return False
+        while True:
+            async with self._database.transaction() as connection:
+                if await purge_stream_rows(connection, document_id, STREAM_ROWS_MAX) < STREAM_ROWS_MAX:
+                    return True

@@ -19,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from compactor.compaction import Compacted, Failed, Outcome, Skipped, Terms
+from compactor.farewell import Farewell
 from compactor.policy import CompactionPolicy
 from compactor.retention import Retention
 from compactor.sweep import SweepBounds, Sweeper, SweepReport
@@ -83,6 +84,7 @@ class Compactor:
         bounds = SweepBounds(settings.sweep_documents_max, SWEEP_SECONDS_MAX)
         self._sweeper = Sweeper(database, self._worker, terms_of(settings), bounds, self._tell_outcome)
         self._retention = Retention(database, history_days=settings.history_days, bases_min=settings.history_bases_min)
+        self._farewell = Farewell(database, kept_days=settings.deleted_kept_days)
         self._scheduler: AsyncIOScheduler | None = None
         self._following_clock: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -126,11 +128,12 @@ class Compactor:
         await self.stop()
 
     async def run_once(self) -> SweepReport:
-        """One sweep and a piece of the retention pass, now. Raises StorageUnavailable or WorkerUnavailable."""
+        """One sweep and a piece of the retention passes, now. Raises StorageUnavailable or WorkerUnavailable."""
         report = await self._sweeper.sweep()
         retained = await self._retention.drop_some()
         if retained.segments or retained.compactions:
             log.info("history_dropped", segments=retained.segments, bases=retained.bases, bytes=retained.bytes)
+        await self._farewell.purge_some()
         if self._on_event is not None:
             self._on_event(report)
         return report

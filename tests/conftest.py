@@ -7,14 +7,14 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from tests.postgres import Cluster, running_cluster
+from tests.postgres import Cluster, parent_folder, running_cluster
 
 TESTS = Path(__file__).parent
 
@@ -27,7 +27,7 @@ WORKERS_A_CORE = 2
 # From so many on, one a core is enough.
 WORKERS_ENOUGH = 8
 # Files that take long come first, so that no worker is left alone with one; what is not named here comes between.
-FIRST, LAST = ("faults", "interop"), ("properties", "unit")
+FIRST, LAST = ("simulation", "seeded_bugs", "faults", "interop"), ("properties", "unit")
 
 
 # Whose tests rest on Postgres's own ways: locks, snapshots, plans, notifications. One of its majors after another
@@ -77,6 +77,14 @@ def database_url(cluster: Cluster) -> Iterator[str]:
     cluster.drop_database(name)
 
 
+@pytest.fixture(scope="module")
+def module_database_url(cluster: Cluster) -> Iterator[str]:
+    """A migrated database for one service that all tests of a module share, each with documents of its own."""
+    name = cluster.create_database()
+    yield cluster.url(name)
+    cluster.drop_database(name)
+
+
 @pytest.fixture
 def empty_database_url(cluster: Cluster) -> Iterator[str]:
     """A database of this test's own without our schema."""
@@ -110,8 +118,21 @@ def free_port() -> int:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A new folder in a short path that every account may enter, unlike pytest's own `tmp_path`."""
-    folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir="/tmp"))
+    """A new folder in a short path that every account may enter, unlike pytest's `tmp_path`; in memory if possible."""
+    with _open_folder(parent_folder(durable=False)) as folder:
+        yield folder
+
+
+@pytest.fixture
+def open_folder_on_disk() -> Iterator[Path]:
+    """Likewise, for what takes more than memory should give, or belongs on the disk."""
+    with _open_folder(parent_folder(durable=True)) as folder:
+        yield folder
+
+
+@contextmanager
+def _open_folder(parent: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="ydoc-", dir=parent))
     folder.chmod(0o755)
     yield folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)

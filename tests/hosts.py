@@ -118,7 +118,7 @@ def _hypercorn(app: Any, listening: socket.socket, lifespan: bool, root_path: st
     config = HypercornConfig()
     config.root_path = root_path
     config.websocket_max_message_size = MESSAGE_BYTES_MAX
-    config.graceful_timeout = 2.0
+    config.graceful_timeout = 0.5
     config.errorlog = None
     asked = asyncio.Event()
 

@@ -16,7 +16,7 @@ import uvicorn
 from tests.nodes import Node
 from ydoc_store.auth.origins import Origins
 from ydoc_store.http.app import Services, application
-from ydoc_store.http.connection import bounded_connection
+from ydoc_store.http.connection import KEEP_ALIVE_S, bounded_connection
 from ydoc_store.http.health import Phase, Report, judge
 from ydoc_store.http.here import Here
 from ydoc_store.listening import authority, bind
@@ -70,6 +70,7 @@ class Site(Node):
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._web = _Server(config)
         self._serving = asyncio.create_task(self._web._serve(sockets))

@@ -111,6 +111,25 @@ class DocumentDeleted(ClientFault):
     exit_code = 4
 
 
+class DocumentRenamed(ClientFault):
+    """The document is found under another name from now on. Who comes back to this one comes to another document."""
+
+    close_code = 4404
+    http_status = 404
+
+
+class NotAcceptable(ClientFault):
+    """What was asked for does not come in any form that the reader takes."""
+
+    http_status = 406
+
+
+class UnsupportedMediaType(ClientFault):
+    """A body of a kind that this path does not take."""
+
+    http_status = 415
+
+
 class WrongState(ClientFault):
     """What was asked for does not fit the state that the document is in; nothing was changed."""
 

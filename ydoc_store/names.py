@@ -7,11 +7,15 @@ stay different documents. Refusals never repeat the name, because they become cl
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote_to_bytes
 
 from ydoc_store.errors import InvalidName, UnknownPath
 
 NAME_BYTES_MAX = 512
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# A segment that is empty, "." or ".."
+_DOTS = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
 # Whose documents these are until identities tell tenants apart
 DEFAULT_TENANT = "default"
 # Where y-websocket clients find documents: ws://HOST:PORT/yjs/NAME
@@ -31,9 +35,9 @@ def parse_name(raw: str) -> str:
         raise InvalidName("a document name is UTF-8") from None
     if not 1 <= size <= NAME_BYTES_MAX:
         raise InvalidName(f"a document name has 1 to {NAME_BYTES_MAX} bytes, this one has {size}")
-    if any(character < " " or "\x7f" <= character <= "\x9f" for character in raw):
+    if _CONTROL.search(raw) is not None:
         raise InvalidName("a document name holds no control characters")
-    if any(segment in ("", ".", "..") for segment in raw.split("/")):
+    if _DOTS.search(raw) is not None:
         raise InvalidName("a document name has no empty, '.' or '..' segment")
     return raw
 

@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.config import Config
 
 from ydoc_store import __version__, postgres
-from ydoc_store.http.connection import bounded_connection
+from ydoc_store.http.connection import KEEP_ALIVE_S, bounded_connection
 from ydoc_store.listening import AcceptWatch, authority, bind, raise_file_limit
 from ydoc_store.logs import logger
 from ydoc_store.node import CompactorParts, Node
@@ -141,6 +141,7 @@ async def _web(node: Node, sockets: list[socket.socket]) -> AsyncIterator[Callab
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=KEEP_ALIVE_S,
             backlog=ACCEPTED_A_TURN,
         )
     )

@@ -307,6 +307,9 @@ class Settings(BaseSettings):
     history_bases_min: Count = 1
     """Snapshots that stay whatever the clock says, the current one too; from 2 on quiet documents keep history."""
 
+    deleted_kept_days: Days = 30
+    """A mistake is noticed within a month; then a deleted document's content and history go for good."""
+
     # Tests
     failpoints: Annotated[str, AfterValidator(checked_failpoints)] = ""
     """For tests only: names of steps at which the process stops or dies, separated by commas."""

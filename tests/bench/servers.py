@@ -92,6 +92,9 @@ class Server:
     def cpu_s(self) -> float:
         return sum(cpu_s_of(pid) for pid in _tree(self._pid))
 
+    def postgres_cpu_s(self) -> float:
+        return sum(cpu_s_of(pid) for pid in _tree(self.cluster.pid))
+
     @property
     def _pid(self) -> int:
         assert self.process is not None

@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ from tests.faults.bad_frames import FRAMES, NOBODY, SECRET, Frame
 from tests.interop.editors import Editor as StockEditor
 from tests.interop.editors import Editors, editing
 from tests.nodes import WAIT_TIMEOUT_S, Editor, closed_at_once, connect_raw
-from tests.postgres import Cluster
 from tests.service import STORE, Service, run, serving, verify
 from tests.stored import connecting
 from tests.unit.yjs.corpus import ACCEPTED, REFUSED, Refused
@@ -96,13 +95,6 @@ class Scene:
                 "SELECT count(*) FROM ydoc.updates WHERE position($1::bytea IN frames) > 0", word.encode()
             )
             assert held == 0
-
-
-@pytest.fixture(scope="module")
-def module_database_url(cluster: Cluster) -> Iterator[str]:
-    name = cluster.create_database()
-    yield cluster.url(name)
-    cluster.drop_database(name)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -24,7 +24,7 @@ from ydoc_store.settings import Settings
 
 FILES = 160
 POOL_SIZE = Settings.model_fields["pool_size"].default
-SOON = {"YDOC_ROOM_IDLE_S": "0", "YDOC_HANDSHAKE_TIMEOUT_S": "4", "YDOC_DATABASE_GRACE_S": "60"}
+SOON = {"YDOC_ROOM_IDLE_S": "0", "YDOC_HANDSHAKE_TIMEOUT_S": "10", "YDOC_DATABASE_GRACE_S": "60"}
 PAUSED = "accepting is paused until a socket is closed"
 AGAIN = "accepting again"
 LIMITED = (

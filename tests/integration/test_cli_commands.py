@@ -1,4 +1,8 @@
-"""The commands as a person runs them: a process of its own, a real Postgres, exit codes and what is told where."""
+"""The commands as a person runs them: a real Postgres, exit codes and what is told where.
+
+Some are a process of their own (`run_command`, `program`), which takes ten times as long; the others run in this one,
+from their entry point on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import asyncpg
 import pytest
 from pycrdt import Doc, Text
 
+from tests.commands import Ran, Run, runner
 from tests.postgres import run_apart
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.yjs.lib0 import frame, frames
@@ -28,45 +32,39 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | variables
 
 
-class Ran:
-    """One finished command."""
-
-    def __init__(self, finished: subprocess.CompletedProcess[bytes]) -> None:
-        self.code = finished.returncode
-        self.out = finished.stdout
-        self.err = finished.stderr.decode()
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        assert self.code in (0, 1), self.err
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Run = Callable[..., Ran]
-
-
 def run_command(*arguments: str | Path, stdin: bytes = b"", **variables: str) -> Ran:
     command = [sys.executable, "-m", "ydoc_store", *map(str, arguments)]
-    return Ran(
-        subprocess.run(
-            command,
-            env=clean_environment(**variables),
-            input=stdin,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+    finished = subprocess.run(
+        command,
+        env=clean_environment(**variables),
+        input=stdin,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
+    return Ran(finished.returncode, finished.stdout, finished.stderr.decode())
 
 
 @pytest.fixture
-def run(database_url: str) -> Run:
-    """Runs a command on this test's own database."""
+def program(database_url: str) -> Run:
+    """Runs a command on this test's own database, in a process of its own."""
 
     def of_this_test(*arguments: str | Path, **options: Any) -> Ran:
         return run_command(*arguments, YDOC_DATABASE_URL=database_url, **options)
 
     return of_this_test
+
+
+@pytest.fixture
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command on this test's own database."""
+    return runner(database_url, monkeypatch)
+
+
+@pytest.fixture
+def run_nowhere(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command where no database answers."""
+    return runner(NOWHERE, monkeypatch)
 
 
 def typed(text: str) -> list[bytes]:
@@ -88,9 +86,9 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_document_goes_in_and_comes_out_the_same(run: Run, log: Path, tmp_path: Path) -> None:
+def test_a_document_goes_in_and_comes_out_the_same(program: Run, log: Path, tmp_path: Path) -> None:
     updates = len(list(frames(log.read_bytes())))
-    imported = run("import", "notes/plan", log, "--json")
+    imported = program("import", "notes/plan", log, "--json")
     assert (imported.code, imported.err) == (0, "")
     assert imported.rows == [
         {
@@ -103,15 +101,15 @@ def test_a_document_goes_in_and_comes_out_the_same(run: Run, log: Path, tmp_path
             "deletes_ahead": 0,
         }
     ]
-    assert run("export", "notes/plan", "--format", "log").out == log.read_bytes()
+    assert program("export", "notes/plan", "--format", "log").out == log.read_bytes()
     one = tmp_path / "plan.update"
-    exported = run("export", "notes/plan", "-o", one)
+    exported = program("export", "notes/plan", "-o", one)
     assert exported.code == 0
     assert exported.out == b""
-    copied = run("import", "copy", "-", stdin=one.read_bytes())
+    copied = program("import", "copy", "-", stdin=one.read_bytes())
     assert copied.code == 0, copied.err
     for name in ("notes/plan", "copy"):
-        content = run("export", name, "--format", "json")
+        content = program("export", name, "--format", "json")
         assert "Grüße 👋" in content.out.decode()
 
 
@@ -137,16 +135,16 @@ def test_an_import_that_is_repeated_stores_nothing_twice(run: Run, log: Path) ->
     assert run("documents", "show", "plan", "--json").rows[0]["head"] == row["updates"]
 
 
-def test_deletes_of_what_never_came_are_imported_up_to_a_cap_and_with_a_warning(run: Run) -> None:
+def test_deletes_of_what_never_came_are_imported_up_to_a_cap_and_with_a_warning(program: Run) -> None:
     """An export holds such deletes where its document does; a range without end would erase all of a client's work."""
-    imported = run("import", "plan", "-", "--json", stdin=bytes.fromhex("00 01 07 01 05 64"))
+    imported = program("import", "plan", "-", "--json", stdin=bytes.fromhex("00 01 07 01 05 64"))
     assert (imported.code, imported.rows[0]["deletes_ahead"]) == (0, 100)
     assert "100 units deleted that never came" in imported.err
-    assert run("documents", "show", "plan", "--json").rows[0]["pending"] is True
-    refused = run("import", "plan", "-", stdin=bytes.fromhex("00 01 07 01 05 ffffffff03"))
+    assert program("documents", "show", "plan", "--json").rows[0]["pending"] is True
+    refused = program("import", "plan", "-", stdin=bytes.fromhex("00 01 07 01 05 ffffffff03"))
     assert refused.code == 5
     assert "a delete of content that never came" in refused.err
-    assert run("documents", "show", "plan", "--json").rows[0]["head"] == 1
+    assert program("documents", "show", "plan", "--json").rows[0]["head"] == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\x05abc", b"hello", b"\0\0\0", b"\x00\x00\x01\x01"])
@@ -189,13 +187,13 @@ def test_compaction_by_hand_changes_what_is_stored_and_not_what_is_read(run: Run
     assert run("verify", "--all").code == 0
 
 
-def test_a_person_reads_tables_and_messages_go_to_stderr(run: Run, log: Path) -> None:
-    run("import", "plan", log)
-    listed = run("documents", "list")
+def test_a_person_reads_tables_and_messages_go_to_stderr(program: Run, log: Path) -> None:
+    program("import", "plan", log)
+    listed = program("documents", "list")
     heading, line = listed.out.decode().splitlines()
     assert heading.split()[:2] == ["name", "head"]
     assert line.startswith("plan  7 ")
-    verified = run("verify", "plan")
+    verified = program("verify", "plan")
     assert verified.out.decode().startswith("plan: ok")
     assert "1 document verified" in verified.err
 
@@ -293,8 +291,8 @@ def test_a_database_that_is_not_there_is_exit_code_3_and_told_with_its_flag() ->
         ("mysql://127.0.0.1/d", "(--database-url, YDOC_DATABASE_URL)"),
     ],
 )
-def test_a_url_that_cannot_work_is_exit_code_2_and_says_what_to_mend(url: str, told: str) -> None:
-    refused = run_command("documents", "list", "--database-url", url)
+def test_a_url_that_cannot_work_is_exit_code_2_and_says_what_to_mend(url: str, told: str, run_nowhere: Run) -> None:
+    refused = run_nowhere("documents", "list", "--database-url", url)
     assert refused.code == 2, refused.err
     assert told in refused.err
     for leaked in ("Traceback", "literal", "hun"):
@@ -357,7 +355,7 @@ def test_settings_tell_value_source_unit_and_reason_and_no_secret() -> None:
     [("verify",), ("compact",), ("verify", "plan", "--all"), ("export", "a//b"), ("documents",), ("nonsense",), ()],
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )
-def test_a_command_that_makes_no_sense_is_exit_code_2(arguments: tuple[str, ...]) -> None:
-    refused = run_command(*arguments, YDOC_DATABASE_URL=NOWHERE)
+def test_a_command_that_makes_no_sense_is_exit_code_2(arguments: tuple[str, ...], run_nowhere: Run) -> None:
+    refused = run_nowhere(*arguments)
     assert refused.code in (2, 3), refused.err
     assert "Traceback" not in refused.err

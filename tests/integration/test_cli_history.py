@@ -8,7 +8,7 @@ import json
 import asyncpg
 import pytest
 
-from tests.integration.test_cli_commands import Run, run_command
+from tests.commands import Run, runner
 from tests.log_rows import Writer, text_of
 from tests.statements import prepare_all
 from ydoc_store.storage import history
@@ -19,8 +19,8 @@ from ydoc_store.yjs.lib0 import frame
 
 
 @pytest.fixture
-def run(database_url: str) -> Run:
-    return lambda *arguments, **options: run_command(*arguments, YDOC_DATABASE_URL=database_url, **options)
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return runner(database_url, monkeypatch)
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -80,15 +78,6 @@ async def serving(port: int, *arguments: str | Path) -> AsyncIterator[Service]:
     async with starting(port, *arguments) as service:
         await service.wait_until_up()
         yield service
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A data folder that the unprivileged account may reach, which pytest's own folders are not for root."""
-    with tempfile.TemporaryDirectory(prefix="ydoc-serve-", dir="/tmp", ignore_cleanup_errors=True) as parent:
-        Path(parent).chmod(0o755)
-        yield Path(parent) / "data"
-        shutil.rmtree(Path(parent) / "data", ignore_errors=True)
 
 
 async def apart(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:

@@ -246,9 +246,10 @@ async def test_a_folder_below_a_closed_one_is_refused_by_name(as_root: None, ope
 
 
 async def test_programs_below_a_closed_folder_are_carried_to_where_the_account_can_run_them(
-    as_root: None, open_folder: Path
+    as_root: None, open_folder_on_disk: Path
 ) -> None:
-    closed = open_folder / "venv"
+    # On one disk with the installed ones, which are linked here.
+    closed = open_folder_on_disk / "venv"
     closed.mkdir(mode=0o700)
     install = packaged().folder.parent
     package = install.parent
@@ -258,9 +259,9 @@ async def test_programs_below_a_closed_folder_are_carried_to_where_the_account_c
         shutil.copytree(libraries, closed / libraries.name, copy_function=os.link)
     binaries = Binaries(closed / package.name / install.name / "bin", 18)
     for _ in range(2):
-        async with EmbeddedPostgres(open_folder / "data", binaries=binaries) as postgres:
+        async with EmbeddedPostgres(open_folder_on_disk / "data", binaries=binaries) as postgres:
             assert await answers(postgres.url, "SELECT 1") == 1
-            assert len(list((open_folder / "data" / "programs").iterdir())) == 1
+            assert len(list((open_folder_on_disk / "data" / "programs").iterdir())) == 1
 
 
 async def test_a_normal_user_runs_it_as_themselves(as_root: None, open_folder: Path) -> None:

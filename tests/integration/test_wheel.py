@@ -61,6 +61,8 @@ def test_the_wheel_holds_the_migrations_both_packages_and_nothing_of_the_tests(w
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ydoc_store", "compactor"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    # Whoever checks types against the client is given them.
+    assert "ydoc_store/py.typed" in names
 
 
 async def test_an_empty_environment_runs_it_from_an_empty_folder(

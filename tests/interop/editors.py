@@ -133,6 +133,12 @@ class Editors:
         await editor.synced()
         return editor
 
+    async def open_electric(self, url: str, room: str, name: str | None = None, **options: Any) -> Editor:
+        """A new editor with ElectricSQL's stock provider, whose `url` is the server's own; `sse` has it take events."""
+        editor = Editor(self, name or f"editor {next(self._numbers)}")
+        await editor.ask("openElectric", url=url, room=room, **options)
+        return editor
+
     async def open_synced(self, url: str, room: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any) -> Editor:
         """A new editor that has had its first sync."""
         editor = await self.open(url, room, **options)

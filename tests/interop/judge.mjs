@@ -5,6 +5,9 @@
 // {op: "describe", updates}             -> what a document shows, has and waits for after them
 // {op: "encode", updates}               -> {update}: Y.encodeStateAsUpdate of a document after them
 // {op: "prosemirror", seed, …}          -> {updates}: what y-prosemirror sent while some people wrote
+// {op: "read", updates, roots}          -> {roots}: what root types say, each read as `{name: as}` asks (reading.mjs)
+// {op: "written", json}                 -> {update}: what y-prosemirror writes for a ProseMirror document
+// {op: "edited", updates, roots, edits} -> {roots}: what root types say after edits made by Yjs's own calls
 // {op: "draft"}                         -> {updates, version}: an editor with gc: false, and its version of a first draft
 // {op: "restore", updates, version}     -> {text}: what that version shows in a document after the updates
 // {op: "phase", seed, snapshot, …}      -> {updates}: what editors send who work on while a server compacts
@@ -19,6 +22,7 @@ import { Editing, history } from './histories.mjs'
 import { prosemirrorHistory } from './prosemirror.mjs'
 import { chainDifference } from './chains.mjs'
 import { compare, describe, documentOf } from './describing.mjs'
+import { edited, read, written } from './reading.mjs'
 
 const bytes = text => new Uint8Array(Buffer.from(text, 'base64'))
 const base64 = update => Buffer.from(update).toString('base64')
@@ -36,6 +40,9 @@ const answers = {
   describe: ({ updates }) => describe(documentOf(updates.map(bytes))),
   encode: ({ updates }) => ({ update: base64(Y.encodeStateAsUpdate(documentOf(updates.map(bytes)))) }),
   prosemirror: ({ seed, steps, people }) => ({ updates: prosemirrorHistory(seed, steps, people).map(base64) }),
+  read: ({ updates, roots }) => ({ roots: read(updates.map(bytes), roots) }),
+  edited: ({ updates, roots, edits }) => ({ roots: edited(updates.map(bytes), roots, edits) }),
+  written: ({ json }) => ({ update: base64(written(json)) }),
   draft: () => {
     const doc = new Y.Doc({ gc: false })
     const updates = []

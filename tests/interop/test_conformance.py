@@ -56,6 +56,8 @@ async def run_suite(url: str, report: Path) -> dict[str, Any]:
         "conformance.test.mjs",
         "--testNamePattern",
         CORE,
+        # A busy machine takes its time over a hundred thousand assertions.
+        "--testTimeout=60000",
         "--reporter=json",
         f"--outputFile={report}",
         "--root",

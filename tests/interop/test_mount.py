@@ -94,14 +94,17 @@ async def test_stock_clients_of_both_dialects_work_on_a_service_that_fastapi_mou
         assert await names(connection) == {"team/notes"}
 
 
-async def test_a_django_project_carries_it(editors: Editors, database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+async def test_a_django_project_carries_it_with_a_lifespan_or_without(
+    lifespan: str, editors: Editors, database_url: str, tmp_path: Path
+) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (project / "__init__.py").touch()
     (project / "settings.py").write_text(DJANGO_SETTINGS)
     (project / "urls.py").write_text(DJANGO_URLS)
     (project / "asgi.py").write_text(block("mounted in Django"))
-    command = command_of("uvicorn").replace("app:app", "project.asgi:application")
+    command = command_of("uvicorn").replace("app:app", "project.asgi:application") + f" --lifespan {lifespan}"
     host, port = host_of(tmp_path, command, database_url)
     try:
         await host.start()

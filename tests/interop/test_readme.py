@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import compactor.cli
+import ydoc_store.cli
 from tests.interop.yjs_judge import require_npm_packages
 from tests.service import Ended, Program, Service, run, serving
 from ydoc_store.setting_rows import describe
@@ -148,13 +151,23 @@ def test_every_setting_stands_in_readme_with_its_default_and_reason(monkeypatch:
     assert f"<!-- settings -->\n{settings_table()}\n<!-- end of settings -->" in README.read_text()
 
 
-async def test_every_command_in_readme_exists() -> None:
+PROGRAMS = {"ydoc-store": ydoc_store.cli.commands, "ydoc-compactor": compactor.cli.commands}
+
+
+def test_every_command_in_readme_exists() -> None:
     second = "list|show|compactions|delete|undelete|recreate|purge|epochs|bump|new|remove"
     named = set(re.findall(rf"`(ydoc-store|ydoc-compactor) ([a-z-]+(?: (?:{second})\b)?)", README.read_text()))
     assert len(named) >= 10
     for program, words in sorted(named):
-        ended = await run(BIN / program, *words.split(), "--help")
-        assert ended.exit_code == 0, (program, words, ended.messages)
+        told = CliRunner().invoke(PROGRAMS[program], [*words.split(), "--help"])
+        assert told.exit_code == 0, (program, words, told.output)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_each_program_is_installed(program: str) -> None:
+    ended = await run(BIN / program, "--help")
+    assert ended.exit_code == 0, ended.messages
+    assert f"Usage: {program} " in ended.output
 
 
 async def test_the_four_lines_connect_an_editor(service: Service, tmp_path: Path) -> None:
@@ -168,6 +181,23 @@ async def test_the_provider_of_durable_streams_connects_as_written(service: Serv
     (tmp_path / "page.mjs").write_text(lines + SECOND_STREAM)
     ended = await run("node", "page.mjs", cwd=tmp_path)
     assert (ended.exit_code, ended.output.strip()) == (0, "hello"), ended.messages
+
+
+@pytest.mark.parametrize(
+    ("title", "shows"),
+    [
+        ("an agent", "Once upon a time"),
+        ("a job", "100"),
+        ("a notebook", "seen by all"),
+        ("a stream", "tea\ncake"),
+    ],
+)
+async def test_the_python_examples_run_as_written(service: Service, tmp_path: Path, title: str, shows: str) -> None:
+    lines = block(f"python: {title}").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    (tmp_path / "example.py").write_text(lines)
+    ended = await run(sys.executable, "-W", "error", tmp_path / "example.py", cwd=tmp_path)
+    assert (ended.exit_code, ended.output.strip()) == (0, shows), ended.messages
+    assert ended.messages == ""
 
 
 async def test_the_closed_handler_clears_what_the_browser_kept_and_reloads(
@@ -215,6 +245,15 @@ async def test_the_look_at_what_is_stored_works_as_written(service: Service, dat
         assert "my-document" in ended.output or "verify" in line or "hello" in ended.output, line
 
 
+async def test_documents_are_written_and_read_over_http_as_written(service: Service, tmp_path: Path) -> None:
+    lines = block("documents over HTTP").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    ended = await run("sh", "-e", "-c", lines, cwd=tmp_path)
+    assert ended.exit_code == 0, ended.output + ended.messages
+    assert 'Hello, world{"name":"team/notes"' in ended.output
+    assert '"meta":{"tags":["draft","new"],"title":"Notes"}' in ended.output
+    assert ended.output.endswith('{"name":"notes","epoch":1,"seq":2}')
+
+
 async def test_a_given_database_is_migrated_and_served_as_written(empty_database_url: str, free_port: int) -> None:
     export, migrate, serve = block("own database").splitlines()
     assert export.startswith("export YDOC_DATABASE_URL=")
@@ -225,23 +264,25 @@ async def test_a_given_database_is_migrated_and_served_as_written(empty_database
     assert (await shell("ydoc-store documents list", empty_database_url)).exit_code == 0
 
 
-async def test_the_first_command_brings_up_the_service_on_an_empty_machine(open_folder: Path, free_port: int) -> None:
-    clone = open_folder / "clone"
+async def test_the_first_command_brings_up_the_service_on_an_empty_machine(
+    open_folder_on_disk: Path, free_port: int
+) -> None:
+    clone = open_folder_on_disk / "clone"
     tracked = await run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     for name in tracked.output.split("\0"):
         if name and (ROOT / name).is_file() and not name.startswith("tests/"):
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, clone / name)
-    environment = {"YDOC_PORT": str(free_port), "YDOC_DATA_DIR": str(open_folder / "data")}
+    environment = {"YDOC_PORT": str(free_port), "YDOC_DATA_DIR": str(open_folder_on_disk / "data")}
     install, serve = block("first command").rsplit(" && ", 1)
     installed = await run("sh", "-c", install, cwd=clone, environment=environment, timeout_s=INSTALL_TIMEOUT_S)
     assert installed.exit_code == 0, installed.messages
     command = ("sh", "-c", f"cd {clone} && exec {serve}")
-    service = Program(command, re.compile(r"^ +data +(.+)$", re.MULTILINE), open_folder / "log", environment)
+    service = Program(command, re.compile(r"^ +data +(.+)$", re.MULTILINE), open_folder_on_disk / "log", environment)
     try:
         said = (await service.start()).string
         assert f"ws://127.0.0.1:{free_port}/yjs/NAME" in said
-        assert str(open_folder / "data") in said
+        assert str(open_folder_on_disk / "data") in said
         await service.stop()
     finally:
         await service.clear_away()

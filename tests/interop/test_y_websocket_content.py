@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
 from tests.interop.editors import Editors, editing
-from tests.postgres import Cluster
 from tests.service import Service, serving
 from tests.stored import connecting, names
 
@@ -20,16 +19,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module")
-def database_url(cluster: Cluster) -> Iterator[str]:
-    name = cluster.create_database()
-    yield cluster.url(name)
-    cluster.drop_database(name)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def service(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async with serving(tmp_path_factory.mktemp("service"), database_url=database_url) as started:
+async def service(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    async with serving(tmp_path_factory.mktemp("service"), database_url=module_database_url) as started:
         yield started
 
 
@@ -40,8 +32,8 @@ async def editors() -> AsyncIterator[Editors]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stored(database_url: str) -> AsyncIterator[Connection]:
-    async with connecting(database_url) as connection:
+async def stored(module_database_url: str) -> AsyncIterator[Connection]:
+    async with connecting(module_database_url) as connection:
         yield connection
 
 

@@ -338,7 +338,7 @@ class SimulatedConnection:
 
     async def _read_heads(self, ids: Sequence[int]) -> list[Record]:
         found = [self._postgres.documents[i] for i in ids if i in self._postgres.documents]
-        names = "id marker head deleted replaced accepted_bytes snapshot_bytes merged"
+        names = "id name marker head deleted replaced accepted_bytes snapshot_bytes merged"
         return records(names, [_head(document) for document in found])
 
     async def _read_incarnation(self) -> list[Record]:
@@ -368,6 +368,7 @@ def _head(document: Document) -> tuple[Any, ...]:
     merged = (len(snapshot.bytes), snapshot.merged_bytes) if snapshot else (0, 0)
     return (
         document.id,
+        document.name,
         document.marker,
         document.head,
         document.deleted,

@@ -42,13 +42,17 @@ def test_the_path_behind_the_mount_is_found(given: dict[str, Any], root: str, be
     assert place_of(given) == (root, behind)
 
 
-def test_inside_every_path_is_as_without_a_mount_and_urls_lead_back_out() -> None:
-    given = scope("/c/yjs/a/b", b"/c/yjs/a%2Fb", "/c", scheme="https", query_string=b"x=1", path_params={"theirs": 1})
+@pytest.mark.parametrize(
+    ("path", "raw_path"), [("/c/yjs/a/b", b"/c/yjs/a%2Fb"), ("/yjs/a/b", b"/c/yjs/a%2Fb"), ("/yjs/a/b", b"/yjs/a%2Fb")]
+)
+def test_inside_all_scopes_look_alike_and_urls_lead_back_here(path: str, raw_path: bytes) -> None:
+    given = scope(path, raw_path, "/c", scheme="https", query_string=b"x=1", path_params={"theirs": 1})
     given["headers"] = [(b"host", b"app.example.com")]
     seen = inside(given, place_of(given))
-    assert (seen["path"], seen["raw_path"], seen["root_path"]) == ("/yjs/a/b", b"/yjs/a%2Fb", "")
+    assert (seen["path"], seen["raw_path"], seen["root_path"]) == ("/c/yjs/a/b", b"/c/yjs/a%2Fb", "/c")
     assert str(Request(seen).base_url) == "https://app.example.com/c/"
     assert "path_params" not in seen
+    assert place_of(seen) == place_of(given)
     assert place_of(given).target(given) == "/yjs/a%2Fb?x=1"
 
 

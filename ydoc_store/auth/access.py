@@ -66,6 +66,32 @@ class Granted:
         return self.access >= Access.WRITE
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which of a tenant's documents one principal may read: what a list shows.
+
+    `grants` None is all of them. What was taken back is left out by `is_revoked`.
+    """
+
+    granted: Granted
+    grants: Mapping[str, Access] | None = None
+    is_revoked: Callable[[str], bool] = lambda _document: False
+
+    def covers(self, document: str) -> bool:
+        is_granted = self.grants is None or strongest(self.grants, document) >= Access.READ
+        return is_granted and not self.is_revoked(document)
+
+    @property
+    def prefix(self) -> str:
+        """What every covered name begins with: a list need not look further."""
+        literal = [pattern.partition("*")[0] for pattern in self.grants or ()]
+        if not literal:
+            return ""
+        first, last = min(literal), max(literal)
+        differs_at = (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+        return first[: next(differs_at, len(first))]
+
+
 Authorize = Callable[[Asked], Awaitable[Granted]]
 """Grants at least reading. Raises Unauthenticated, Forbidden or another ClientFault for a refusal, and a ServerFault
 where it cannot be told now."""

@@ -23,7 +23,7 @@ import httpx
 import orjson
 import structlog
 
-from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.auth.access import Access, Asked, Granted, Reach
 from ydoc_store.errors import (
     AuthUnavailable,
     Forbidden,
@@ -80,6 +80,10 @@ class AskedEndpoint:
                 del self._answers[next(iter(self._answers))]
             kept = self._answers[asked] = now_s, asyncio.create_task(self._ask(asked))
         return await asyncio.shield(kept[1])
+
+    async def reach(self, asked: Asked) -> Reach:
+        """Everything, for whoever the application lets read `*`."""
+        return Reach(await self.authorize(asked))
 
     def forget(self) -> None:
         """Ask anew from now on."""
@@ -196,6 +200,10 @@ class AskedCallable:
         if not isinstance(granted, Granted) or granted.access is Access.NONE:
             raise Forbidden("the application does not allow this document")
         return _issued(granted, asked_at_s)
+
+    async def reach(self, asked: Asked) -> Reach:
+        """Everything, for whoever the application lets read `*`."""
+        return Reach(await self.authorize(asked))
 
     def forget(self) -> None:
         """It is asked every time."""

@@ -7,12 +7,14 @@ nobody in open mode), and what was taken back since.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
-from ydoc_store.auth.access import OPEN, Asked, Granted
+from ydoc_store.auth.access import OPEN, Asked, Granted, Reach
 from ydoc_store.auth.application import AskedCallable, AskedEndpoint
 from ydoc_store.auth.keys import Keys, OneKey, PublishedKeys
 from ydoc_store.auth.limits import Addresses, Limit
@@ -30,6 +32,7 @@ class Decider(Protocol):
     """Who decides. `forget` makes it ask anew from now on."""
 
     async def authorize(self, asked: Asked) -> Granted: ...
+    async def reach(self, asked: Asked) -> Reach: ...
     def forget(self) -> None: ...
 
 
@@ -46,6 +49,12 @@ class TokenClaims:
         key = await self._keys.find(key_id(asked.token))
         return read_token(asked.token, key, self._expected, time.time()).grant(asked.document)
 
+    async def reach(self, asked: Asked) -> Reach:
+        if not asked.token:
+            raise Unauthenticated("a token is needed")
+        key = await self._keys.find(key_id(asked.token))
+        return read_token(asked.token, key, self._expected, time.time()).reach()
+
     def forget(self) -> None:
         """Nothing is remembered."""
 
@@ -55,6 +64,9 @@ class OpenToAll:
 
     async def authorize(self, asked: Asked) -> Granted:
         return OPEN
+
+    async def reach(self, asked: Asked) -> Reach:
+        return Reach(OPEN)
 
     def forget(self) -> None:
         """Nothing is remembered."""
@@ -93,18 +105,40 @@ class Authorizer:
     async def authorize(self, asked: Asked) -> Granted:
         """As `auth.access.Authorize` says. Raises LimitExceeded, and asks nobody, while too many tries from the same
         address have failed."""
-        address = self.addresses.find(asked.address)
-        if address is not None and not address.failures.holds(1, time.monotonic()):
+        with self._counting_failures(asked.address):
+            granted = await self._decider.authorize(asked)
+            self.judge(granted, asked.document)
+        return granted
+
+    async def reach(self, asked: Asked) -> Reach:
+        """Which documents may be read by whoever asks; `asked.document` is `*`, about which an application is asked.
+
+        Raises as `authorize` does, Forbidden where there are none.
+        """
+        with self._counting_failures(asked.address):
+            reach = await self._decider.reach(asked)
+            self.judge(reach.granted, asked.document)
+        return replace(reach, is_revoked=lambda document: self._is_revoked(reach.granted, document))
+
+    @contextmanager
+    def _counting_failures(self, address: str | None) -> Iterator[None]:
+        found = self.addresses.find(address)
+        if found is not None and not found.failures.holds(1, time.monotonic()):
             self._limited("address_failures")
             raise LimitExceeded("too many tokens from this address were refused (YDOC_ADDRESS_FAILURES_PER_S)")
         try:
-            granted = await self._decider.authorize(asked)
-            self.judge(granted, asked.document)
+            yield
         except Unauthenticated:
-            if address is not None:
-                address.failures.take(1, time.monotonic())
+            if found is not None:
+                found.failures.take(1, time.monotonic())
             raise
-        return granted
+
+    def _is_revoked(self, granted: Granted, document: str) -> bool:
+        try:
+            self.judge(granted, document)
+        except Unauthenticated:
+            return True
+        return False
 
     def judge(self, granted: Granted, document: str) -> None:
         """Whether what was granted still holds. Raises Unauthenticated where it expired or was taken back."""

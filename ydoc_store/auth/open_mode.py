@@ -8,6 +8,7 @@ headers give that away. What identities allow does not live here.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -64,6 +65,8 @@ def refusal(headers: Iterable[tuple[str, str]]) -> Refused | Allowed:
     return Allowed() if hosts else Refused(f"open server: the request names no Host; {_FIX}")
 
 
+# The same few names come with every request; a stranger's many push each other out.
+@functools.lru_cache(maxsize=256)
 def is_loopback_name(authority: str) -> bool:
     """Whether `host` or `host:port` can only mean this machine: localhost, *.localhost, 127/8 or [::1]."""
     found = _AUTHORITY.fullmatch(authority)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from ydoc_store.auth.access import Access, Granted, strongest
+from ydoc_store.auth.access import Access, Granted, Reach, strongest
 from ydoc_store.errors import Forbidden, SettingInvalid, Unauthenticated
 from ydoc_store.names import DEFAULT_TENANT
 
@@ -65,6 +65,16 @@ class Claims:
         access = strongest(self.documents, document)
         if access is Access.NONE:
             raise Forbidden("this token grants nothing for this document")
+        return self._granted(access)
+
+    def reach(self) -> Reach:
+        """Which documents it may read. Raises Forbidden where there are none."""
+        grants = {pattern: access for pattern, access in self.documents.items() if access >= Access.READ}
+        if not grants:
+            raise Forbidden("this token grants no documents")
+        return Reach(self._granted(max(grants.values())), grants)
+
+    def _granted(self, access: Access) -> Granted:
         return Granted(self.tenant, self.actor, access, self.name, self.expires_at_s, self.issued_at_s)
 
 

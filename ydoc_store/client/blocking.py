@@ -38,6 +38,7 @@ class BlockingDocument:
         self._mirror: Doc[Any]
         self._is_taking = False
         self._is_applying = False
+        self._is_left = False
         # What came from the server and is not in the caller's document yet; guarded, with its condition.
         self._arrived: list[bytes] = []
         self._changed = threading.Condition()
@@ -117,6 +118,9 @@ class BlockingDocument:
 
     def _call(self, work: Coroutine[Any, Any, Returned]) -> Returned:
         """In the thread, after everything that was edited here before."""
+        if self._is_left:
+            work.close()
+            raise RuntimeError(f"document {self.name!r} was left")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -220,6 +224,7 @@ def connect_sync(
 
     def leave(error: BaseException | None) -> None:
         document._ydoc.unobserve(observed)
+        document._is_left = True
         document._loop.call_soon_threadsafe(left.set_result, error)
         ended.result()
         thread.join()

@@ -29,6 +29,8 @@ Token = str | Callable[[], str | Awaitable[str]] | None
 BACKOFF_S_MIN = 0.25
 BACKOFF_S_MAX = 15.0
 OPEN_TIMEOUT_S = 20.0
+# How long the caller's function may take for a token; then it is asked anew, like a server that is away.
+TOKEN_TIMEOUT_S = 20.0
 # The server says something every 15 s, whatever else it does; a message of its largest size may take a while.
 SILENT_S_MAX = 60.0
 TICK_S = 2.5
@@ -91,6 +93,8 @@ class Connection:
             async with asyncio.timeout(timeout_s):
                 while not holds():
                     await self.pulse()
+        except Unavailable:
+            raise  # of `holds`, and a TimeoutError too
         except TimeoutError:
             state = "it is connected" if self.session.is_synced else f"last trouble: {self.trouble}"
             raise Unavailable(f"{wanted} within {timeout_s:g} s; {state}") from None
@@ -167,11 +171,13 @@ class Connection:
                 self._socket = None
 
     async def _ask_token(self) -> str:
-        if not callable(self._token):
-            return self._token or ""
-        # It may ask over the network, and must not hold up the loop.
-        called = self._token() if inspect.iscoroutinefunction(self._token) else await asyncio.to_thread(self._token)
-        return await called if inspect.isawaitable(called) else called
+        ask = self._token
+        if not callable(ask):
+            return ask or ""
+        async with asyncio.timeout(TOKEN_TIMEOUT_S):
+            # It may ask over the network, and must not hold up the loop.
+            called = ask() if inspect.iscoroutinefunction(ask) else await asyncio.to_thread(ask)
+            return await called if inspect.isawaitable(called) else called
 
     async def _talk(self, socket: ClientConnection) -> None:
         """Read until the connection, or the document, is over; write meanwhile."""
@@ -243,5 +249,5 @@ class Connection:
                     await socket.close()
         self._running.cancel()
         await asyncio.wait([self._running])
-        session.disconnected()
+        session.left()
         session.replica.close()

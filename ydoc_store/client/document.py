@@ -52,7 +52,7 @@ class PresenceOfAll:
     async def changes(self) -> AsyncIterator[dict[int, dict[str, Any]]]:
         """The others now, and again whenever that has changed. A slow reader gets the newest and misses some between.
 
-        Raises what ends the document.
+        Ends when the document is left; raises what ends the document.
         """
         shown: dict[int, dict[str, Any]] | None = None
         session = self._connection.session
@@ -63,6 +63,8 @@ class PresenceOfAll:
             if others != shown:
                 shown = others
                 yield others
+            elif session.is_left:
+                return
             else:
                 await self._connection.pulse()
 
@@ -100,6 +102,11 @@ class Document:
         return self._session.is_synced
 
     @property
+    def trouble(self) -> str | None:
+        """Why it is not in sync at this moment, for logs; None while it is."""
+        return None if self.is_connected else self._connection.trouble
+
+    @property
     def may_write(self) -> bool:
         """Whether the token last accepted lets this side edit."""
         return self._session.may_write is True
@@ -130,8 +137,9 @@ class Document:
         )
 
     async def wait_ended(self) -> None:
-        """Returns when it is over for good: deleted, another epoch, or refused from now on; `ended` says why."""
-        while self._session.ended is None:
+        """Returns when it is over for good: deleted, another epoch, or refused from now on; `ended` says why. Or when
+        it was left, and `ended` is None."""
+        while self._session.ended is None and not self._session.is_left:
             await self._connection.pulse()
 
     def end(self, error: ClientError) -> None:

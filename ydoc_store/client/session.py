@@ -8,6 +8,7 @@ the first round, and holds all that was edited meanwhile. Sans-I/O: a shell move
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from pycrdt import Doc
 
-from ydoc_store.client.errors import ClientError, EpochChanged, Refused, Unreadable, of_close, of_denial
+from ydoc_store.client.errors import ClientError, EpochChanged, Refused, Unavailable, Unreadable, of_close, of_denial
 from ydoc_store.client.presence import Presence
 from ydoc_store.client.replica import CLIENTS_MAX, Replica
 from ydoc_store.errors import InvalidFrame, InvalidUpdate
@@ -57,7 +58,8 @@ class Session:
     """`wants_turn` is called when there may be something to send, `changed` when something that is waited for may be
     here, `failed` with what an observer of the document raised.
 
-    `edits` counts local edits. `ended` says why the document is over for good; `dropped`, why this connection is.
+    `edits` counts local edits. `ended` says why the document is over for good; `dropped`, why this connection is;
+    `is_left`, that nobody will connect again. An edit may be noted from another thread, everything else is one's own.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Session:
         self.outbox: deque[bytes] = deque()
         # What a document brings along is not known to be stored.
         self.edits = int(self.replica.has_content)
+        self._noting = threading.Lock()
         self.ended: ClientError | None = None
+        self.is_left = False
         self.dropped: str | None = None
         self.is_connected = False
         self.is_synced = False
@@ -106,6 +110,8 @@ class Session:
             return True
         if self._is_refused:
             raise Refused(READ_ONLY, "read_only")
+        if self.is_left:
+            raise Unavailable("this document was left, and what was edited last is not known to be stored")
         return False
 
     @property
@@ -114,9 +120,10 @@ class Session:
         return self._saved < self.edits and self.edits > 0
 
     def _edited(self, update: bytes) -> None:
-        self.edits += 1
-        if self._has_answered:
-            self._unsent.append(update)
+        with self._noting:
+            self.edits += 1
+            if self._has_answered:
+                self._unsent.append(update)
         self._wants_turn()
 
     # A connection
@@ -138,9 +145,11 @@ class Session:
 
     def disconnected(self) -> None:
         """The connection is gone, and with it whatever was on its way: the next one begins with all that is unsaved."""
-        self.is_connected = self.is_synced = self._has_answered = self.token_wanted = False
+        self.is_connected = self.is_synced = self.token_wanted = False
         self._round = self._their_vector = None
-        self._unsent.clear()
+        with self._noting:
+            self._has_answered = False
+            self._unsent.clear()
         self.outbox.clear()
         self.presence.disconnected()
         self._changed()
@@ -158,6 +167,11 @@ class Session:
         self.presence.show(None)
         self.turn(0.0)
         self._say(wire.encode_leave())
+
+    def left(self) -> None:
+        """Nobody connects again; whoever waits is told."""
+        self.is_left = True
+        self.disconnected()
 
     def end(self, error: ClientError) -> None:
         """This document is over on this side; the first reason stays."""
@@ -191,26 +205,31 @@ class Session:
 
     def _answer(self, their_vector: bytes) -> None:
         self._their_vector = None
-        self._has_answered = True
-        self._unsent.clear()
+        with self._noting:
+            self._has_answered = True
+            self._unsent.clear()
+            through = self.edits
+        # Read behind that count: what another thread edits from here on may be in it, and is sent once more.
         try:
             first, *others = _pieces(self.replica.beyond(their_vector))
         except InvalidUpdate as error:
             self.end(Unreadable(f"this document cannot be read for sending: {error}"))
             return
-        self._begin([encode_sync_step2(first), *map(encode_update, others)])
+        self._begin(through, [encode_sync_step2(first), *map(encode_update, others)])
 
     def _send_edits(self) -> None:
-        updates, self._unsent = self._unsent, []
+        with self._noting:
+            updates, self._unsent = self._unsent, []
+            through = self.edits
         try:
             pieces = _pieces(join(updates))
         except InvalidUpdate:
             # What our own parsers refuse the server will, and it says why.
             pieces = updates
-        self._begin([encode_update(piece) for piece in pieces])
+        self._begin(through, [encode_update(piece) for piece in pieces])
 
-    def _begin(self, messages: list[bytes]) -> None:
-        self._round = _Round(self.edits, len(messages))
+    def _begin(self, through: int, messages: list[bytes]) -> None:
+        self._round = _Round(through, len(messages))
         for message in messages:
             self._say(message)
 

@@ -20,7 +20,7 @@ from ydoc_store import metrics
 from ydoc_store.auth.access import Access
 from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import StorageUnavailable, YdocError
-from ydoc_store.http import problems, revocations, streams, yjs_streams
+from ydoc_store.http import documents, problems, revocations, shapes, streams, yjs_streams
 from ydoc_store.http.cors import Cors
 from ydoc_store.http.door import EVERYTHING, admit
 from ydoc_store.http.guard import OpenModeGuard, is_this_machine
@@ -72,6 +72,8 @@ def application(services: Services) -> Starlette:
 
     return Starlette(
         routes=[
+            # First, because appends come by the thousand, and a route costs a look.
+            *streams.routes(services.present),
             Route("/", what_runs_here),
             Route("/health/live", live),
             Route("/health/ready", ready),
@@ -79,8 +81,9 @@ def application(services: Services) -> Starlette:
             Route(YJS_PREFIX + "{name:path}", _only_sockets),
             Route(HOCUSPOCUS_PATH, _only_sockets),
             *revocations.routes(services.present),
+            *documents.routes(services.present),
+            *shapes.routes(services.present),
             *yjs_streams.routes(services.present),
-            *streams.routes(services.present),
         ],
         middleware=[
             *([] if services.has_identities else [Middleware(OpenModeGuard)]),

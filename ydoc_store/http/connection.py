@@ -21,6 +21,9 @@ HEADERS_MAX = 100
 # How long a refused peer may go on talking. Closing at once would reset the connection under the answer it has
 # not read yet.
 LINGER_S = 1.0
+# How long an idle connection is kept: longer than proxies and clients keep theirs (60 s in nginx), or they would send a
+# request into one that is being closed here, and cannot know whether to send it again.
+KEEP_ALIVE_S = 75
 # How often a held upgrade looks whether the process serves by now.
 HOLD_INTERVAL_S = 0.02
 # So many looks at a peer that keeps its answer waiting, within the time that it has.

@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.auth.access import Access, Asked, Granted, Reach
 from ydoc_store.auth.proxies import FORWARDED_FOR
 from ydoc_store.errors import Forbidden
 from ydoc_store.http.here import Here
@@ -29,18 +29,25 @@ async def admit(here: Here, request: Request, document: str, needed: Access, *, 
     Waits where their address brings more than it may. Raises Unauthenticated, Forbidden, LimitExceeded,
     AuthUnavailable.
     """
+    granted = await here.authorizer.authorize(await _asked(here, request, document, dialect))
+    require(granted, needed)
+    return granted
+
+
+async def admit_to_list(here: Here, request: Request, *, dialect: str = "http") -> Reach:
+    """Which documents the one who asks may read. Waits and raises as `admit`, Forbidden where there are none."""
+    return await here.authorizer.reach(await _asked(here, request, EVERYTHING, dialect))
+
+
+async def _asked(here: Here, request: Request, document: str, dialect: str) -> Asked:
     # A page anywhere can have a browser send its cookies here, with a body that needs no permission to be sent.
     if not here.authorizer.is_open:
         here.origins.judge(request.headers.get("Origin"), request.headers.get("Host"))
     address = client_address(here, request)
     await _wait_for_turn(here, request, address)
-    granted = await here.authorizer.authorize(
-        Asked(
-            document, token_of(request), request.headers.get("Cookie"), request.headers.get("Origin"), address, dialect
-        )
+    return Asked(
+        document, token_of(request), request.headers.get("Cookie"), request.headers.get("Origin"), address, dialect
     )
-    require(granted, needed)
-    return granted
 
 
 def require(granted: Granted, needed: Access) -> None:

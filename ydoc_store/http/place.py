@@ -1,9 +1,8 @@
 """Where a request stands when this application is mounted under a path of somebody else's. Pure.
 
 Servers and frameworks disagree about what `path` and `raw_path` hold under a `root_path`: all of it, or what is
-behind it. Behind `inside` they hold what is behind the mount, as if nothing were in front, so that every route and
-every look at the raw path is the same here and under `serve`; `app_root_path`, from which Starlette makes
-`request.base_url`, holds the mount's path.
+behind it. `inside` makes one of them all, the one that ASGI describes: both paths hold all of it, so that a URL made
+of `request.url`, `request.base_url` or the raw path leads back here, and routes match what is behind `root_path`.
 """
 
 from __future__ import annotations
@@ -58,8 +57,9 @@ def place_of(scope: MutableMapping[str, Any]) -> Place:
 def inside(scope: MutableMapping[str, Any], place: Place) -> MutableMapping[str, Any]:
     """The scope as the mounted application sees it."""
     kept: dict[str, Any] = {name: scope[name] for name in _OF_ASGI if name in scope}
-    path = unquote_to_bytes(place.raw_path).decode(errors="replace")
-    return kept | {"path": path, "raw_path": place.raw_path, "root_path": "", "app_root_path": place.root}
+    behind = unquote_to_bytes(place.raw_path).decode(errors="replace")
+    raw_path = quote(place.root).encode() + place.raw_path
+    return kept | {"path": place.root + behind, "raw_path": raw_path, "root_path": place.root}
 
 
 def _behind(raw_path: bytes, prefix: str) -> bytes | None:

@@ -97,7 +97,10 @@ class Relay:
         return connection_factory(self)
 
     def carried(self, scope: Event, root: str, target: str, send: Send) -> AsgiConnection:
-        """One WebSocket of an ASGI server, to be run to its end; `target` is what it asks for behind the mount."""
+        """One WebSocket of an ASGI server, to be run to its end; `target` is what it asks for behind the mount.
+
+        A relay's connections are all of this kind or none: what is delivered is encoded once for all of them.
+        """
         return AsgiConnection(self, scope, root, target, send)
 
     def start(self) -> None:

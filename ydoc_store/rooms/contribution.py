@@ -10,7 +10,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import ClientFault, Forbidden, NoSuchDocument, StorageUnavailable, YdocError
+from ydoc_store.errors import (
+    ClientFault,
+    CommitUnknown,
+    DocumentRenamed,
+    Forbidden,
+    NoSuchDocument,
+    StorageUnavailable,
+    YdocError,
+)
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.large import submit_large
@@ -52,8 +60,12 @@ async def contribute(
     dialect: str,
     guard: Guard | None = None,
     creates: bool = True,
+    history: int | None = None,
 ) -> Contributed:
     """Have one update in the log, and shown to everyone in the document. `dialect` is counted in the metrics.
+
+    `history` is the marker of the epoch that its sender holds (0: it was told that nothing is there), where that is
+    known; another is EpochChanged.
 
     Returns behind the COMMIT. Raises, nothing being stored: Forbidden for a reader, StorageUnavailable on a read-only
     server, NoSuchDocument unless it `creates`, whatever the room refuses (InvalidUpdate, TooLarge, AheadOfLog,
@@ -69,6 +81,8 @@ async def contribute(
             await rooms.watch.read_missing(room)
             if room.document_id is None:
                 raise NoSuchDocument(f"no document is named {name!r}")
+        if history is not None:
+            await rooms.watch.judge_history(room, history)
         existed = room.document_id is not None
         await _submit(rooms, member, update, guard)
         seq = await member.stored()
@@ -114,6 +128,9 @@ class _Contributor(Member):
     async def stored(self) -> int | None:
         """The seq of the update, None where nothing had to be stored. Raises what it was refused for."""
         outcome = await self._outcome
+        if isinstance(outcome, DocumentRenamed):
+            # What was in flight is in the document all the same, under its new name.
+            raise CommitUnknown("this document was renamed meanwhile: see under its new name what is stored")
         if isinstance(outcome, YdocError):
             raise outcome
         return outcome

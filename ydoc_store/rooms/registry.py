@@ -301,7 +301,8 @@ class Rooms:
         if not room.members and self.rooms.get((room.tenant, room.name)) is room:
             room.emptied_at_s = time.monotonic()
             self._empty[room] = None
-            if room.document_id is None and room.is_idle:
+            # Somebody without a socket may be shown in it, and look again in a moment.
+            if room.document_id is None and room.is_idle and not room.presence:
                 self.close(room)
             self._close_idle(room.emptied_at_s)
 

@@ -17,6 +17,7 @@ import structlog
 from ydoc_store.errors import (
     CorruptDocument,
     DocumentDeleted,
+    DocumentRenamed,
     EpochChanged,
     InvalidUpdate,
     RoomDiscarded,
@@ -30,7 +31,7 @@ from ydoc_store.rooms.first_sync import trimmed
 from ydoc_store.rooms.heavy import knowledge_of
 from ydoc_store.storage.creating import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
-from ydoc_store.storage.incarnation import Incarnation
+from ydoc_store.storage.incarnation import Incarnation, show_incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
 from ydoc_store.storage.turns import NoneFree
 from ydoc_store.yjs.lib0 import Malformed, frames
@@ -43,6 +44,8 @@ log = structlog.get_logger(__name__)
 
 # Updates walked before other documents have their turn: some 10 ms.
 UPDATES_A_TURN = 1_000
+
+RENAMED = "this document has another name now: open it under that"
 
 
 class Watch:
@@ -111,6 +114,26 @@ class Watch:
             size = len(snapshot.bytes)
             knowledge = await self._rooms.heavy.run(size, knowledge_of, snapshot.bytes, STORED_LIMITS)
             room.arrived_merged(snapshot.through_seq, snapshot.bytes, knowledge)
+
+    async def judge_history(self, room: Room, marker: int) -> None:
+        """Whether somebody who holds the history of this marker, 0 where nothing was there yet, is in the right room.
+        Raises EpochChanged where it is another one. It may be the room that is behind, where another node has made or
+        replaced the document a moment ago: the database is asked first, and RoomDiscarded is raised then, and as the
+        loader does.
+        """
+        if _is_history(room, marker):
+            return
+        try:
+            await self.read_missing(room)
+        except EpochChanged as replaced:
+            room.discard(replaced)
+            raise RoomDiscarded("this document was replaced a moment ago: come back") from None
+        if not _is_history(room, marker):
+            raise EpochChanged("this document was recreated or repaired: reload it")
+
+    async def which_database(self) -> Incarnation:
+        """The one that the rooms are of: as of the last poll, or asked for now where there was none yet."""
+        return self._incarnation or await show_incarnation(self._rooms.database)
 
     # Where all documents stand
 
@@ -183,11 +206,18 @@ class Watch:
             room.discard(EpochChanged("this document was recreated or repaired: reload it"))
         elif head.deleted:
             room.discard(DocumentDeleted("this document was deleted"))
+        elif head.name != room.name:
+            room.discard(DocumentRenamed(RENAMED))
         else:
             room.set_size(head.size_bytes, head.tail_bytes, head.accepted_bytes)
             # While a commit of ours is under way its answer says where the log stands, and finds any gap.
             if head.seq > room.head and not room.queue.in_flight:
                 self.catch_up(room)
+
+
+def _is_history(room: Room, marker: int) -> bool:
+    # What was begun where nothing was is the first epoch.
+    return room.marker == marker if marker else room.epoch <= 1
 
 
 async def _take_rows(room: Room, tail: list[LogRow]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
+from ydoc_store.errors import ConditionFailed, DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
 from ydoc_store.storage.append_batch import HINT_CHANNEL
 from ydoc_store.storage.compactions import TRY_LOCK
 from ydoc_store.storage.pool import mapping_errors
@@ -153,16 +153,21 @@ class Purged:
     segments: int
 
 
-async def delete_document(database: Database, tenant: str, name: str) -> Tombstone:
+async def delete_document(
+    database: Database, tenant: str, name: str, *, expected: tuple[int, int] | None = None
+) -> Tombstone:
     """Set the tombstone; deleting twice changes nothing. Content and history stay for an undelete until purged.
 
-    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault.
+    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault;
+    ConditionFailed where it is not at the `expected` epoch and head.
     """
     with mapping_errors(f"deleting {name!r}"):
         async with database.transaction() as connection:
             row = await _lock_current(connection, tenant, name)
             if row["deleted_at"] is not None:
                 return Tombstone(row["id"], row["epoch"], row["head"], row["deleted_at"], changed=False)
+            if expected is not None and expected != (row["epoch"], row["head"]):
+                raise ConditionFailed(row["head"])
             deleted_at = await connection.fetchval(SET_TOMBSTONE, row["id"])
             await tell_changed(connection, row["id"])
     return Tombstone(row["id"], row["epoch"], row["head"], deleted_at, changed=True)
@@ -217,10 +222,13 @@ async def replace_content(
             return await _replace(connection, tenant, name, row, content)
 
 
-async def purge_document(database: Database, tenant: str, name: str, *, replaced_only: bool) -> Purged:
+async def purge_document(
+    database: Database, tenant: str, name: str, *, replaced_only: bool, deleted_at: datetime | None = None
+) -> Purged:
     """Delete content and history of a deleted document and of all epochs before it, for good; tombstones stay.
 
-    With `replaced_only` the current epoch is left alone, whatever its state. A compaction that is under way is
+    With `replaced_only` the current epoch is left alone, whatever its state. `deleted_at` names the tombstone that is
+    meant: one that was taken away meanwhile, or set anew, is WrongState. A compaction that is under way is
     waited for, within the lock time-out. Raises NoSuchDocument, WrongState where there is nothing that may be
     purged, StorageBusy.
     """
@@ -234,6 +242,8 @@ async def purge_document(database: Database, tenant: str, name: str, *, replaced
                 raise StorageBusy(f"{name!r} was replaced this moment: try again")
             if not replaced_only and current["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is purged")
+            if deleted_at is not None and current["deleted_at"] != deleted_at:
+                raise WrongState(f"{name!r} was undeleted meanwhile")
             wanted = [row for row in rows if row is not current or not replaced_only]
             ids = [row["id"] for row in wanted if row["purged_at"] is None]
             updates = snapshots = segments = 0

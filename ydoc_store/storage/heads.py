@@ -1,7 +1,7 @@
 """Where the documents stand: the one query by which a node polls all its rooms.
 
 A hint that never came costs latency up to the poll interval, because this is asked regardless of any hint:
-heads, tombstones, replaced epochs and sizes of everything that is open here, in one statement, and on the same
+heads, names, tombstones, replaced epochs and sizes of everything that is open here, in one statement, and on the same
 connection before it, whether this is still the same database.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
 
 READ_HEADS = """
-SELECT d.id, d.marker, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
+SELECT d.id, d.name, d.marker, d.head, d.deleted_at IS NOT NULL AS deleted, d.replaced_at IS NOT NULL AS replaced,
     d.accepted_bytes, coalesce(octet_length(s.bytes), 0) AS snapshot_bytes, coalesce(s.merged_bytes, 0) AS merged,
     d.closed_at IS NOT NULL AS closed
 FROM ydoc.documents AS d
@@ -36,6 +36,7 @@ JOIN ydoc.documents AS d ON d.tenant = n.tenant AND d.kind = 'document' AND d.na
 @dataclass(frozen=True, slots=True)
 class Head:
     document_id: int
+    name: str
     marker: int
     seq: int
     deleted: bool

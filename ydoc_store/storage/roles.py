@@ -27,13 +27,15 @@ RELAY: Final[dict[str, str]] = {
     "snapshots": "SELECT",
     "segments": "SELECT",
     "compactions": "SELECT",
-    "quarantines": "SELECT",
+    # A new epoch begins without the failures of the old.
+    "quarantines": "SELECT, DELETE",
     "revocations": "SELECT, INSERT, DELETE",
     "incarnation": "SELECT",
 }
 COMPACTOR: Final[dict[str, str]] = {
     "migrations": "SELECT",
-    "documents": "SELECT",
+    # Of a document that is purged the tombstone stays.
+    "documents": "SELECT, UPDATE (purged_at, head, accepted_rows, accepted_bytes)",
     "updates": "SELECT, DELETE",
     # What is purged is read FOR UPDATE, which takes the right to update a column.
     "producers": "SELECT, UPDATE (last_at), DELETE",

@@ -84,6 +84,8 @@ async def test_a_jobs_own_document_is_brought_along_and_let_go(node: Node) -> No
                 with pytest.raises(RuntimeError, match="inside a transaction"):
                     document.saved()
         text_of(mine).insert(0, "not sent any more, ")
+        with pytest.raises(RuntimeError, match="was left"):
+            document.saved()
 
     await asyncio.to_thread(job)
     assert not mine._subscriptions

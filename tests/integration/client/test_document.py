@@ -342,8 +342,9 @@ async def test_leaving_waits_until_everything_is_saved(node: Node) -> None:
 
 async def edit_without_server(node: Node, error: BaseException | None = None) -> None:
     async with connect(url(node), "notes", leave_timeout_s=0.3) as document:
+        assert document.trouble is None
         await node.stop()
-        await until(lambda: not document.is_connected)
+        await until(lambda: "ConnectionRefused" in (document.trouble or ""))
         text_of(document).insert(0, "where to")
         if error is not None:
             raise error
@@ -392,6 +393,36 @@ async def test_whoever_is_cancelled_leaves_soon(node: Node) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await count_stored(node.database, "notes") == 1
+
+
+async def test_whoever_still_waits_on_a_document_that_is_left_is_told(node: Node) -> None:
+    async def watch(document: Document) -> int:
+        return len([others async for others in document.presence.changes()])
+
+    own = LookupError("the block's own")
+
+    async def leave() -> None:
+        async with connect(url(node), "notes", leave_timeout_s=0.2) as document:
+            waiting = [asyncio.create_task(work) for work in (watch(document), document.wait_ended())]
+            await node.stop()
+            await until(lambda: not document.is_connected)
+            text_of(document).insert(0, "where to")
+            waiting.append(asyncio.create_task(document.saved(timeout_s=None)))
+            documents.append(document)
+            tasks.extend(waiting)
+            raise own
+
+    documents: list[Document] = []
+    tasks: list[asyncio.Task[Any]] = []
+    with pytest.raises(LookupError):
+        await leave()
+    async with asyncio.timeout(TIMEOUT_S):
+        shown, ended, saved = await asyncio.gather(*tasks, return_exceptions=True)
+    assert shown == 1
+    assert ended is None
+    assert isinstance(saved, Unavailable)
+    with pytest.raises(Unavailable, match="left"):
+        await documents[0].saved(timeout_s=None)
 
 
 async def test_nothing_is_left_behind(node: Node) -> None:

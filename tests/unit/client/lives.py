@@ -180,3 +180,9 @@ class World:
             assert not life.session.has_unsaved
             assert str(life.text) == str(self.lives[0].text)
             assert life.failures == []
+
+    def leave(self) -> None:
+        """Nobody is connected any more."""
+        for life in self.lives:
+            life.cut()
+        self.talk.socket.closed()

@@ -1,0 +1,222 @@
+"""Many documents at once: listing them, and importing them.
+
+A list shows what its reader may read and nothing else; where a page ends is told by an id, so that no cursor holds a
+name. An import is judged item by item: each is one write as by itself, and its answer tells what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ydoc_store.auth.access import Access
+from ydoc_store.errors import Forbidden, InvalidRequest, NoSuchDocument, ServerFault, TooLarge, YdocError
+from ydoc_store.http.bodies import read_body
+from ydoc_store.http.document_reading import DIALECT, as_json, database_here, version_of
+from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, keyed, only, require_type, single
+from ydoc_store.http.door import admit, admit_to_list
+from ydoc_store.logs import logger
+from ydoc_store.names import parse_name
+from ydoc_store.rooms.contribution import contribute
+from ydoc_store.storage.guards import Guard
+from ydoc_store.storage.listing import Listed, list_page, name_of
+from ydoc_store.yjs.answers import copied, json_of
+
+if TYPE_CHECKING:
+    from ydoc_store.auth.access import Reach
+    from ydoc_store.http.here import Here
+
+LINES_TYPE: Final = "application/x-ndjson"
+
+PAGE_MAX: Final = 1_000
+PAGE_DEFAULT: Final = 100
+LOOKED_THROUGH_MAX: Final = 10_000
+"""Documents that one call looks at for the ones that its reader may see: some 50 ms. A page may be short for it."""
+
+ITEMS_MAX: Final = 1_000
+"""Documents in one import: a thousand commits at once, in groups, take under a second."""
+BATCH_BYTES_MAX: Final = 64 * 2**20
+"""Of one import's body; it is held while it is worked on. YDOC_UPDATE_BYTES_MAX is each update's own limit."""
+AT_ONCE_MAX: Final = 32
+"""Items of one import under way: enough to fill group commits, and few beside the editors' own updates."""
+
+log = logger(__name__)
+
+
+async def list_documents(here: Here, request: Request) -> Response:
+    """Answer a GET: the next documents by name, as far as whoever asks may read them."""
+    only(request, "prefix", "cursor", "limit", "deleted")
+    accepted(request, (JSON_TYPE,))
+    limit = _limit(single(request, "limit"))
+    prefix = _prefix(single(request, "prefix"))
+    deleted = single(request, "deleted") or "false"
+    if deleted not in ("true", "false"):
+        raise InvalidRequest('"deleted" is true or false')
+    reach = await admit_to_list(here, request, dialect=DIALECT)
+    after = await _after(here, reach.granted.tenant, single(request, "cursor"))
+    found, next_id = await _page(here, reach, prefix, after, limit, deleted=deleted == "true")
+    database = await database_here(here)
+    return as_json(
+        {
+            "documents": [_shown(one, database) for one in found],
+            "next_cursor": None if next_id is None else str(next_id),
+        }
+    )
+
+
+async def _page(
+    here: Here, reach: Reach, prefix: str, after: str, limit: int, *, deleted: bool
+) -> tuple[list[Listed], int | None]:
+    """What is shown, and the id of the document behind which the next page begins; None where this is the last."""
+    tenant = reach.granted.tenant
+    if not (reach.prefix.startswith(prefix) or prefix.startswith(reach.prefix)):
+        return [], None
+    prefix = max(prefix, reach.prefix, key=len)
+    found: list[Listed] = []
+    looked_through = 0
+    while looked_through < LOOKED_THROUGH_MAX:
+        page = await list_page(here.database, tenant, after_name=after, prefix=prefix, limit=PAGE_MAX, deleted=deleted)
+        for one in page:
+            if reach.covers(one.name):
+                found.append(one)
+                if len(found) == limit:
+                    return found, one.id
+        looked_through += len(page)
+        if len(page) < PAGE_MAX:
+            return found, None
+        after, last_id = page[-1].name, page[-1].id
+    return found, last_id
+
+
+async def _after(here: Here, tenant: str, cursor: str | None) -> str:
+    if cursor is None:
+        return ""
+    name = await name_of(here.database, tenant, int(cursor)) if cursor.isascii() and cursor.isdecimal() else None
+    if name is None:
+        raise InvalidRequest('"cursor" is none that a page ended with')
+    return name
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE_DEFAULT
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= PAGE_MAX):
+        raise InvalidRequest(f'"limit" is a number from 1 to {PAGE_MAX:,}')
+    return int(text)
+
+
+def _prefix(text: str | None) -> str:
+    if text is not None and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
+        raise InvalidRequest('"prefix" is the beginning of a name')
+    return text or ""
+
+
+def _shown(one: Listed, database: str) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "epoch": one.epoch,
+        "seq": one.head,
+        "etag": version_of(one, database).etag,
+        "size_bytes": one.size_bytes,
+        "created_at": one.created_at,
+        "changed_at": one.changed_at,
+        "deleted_at": one.deleted_at,
+    }
+
+
+async def import_batch(here: Here, request: Request) -> Response:
+    """Answer a POST of many documents: a JSON array, or JSON lines, of `{"name", "update", "key", "if_absent"}`.
+
+    Every item has its answer, in order, in the form in which they came. Raises for a body that is none; nothing of it
+    was stored then. An item is stored or not by itself, whatever becomes of others.
+    """
+    only(request)
+    media_type = require_type(request, JSON_TYPE, LINES_TYPE)
+    accepted(request, (media_type,))
+    with contextlib.suppress(Forbidden, NoSuchDocument):
+        # Nobody unknown sends 64 MiB; what somebody known may write is asked item by item.
+        await admit_to_list(here, request, dialect=DIALECT)
+    body = await read_body(here, request, BATCH_BYTES_MAX)
+    items = await here.rooms.heavy.run(len(body), items_of, body, media_type == LINES_TYPE)
+    turns = asyncio.Semaphore(AT_ONCE_MAX)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_import_in_turn(here, request, item, turns)) for item in items]
+    answers = [task.result() for task in tasks]
+    if media_type == LINES_TYPE:
+        lines = b"".join(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE) for answer in answers)
+        return Response(lines, headers={"Cache-Control": "no-store"}, media_type=LINES_TYPE)
+    return as_json(answers)
+
+
+def items_of(body: bytes, is_lines: bool) -> list[Any]:
+    """Raises InvalidRequest, TooLarge."""
+    if is_lines:
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        if len(lines) > ITEMS_MAX:
+            raise TooLarge(f"{len(lines):,} documents, at most {ITEMS_MAX:,} come in one call")
+        return [json_of(line) for line in lines]
+    found = json_of(body)
+    if not isinstance(found, list):
+        raise InvalidRequest("the body is an array of documents, or one a line")
+    if len(found) > ITEMS_MAX:
+        raise TooLarge(f"{len(found):,} documents, at most {ITEMS_MAX:,} come in one call")
+    return found
+
+
+async def _import_in_turn(here: Here, request: Request, item: Any, turns: asyncio.Semaphore) -> dict[str, Any]:
+    name = item.get("name") if isinstance(item, dict) else None
+    told = {"name": name if isinstance(name, str) else None}
+    async with turns:
+        try:
+            return told | await _import(here, request, item)
+        except YdocError as error:
+            return told | {"status": error.http_status, "code": error.code, "detail": str(error)}
+        except Exception as error:
+            log.error("an import failed", exc_info=error)
+            return told | {"status": 500, "code": ServerFault.code, "detail": "the server's log has it"}
+
+
+async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
+    name, update, key, is_absent = _parse(item)
+    granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
+    producer = None if key is None else keyed(key, granted.actor)
+    guard = Guard(producer, 0 if is_absent else None)
+    if is_absent:
+        # What was read from another document carries that one's epoch.
+        update = await here.rooms.heavy.run(len(update), copied, update)
+    stored = await contribute(
+        here.rooms, granted, name, update, dialect=DIALECT, guard=None if guard == Guard() else guard
+    )
+    if not stored.document_id:
+        raise NoSuchDocument("this update holds nothing, and so it begins no document")
+    answer: dict[str, Any] = {"status": 201 if stored.created else 200, "epoch": stored.epoch}
+    if producer is None:
+        answer |= {"seq": stored.seq, "is_new": stored.is_new}
+        answer["etag"] = Version(stored.epoch, stored.seq, await database_here(here)).etag
+    else:
+        answer["status"] = 200
+    return answer
+
+
+def _parse(item: Any) -> tuple[str, bytes, str | None, bool]:
+    if not isinstance(item, dict) or item.keys() - {"name", "update", "key", "if_absent"}:
+        raise InvalidRequest('an item is {"name", "update", "key", "if_absent"}')
+    name, encoded, key, is_absent = (item.get(field) for field in ("name", "update", "key", "if_absent"))
+    if not isinstance(name, str) or not isinstance(encoded, str):
+        raise InvalidRequest('"name" and "update" are strings')
+    if not isinstance(key, str | None) or not isinstance(is_absent, bool | None):
+        raise InvalidRequest('"key" is a string, "if_absent" true or false')
+    try:
+        update = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        update = b""
+    if not update:
+        raise InvalidRequest('"update" is a Yjs update in base64')
+    return parse_name(name), update, key, bool(is_absent)
