@@ -107,23 +107,25 @@ async def _is_beyond(stored: Any, merged: str, document_id: int) -> bool:
 async def test_a_tab_that_comes_back_with_what_it_kept_sends_what_the_server_lacks(
     service: Service, editors: Editors
 ) -> None:
-    """With the resume state that the provider offers: a later page goes on where the earlier one stopped."""
+    """As README says: with `document` of the resume state beside the browser's own copy. The state vector counts what
+    was typed offline as sent."""
     ann = await synced(editors, service)
     ben = await editors.open_synced(service.url, "notes")
     await ann.type("one ")
     await ben.shows("one ")
-    await ann.ask("untilSent")
-    kept = (await ann.ask("resumeState"))["resume"]
     await ann.ask("setOffline", offline=True)
     await ann.type("offline ")
-    update = await ann.state()
+    await ann.ask("untilDisconnected")
+    kept = (await ann.ask("resumeState"))["resume"]
+    copy = await ann.state()
     await ann.destroy()
     await ben.type("two")
-    again = await editors.open_electric(base(service), "notes", resume=kept, connect=False)
-    await again.ask("apply", update=list(update))
+    again = await editors.open_electric(base(service), "notes", resume={"document": kept["document"]}, connect=False)
+    await again.ask("apply", update=list(copy))
     await again.connect()
     await again.synced()
     await editors.show_the_same(again, ben)
+    assert "offline" in await ben.text()
     first, *_ = (await again.ask("answers"))["answers"]
     assert (first["offset"], first["status"]) == (kept["document"]["offset"], 200)
 
