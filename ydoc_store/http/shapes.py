@@ -84,7 +84,7 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
         table: ShapeTable
         if asked.table is Table.UPDATES:
             database = await here.rooms.watch.which_database()
-            table = await open_updates(follower, asked, here.rooms.snapshots, database)
+            table = await open_updates(follower, asked, here.rooms, database)
         else:
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
