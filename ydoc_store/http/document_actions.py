@@ -24,7 +24,7 @@ from ydoc_store.errors import (
     WrongState,
 )
 from ydoc_store.http.bodies import read_body
-from ydoc_store.http.document_reading import DIALECT, as_json, current, database_here
+from ydoc_store.http.document_reading import DIALECT, as_json, catch_up, current, database_here
 from ydoc_store.http.document_requests import (
     JSON_TYPE,
     Version,
@@ -64,6 +64,7 @@ async def copy(here: Here, request: Request, granted: Granted, name: str) -> Res
     producer = producer_of(request, writer.actor)
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
         await follower.must_exist()
+        await catch_up(here, follower)
         async with follower.whole() as whole:
             update = await here.rooms.heavy.run(len(whole.update), copied, whole.update)
     found = await find_listed(here.database, granted.tenant, new_name)

@@ -85,6 +85,7 @@ class RelayService:
             "incoming": lambda: rooms.incoming.used_bytes,
             "first_syncs": lambda: rooms.first_sync.prepared.used,
             "caches": lambda: rooms.cache_bytes,
+            "streams": lambda: rooms.streams.recent_bytes,
             "snapshots": lambda: rooms.snapshots.kept_bytes,
         }
 
