@@ -19,7 +19,7 @@ from tests.bench.load import LOAD_CLIENT_ID, Client, Typist, connect, connect_al
 from tests.bench.relay import Figures, idle
 from tests.bench.servers import LOAD_CORE, Server, server
 
-ROOMS, UPDATES, RATE = 100, 16_000, 4_000
+ROOMS, UPDATES, RATE = 100, 40_000, 4_000
 READERS, FANNED, WINDOW = 100, 3_000, 64
 WAIT_S = 120.0
 

@@ -87,6 +87,23 @@ async def test_every_path_stands_behind_the_mounts(host: Host) -> None:
     assert (await get(host, "/health/live")).status_code == 404
 
 
+async def test_what_the_http_side_makes_is_told_with_its_place_behind_the_mount(host: Host) -> None:
+    made = (
+        ("/collab/v1/documents/team%2Fnotes", {"content-type": "application/octet-stream"}, b"\0\0"),
+        ("/collab/v1/yjs/default/docs/team/plan", {}, b""),
+        ("/collab/v1/stream/logs/one", {"content-type": "text/plain"}, b"line"),
+    )
+    async with httpx.AsyncClient(base_url=host.url(""), timeout=30) as client:
+        for path, headers, body in made:
+            answer = await client.put(path, headers=headers, content=body)
+            assert answer.status_code == 201, (path, answer.text)
+            found = await client.get(answer.headers["location"], follow_redirects=True)
+            assert found.status_code == 200, (path, answer.headers["location"], found.text)
+            assert str(found.url).startswith(host.url("/collab/v1/")), path
+        described = (await client.get("/collab/v1/openapi.json")).json()
+        assert described["servers"][0]["url"] == "/collab"
+
+
 @pytest.mark.parametrize(
     ("room", "name"), [("team/2024/minutes", "team/2024/minutes"), ("a%20b", "a b"), ("50%25", "50%"), ("a%2Fb", "a/b")]
 )

@@ -18,12 +18,6 @@ from tests.stored import connecting, head_of
 from tests.waiting import until
 
 
-@pytest.fixture(params=[False, True], ids=["long-poll", "events"])
-def sse(request: pytest.FixtureRequest) -> bool:
-    found: bool = request.param
-    return found
-
-
 @pytest.fixture
 async def compacted(tmp_path: Path, database_url: str) -> AsyncIterator[Service]:
     """A service that merges whatever it can at once."""
@@ -46,6 +40,7 @@ async def store(database_url: str, *arguments: str) -> None:
     assert ended.exit_code == 0, ended.messages
 
 
+@pytest.mark.parametrize("sse", [False, True], ids=["long-poll", "events"])
 async def test_two_editors_meet_type_part_and_merge(service: Service, editors: Editors, sse: bool) -> None:
     ann, ben = [await synced(editors, service, sse=sse) for _ in range(2)]
     await meet_and_type(ann, ben)
@@ -59,42 +54,48 @@ async def test_two_editors_meet_type_part_and_merge(service: Service, editors: E
         assert {answer["status"] for answer in told["answers"]} <= {200, 204}
 
 
-async def test_it_shares_a_document_and_presence_with_a_socket(service: Service, editors: Editors, sse: bool) -> None:
-    ann = await synced(editors, service, sse=sse, isPlain=True)
+async def test_it_shares_a_document_and_presence_with_a_socket(service: Service, editors: Editors) -> None:
+    """Configured as the client's own documentation has it."""
+    ann = await synced(editors, service, isPlain=True)
     ben = await editors.open_synced(service.url, "notes")
     await meet_and_type(ann, ben)
     await part_and_merge(ben, ann)
     await ann.ask("everyKind")
     await editors.show_the_same(ann, ben)
-    late = await synced(editors, service, sse=sse)
+    await ben.ask("setPresence", presence=BEN)
+    late = await synced(editors, service)
     await late.shows_others(ANN, BEN)
-    await late.destroy()
 
 
 async def test_edits_made_offline_and_a_compaction_in_between_converge(
-    compacted: Service, editors: Editors, sse: bool, database_url: str
+    compacted: Service, editors: Editors, database_url: str
 ) -> None:
-    """The reader's offset lies behind the snapshot when it comes back, and its own edits were never sent."""
-    ann = await synced(editors, compacted, sse=sse)
+    """The readers' offsets lie behind the snapshot when they come back, and their own edits were never sent."""
+    away = [await synced(editors, compacted, sse=sse) for sse in (False, True)]
     ben = await editors.open_synced(compacted.url, "notes")
-    await ann.type("one ")
-    await ben.shows("one ")
-    await ann.disconnect()
-    await ann.type("apart ", at=0)
-    await ann.erase(6, 2)
+    await away[0].type("one ")
+    for editor in (away[1], ben):
+        await editor.shows("one ")
+    for number, editor in enumerate(away):
+        await editor.disconnect()
+        await editor.type(f"apart {number} ", at=0)
+    await away[0].erase(8, 2)
     for number in range(20):
         await ben.type(f"{number} ")
     async with connecting(database_url) as stored:
         head = await head_of(stored, "notes")
         merged = "SELECT coalesce(max(through_seq), 0) FROM ydoc.snapshots WHERE document_id = $1"
         await until(lambda: _is_beyond(stored, merged, head.document_id))
-    await ann.connect()
-    await ann.synced()
-    await ann.ask("untilSent")
-    await editors.show_the_same(ann, ben)
-    assert (await ann.text()).startswith("apart e ")
-    late = await synced(editors, compacted, sse=sse)
-    await editors.show_the_same(ann, ben, late)
+    for editor in away:
+        await editor.connect()
+        await editor.synced()
+        await editor.ask("untilSent")
+    await editors.show_the_same(*away, ben)
+    text = await ben.text()
+    assert all(piece in text for piece in ("apart 0 ", "apart 1 ", "e ", "19 "))
+    assert "one" not in text
+    late = await synced(editors, compacted)
+    await editors.show_the_same(late, ben)
     ended = await verify(database_url)
     assert ended.exit_code == 0, ended.messages
 
@@ -127,9 +128,9 @@ async def test_a_tab_that_comes_back_with_what_it_kept_sends_what_the_server_lac
     assert (first["offset"], first["status"]) == (kept["document"]["offset"], 200)
 
 
-async def test_what_is_typed_while_the_service_restarts_arrives(service: Service, editors: Editors, sse: bool) -> None:
-    ann = await synced(editors, service, sse=sse, reconnect=True)
-    ben = await synced(editors, service, sse=sse, reconnect=True)
+async def test_what_is_typed_while_the_service_restarts_arrives(service: Service, editors: Editors) -> None:
+    ann = await synced(editors, service, reconnect=True)
+    ben = await synced(editors, service, sse=True, reconnect=True)
     await ann.type("one ")
     await ben.shows("one ")
     await service.stop()
@@ -140,37 +141,41 @@ async def test_what_is_typed_while_the_service_restarts_arrives(service: Service
     await ann.shows("one two three")
 
 
-async def test_a_tab_left_open_over_a_repair_stops_and_brings_nothing_back(
-    service: Service, editors: Editors, sse: bool, database_url: str
+async def test_tabs_left_open_over_a_repair_stop_and_bring_nothing_back(
+    service: Service, editors: Editors, database_url: str
 ) -> None:
-    """I10: it is told to stop, does not ask again, and what it types on is refused."""
-    ann = await synced(editors, service, sse=sse)
-    ben = await editors.open_synced(service.url, "notes")
-    await ann.type("good")
-    await ben.shows("good")
-    await ann.type(" bad")
-    await ben.shows("good bad")
+    """I10: they are told to stop, do not ask again, and what they type on is refused."""
+    tabs = [await synced(editors, service, sse=sse) for sse in (False, True)]
+    await tabs[0].type("good")
+    await tabs[1].shows("good")
+    await tabs[0].type(" bad")
+    await tabs[1].shows("good bad")
+    await tabs[0].ask("untilSent")
     await store(database_url, "repair", "notes", "--to-seq", "1")
-    (error, *_) = (await ann.ask("untilErrors", count=1))["errors"]
-    assert error["status"] == 410
-    assert "reload" in error["message"]
-    asked = len((await ann.ask("answers"))["answers"])
-    await ann.type(" still here")
-    await ann.ask("untilAnswers", status=410, method="PUT", count=1)
-    await ann.ask("untilDisconnected")
-    fresh = await synced(editors, service, sse=sse)
+    asked = []
+    for tab in tabs:
+        (error, *_) = (await tab.ask("untilErrors", count=1))["errors"]
+        assert error["status"] == 410
+        assert "reload" in error["message"]
+        asked.append(len((await tab.ask("answers"))["answers"]))
+        await tab.type(" still here")
+        await tab.ask("untilAnswers", status=410, method="PUT", count=1)
+        await tab.ask("untilDisconnected")
+    fresh = await synced(editors, service)
     assert await fresh.text() == "good"
     await fresh.type("!")
     other = await editors.open_synced(service.url, "notes")
     await other.shows("good!")
-    assert await ann.text() == "good bad still here", "nothing of the new history reached the old tab either"
-    reads = [answer for answer in (await ann.ask("answers"))["answers"][asked:] if answer["method"] == "GET"]
-    assert [answer for answer in reads if answer["table"] == "updates"] == []
+    for tab, before in zip(tabs, asked, strict=True):
+        assert await tab.text() == "good bad still here", "nothing of the new history reached the old tab either"
+        later = (await tab.ask("answers"))["answers"][before:]
+        assert [answer for answer in later if (answer["method"], answer["table"]) == ("GET", "updates")] == []
 
 
 async def test_a_backup_that_was_restored_has_it_read_everything_again(
     service: Service, editors: Editors, database_url: str
 ) -> None:
+    """I11: within its own history, and so into the document that it has."""
     ann = await synced(editors, service)
     ben = await editors.open_synced(service.url, "notes")
     await ann.type("kept ")
@@ -191,9 +196,9 @@ globalThis.window = globalThis
 globalThis.location = { reload: () => { console.log('reloaded'); process.exit(0) } }
 """
 EDITS = """
-provider.once('synced', () => {
-  doc.getText('text').insert(0, 'hello')
-  awareness.setLocalState({ user: { name: 'Ann' } })
+provider.once('synced', () => doc.getText('text').insert(0, 'hello'))
+provider.on('status', ({ status }) => {
+  if (status === 'connected') awareness.setLocalState({ user: { name: 'Ann' } })
 })
 doc.getText('text').observe(() => { if (doc.getText('text').toString() === 'hello!') console.log('shown') })
 """

@@ -99,3 +99,27 @@ def test_connection_ids_are_short_and_differ() -> None:
     ids = {logs.new_connection_id() for _ in range(1_000)}
     assert len(ids) == 1_000
     assert {len(one) for one in ids} == {8}
+
+
+def test_inside_somebody_elses_process_lines_go_where_its_logging_goes(caplog: pytest.LogCaptureFixture) -> None:
+    structlog.reset_defaults()
+    logs.through_standard_library()
+    logs.logger("ydoc_store.relay").debug("below what the host wants to hear")
+    logs.logger("ydoc_store.relay").warning("opened", frame=b"abc", token="t")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("ydoc_store.relay", "WARNING")
+    assert record.getMessage() == "event='opened' frame='<3 bytes>' token='********'"
+
+
+def test_a_process_that_has_configured_structlog_keeps_its_own_form(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    def tell(_logger: object, _level: str, event: structlog.typing.EventDict) -> str:
+        told.append(event["event"])
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[tell])
+    logs.through_standard_library()
+    logs.logger("ydoc_store.relay").warning("opened")
+    assert told == ["opened"]
+    assert not caplog.records

@@ -54,7 +54,7 @@ from ydoc_store.names import parse_name
 from ydoc_store.storage.guards import Closed, Duplicate, Guard
 from ydoc_store.streams.stream import Stream, Told
 
-DIALECT: Final = "durable-streams"
+DIALECT: Final = "streams"
 METHODS: Final = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
 log = logger(__name__)
@@ -141,10 +141,19 @@ async def _append(here: Here, request: Request, name: str) -> Response:
     if body:
         body = await _taken(here, stream, body, read_content_type(headers))
     await stream.use()
+    counts = here.metrics.dialect(DIALECT)
     try:
         told = await stream.append(body, granted.actor, guard)
     except YdocError as error:
+        if isinstance(error, ServerFault):
+            counts.failed += 1
+        else:
+            counts.refused += 1
         return refusal(error, stream)
+    if isinstance(told, int):
+        counts.accepted += 1
+    else:
+        counts.nothing_new += 1
     return _appended(stream, guard, told)
 
 

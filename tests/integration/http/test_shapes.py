@@ -248,7 +248,7 @@ async def test_events_end_now_and_then(database_url: str) -> None:
 
 
 async def test_another_epoch_is_gone_for_good_for_who_reads_and_who_writes(site: Site, shape: Shape) -> None:
-    """A 409 would have the client read the new epoch into the old one's document."""
+    """I10: a 409 would have the client read the new epoch into the old one's document."""
     await shape.put(typed("old"))
     await shape.read()
     waiting = asyncio.create_task(shape.ask(live="true"))
@@ -329,7 +329,7 @@ async def test_who_wrote_to_an_epoch_that_it_was_never_told_of_is_not_let_into_t
 async def test_a_node_that_has_not_heard_of_a_new_epoch_sends_nobody_of_it_away(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is asked before anybody is told to throw away what they hold."""
+    """I10: the database is asked before anybody is told to throw away what they hold."""
 
     async def unheard(_connection: object, _document_id: int) -> None:
         """As a hint that was lost."""

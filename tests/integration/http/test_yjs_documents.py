@@ -11,6 +11,7 @@ import orjson
 from tests.integration.http.stream_copies import Copy, created, path_of, post, typed
 from tests.nodes import Editor, count_stored, new_doc
 from tests.sites import Site, running_site
+from tests.waiting import until
 from ydoc_store.http.tokens import SnapshotAt, Token
 from ydoc_store.http.yjs_reading import framed
 from ydoc_store.yjs.lib0 import join_frames
@@ -364,6 +365,24 @@ async def test_a_body_that_is_none_is_refused_whole(database_url: str) -> None:
             assert refused.json()["error"]["message"]
         assert await count_stored(site.database, "notes") == 0
         assert (await post(client, UPDATE)).status_code == 204
+
+
+async def test_a_body_whose_rest_does_not_come_is_given_up_and_counted_no_more(database_url: str) -> None:
+    async with running_site(database_url, slow_member_s=0.2) as site, site.client() as client:
+        await created(client)
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        head = f"POST {path_of()} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 1000\r\n\r\n"
+        writer.write(head.encode() + b"half of it")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408"), answer
+        writer.close()
+        gone, half = await asyncio.open_connection("127.0.0.1", site.port)
+        half.write(head.encode() + b"half of it")
+        await until(lambda: site.service.rooms.incoming.partial_bytes == 10)
+        half.transport.abort()
+        await until(lambda: site.service.rooms.incoming.partial_bytes == 0)
+        del gone
+        assert await count_stored(site.database, "notes") == 0
 
 
 async def test_what_else_a_request_may_not_say(site: Site, client: httpx.AsyncClient) -> None:
