@@ -242,7 +242,7 @@ async def test_readers_at_the_end_share_what_comes_and_at_most_a_read(
     streams.read_page = counted  # type: ignore[method-assign, assignment] # to count
     async with httpx.AsyncClient(base_url=elsewhere.http_url, limits=httpx.Limits(), timeout=WAIT_S) as others:
         polls = [asyncio.create_task(others.get(f"/v1/stream/s?offset={end}&live=long-poll")) for _ in range(60)]
-        await until(lambda: "s" in str(streams._open) and streams._open["default", "s"].readers == 60)
+        await until(lambda: ("default", "s") in streams._open and streams._open["default", "s"].readers == 60)
         await append(client, body)
         for poll in polls:
             assert (await poll).content == body
