@@ -390,7 +390,6 @@ const operations = {
     found.cancel()
     return { body: Buffer.concat(chunks).toString('base64') }
   },
-  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64')) },
   openElectric: ({ editor, ...options }) => { editors.set(editor, new ElectricEditor(options)) },
   // Its network, all of it: what is under way goes on, and nothing new reaches anybody.
   setOffline: ({ editor, offline }) => { named(editor).isOffline = offline },

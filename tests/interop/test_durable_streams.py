@@ -6,7 +6,6 @@ anew whenever it connects. What that means for a document is told here.
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 from tests.interop.editors import Editor, Editors
@@ -115,8 +114,7 @@ async def test_edits_made_offline_stay_with_their_author_and_what_follows_waits_
     assert (told.exit_code, "some of it waits for what has not come" in told.output) == (0, True), told
     # Another provider of the same copy, such as y-websocket's, brings it.
     assert await errors_of(ann) == []
-    held = base64.b64encode(await ann.state()).decode()
-    await ben.ask("apply", update=held)
+    await ben.ask("apply", update=list(await ann.state()))
     await editors.show_the_same(ann, ben)
     assert (await ben.text()).startswith("zero ben one two three")
     assert "waits" not in (await verify(database_url)).output
