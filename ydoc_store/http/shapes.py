@@ -83,7 +83,8 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
         follower = await closing.enter_async_context(follow(here.rooms, granted, asked.document, dialect=DIALECT))
         table: ShapeTable
         if asked.table is Table.UPDATES:
-            table = await open_updates(follower, asked, await here.rooms.watch.which_database())
+            database = await here.rooms.watch.which_database()
+            table = await open_updates(follower, asked, here.rooms, database)
         else:
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
