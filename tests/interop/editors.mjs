@@ -388,11 +388,11 @@ const operations = {
     found.cancel()
     return { body: Buffer.concat(chunks).toString('base64') }
   },
-  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64')) },
+  // As what a copy that was kept brings: from nobody's connection.
+  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64'), 'kept') },
   openElectric: ({ editor, ...options }) => { editors.set(editor, new ElectricEditor(options)) },
   // Its network, all of it: what is under way goes on, and nothing new reaches anybody.
   setOffline: ({ editor, offline }) => { named(editor).isOffline = offline },
-  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, new Uint8Array(update), 'kept') },
   resumeState: ({ editor }) => ({ resume: named(editor).resume }),
   answers: ({ editor }) => ({ answers: named(editor).answers, errors: named(editor).errors, statuses: named(editor).statuses }),
   // Everything that it has typed has been sent, and answered with success.

@@ -120,7 +120,7 @@ async def test_a_tab_that_comes_back_with_what_it_kept_sends_what_the_server_lac
     await ann.destroy()
     await ben.type("two")
     again = await editors.open_electric(base(service), "notes", resume={"document": kept["document"]}, connect=False)
-    await again.ask("apply", update=list(copy))
+    await again.apply(copy)
     await again.connect()
     await again.synced()
     await editors.show_the_same(again, ben)

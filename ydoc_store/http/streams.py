@@ -21,6 +21,7 @@ from ydoc_store.errors import (
     EpochChanged,
     InvalidName,
     InvalidRequest,
+    NoSuchStream,
     ProducerGap,
     ProducerStale,
     ServerFault,
@@ -137,13 +138,27 @@ async def _append(here: Here, request: Request, name: str) -> Response:
     if not body and not closes:
         raise InvalidRequest("an empty body has nothing to append; Stream-Closed: true closes the stream")
     here.rooms.streams.may_write()
+    content_type = read_content_type(headers)
     stream = await here.rooms.streams.find(granted.tenant, name)
+    try:
+        return await _append_to(here, stream, body, content_type, granted.actor, guard)
+    except NoSuchStream:
+        # Another node may have begun the name anew. Nothing was stored.
+        again = await here.rooms.streams.find(granted.tenant, name)
+        return await _append_to(here, again, body, content_type, granted.actor, guard)
+
+
+async def _append_to(
+    here: Here, stream: Stream, body: bytes, content_type: str | None, actor: str | None, guard: Guard | None
+) -> Response:
     if body:
-        body = await _taken(here, stream, body, read_content_type(headers))
+        body = await _taken(here, stream, body, content_type)
     await stream.use()
     counts = here.metrics.dialect(DIALECT)
     try:
-        told = await stream.append(body, granted.actor, guard)
+        told = await stream.append(body, actor, guard)
+    except NoSuchStream:
+        raise
     except YdocError as error:
         if isinstance(error, ServerFault):
             counts.failed += 1
