@@ -85,7 +85,7 @@ def trace(name: str) -> tuple[list[bytes], str]:
     """A real editing history: its updates and the text it ends with; the test is skipped where it is not there."""
     path = TRACES / f"{name}.yupdates.gz"
     if not path.exists():
-        pytest.skip(f"the editing histories are not beside this checkout ({path.parent})")
+        pytest.skip(f"absent: the editing histories beside this checkout ({path.parent})")
     updates = list(frames(gzip.decompress(path.read_bytes())))
     return updates, (TRACES / f"{name}.txt").read_text(encoding="utf-8")
 

@@ -8,10 +8,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from compactor.farewell import Farewell
 from tests.interop.editors import editing
 from tests.postgres import Cluster
 from tests.service import BUSIEST_COMPACTION, STORE, compacting, run, serving, verify
 from ydoc_store.errors import SettingInvalid
+from ydoc_store.storage.beginnings import create_with_content
+from ydoc_store.storage.epochs import delete_document, purge_document, recreate_document, undelete_document
+from ydoc_store.storage.pool import Database
+from ydoc_store.storage.renaming import rename_document
 from ydoc_store.storage.roles import COMPACTOR, RELAY, Roles, grant_sql
 
 pytestmark = pytest.mark.pg15
@@ -58,6 +63,27 @@ async def test_editors_compactor_and_migrations_work_under_their_own_roles(
     assert verified.exit_code == 0, verified.messages + verified.output
 
 
+async def test_documents_are_renamed_deleted_begun_anew_and_purged_under_those_roles(
+    granted: Callable[[str], str],
+) -> None:
+    migrated = await run(*STORE, "migrate", "--database-url", granted("ydoc_migrations"))
+    assert migrated.exit_code == 0, migrated.messages
+    relay = await Database.open(granted("ydoc_relay"))
+    compactor = await Database.open(granted("ydoc_compactor"))
+    try:
+        await create_with_content(relay, "default", "old", b"\0\0", "ann")
+        await rename_document(relay, "default", "old", "new")
+        await delete_document(relay, "default", "new")
+        await undelete_document(relay, "default", "new")
+        await delete_document(relay, "default", "new")
+        assert (await purge_document(compactor, "default", "new", replaced_only=False)).updates == 1
+        assert await Farewell(compactor, kept_days=0).purge_some() == 0
+        assert (await recreate_document(relay, "default", "new")).epoch == 2
+    finally:
+        await relay.close()
+        await compactor.close()
+
+
 REFUSED = [
     ("ydoc_relay", "DELETE FROM ydoc.updates"),
     ("ydoc_relay", "UPDATE ydoc.updates SET frames = ''"),
@@ -68,15 +94,20 @@ REFUSED = [
     ("ydoc_relay", "DELETE FROM ydoc.producers"),
     ("ydoc_relay", "DELETE FROM ydoc.snapshots"),
     ("ydoc_relay", "DELETE FROM ydoc.segments"),
+    ("ydoc_relay", "DELETE FROM ydoc.commits"),
+    ("ydoc_relay", "UPDATE ydoc.commits SET what = 'created'"),
     ("ydoc_relay", "CREATE TABLE ydoc.mine ()"),
     ("ydoc_relay", "DROP TABLE ydoc.updates"),
     ("ydoc_relay", "TRUNCATE ydoc.updates"),
     ("ydoc_compactor", "INSERT INTO ydoc.updates (document_id, seq, count, frames) VALUES (1, 1, 1, 'x')"),
-    ("ydoc_compactor", "UPDATE ydoc.documents SET head = 0"),
+    ("ydoc_compactor", "UPDATE ydoc.documents SET marker = marker"),
+    ("ydoc_compactor", "UPDATE ydoc.documents SET deleted_at = now()"),
+    ("ydoc_compactor", "UPDATE ydoc.documents SET name = 'another'"),
     ("ydoc_compactor", "UPDATE ydoc.producers SET seq = 0"),
     ("ydoc_compactor", "INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq) VALUES (1, 'p', 0, 0)"),
     ("ydoc_compactor", "DELETE FROM ydoc.documents"),
     ("ydoc_compactor", "SELECT * FROM ydoc.revocations"),
+    ("ydoc_compactor", "UPDATE ydoc.commits SET what = 'created'"),
     ("ydoc_compactor", "CREATE TABLE ydoc.mine ()"),
     ("ydoc_compactor", "ALTER TABLE ydoc.updates ADD mine integer"),
 ]

@@ -20,6 +20,7 @@ import * as hocuspocus3 from 'hocuspocus-provider-3'
 import * as hocuspocus4 from '@hocuspocus/provider'
 import { stream } from '@durable-streams/client'
 import { YjsProvider } from '@durable-streams/y-durable-streams'
+import { ElectricProvider, parseToDecoder } from '@electric-sql/y-electric'
 import { Awareness } from 'y-protocols/awareness'
 import { history } from './histories.mjs'
 
@@ -195,6 +196,91 @@ class DurableEditor extends Editor {
   }
 }
 
+// What a page has and Node has not, and ElectricSQL's client needs for its event streams: nobody ever hides this page.
+const likeAPage = () => {
+  globalThis.document ??= { addEventListener () {}, removeEventListener () {} }
+  globalThis.window ??= { addEventListener () {}, removeEventListener () {}, setTimeout, clearTimeout, fetch }
+}
+
+// One with ElectricSQL's stock provider. Its `url` is the server's; every answer is noted as it came, and with
+// `holdWrites` the next ones are held back, as on a lost connection.
+class ElectricEditor extends Editor {
+  connect ({ url, room, connect = true, sse = false, token = null, resume = null, reconnect = false, isPlain = false, backoffMs = 100 }) {
+    if (sse) likeAPage()
+    const look = () => { for (const check of [...this.waiting]) check() }
+    this.answers = []
+    this.errors = []
+    this.statuses = []
+    this.isOffline = false
+    const at = table => {
+      const asked = { table, where: 'document = $1', 'params[1]': room, ...(token === null ? {} : { token }) }
+      return new URL(`${url}/v1/shape?${new URLSearchParams(asked)}`)
+    }
+    const fetchClient = async (asked, options = {}) => {
+      if (this.isOffline) throw new TypeError('fetch failed')
+      const answer = await fetch(asked, options)
+      const { searchParams } = new URL(asked)
+      this.answers.push({
+        method: options.method ?? 'GET',
+        table: searchParams.get('table'),
+        status: answer.status,
+        live: searchParams.get('live') === 'true',
+        events: (answer.headers.get('content-type') ?? '').startsWith('text/event-stream'),
+        offset: searchParams.get('offset'),
+        next: answer.headers.get('electric-offset')
+      })
+      setImmediate(look)
+      return answer
+    }
+    const sendUrl = at('updates')
+    const shape = table => ({
+      // Plain: as the client's own documentation has it, nothing of ours but the condition.
+      ...(isPlain
+        ? { url: `${url}/v1/shape`, params: { table, where: 'document = $1', params: [room], replica: 'full' } }
+        : { url: at(table).href }),
+      parser: parseToDecoder,
+      liveSse: sse,
+      fetchClient,
+      backoffOptions: { initialDelay: backoffMs, maxDelay: backoffMs * 10, multiplier: 2 },
+      onError: error => { this.errors.push({ status: error.status ?? null, message: String(error.message) }); look() }
+    })
+    const awareness = new Awareness(this.doc)
+    this.provider = new ElectricProvider({
+      doc: this.doc,
+      documentUpdates: { shape: shape('updates'), sendUrl: isPlain ? sendUrl.href : sendUrl, getUpdateFromRow: row => row.op },
+      awarenessUpdates: {
+        shape: shape('awareness'), sendUrl: at('awareness'), protocol: awareness, getUpdateFromRow: row => row.op
+      },
+      resumeState: resume ?? undefined,
+      fetchClient,
+      connect: false
+    })
+    this.provider.awareness = awareness
+    this.doc.on('afterTransaction', look)
+    for (const event of ['synced', 'status', 'resumeState']) this.provider.on(event, look)
+    this.provider.on('status', ({ status }) => {
+      this.statuses.push(status)
+      // A write that fails has it stop; what it could not send it keeps.
+      if (reconnect && status === 'disconnected') setTimeout(() => this.provider.connect(), backoffMs)
+    })
+    this.provider.on('resumeState', ({ document }) => {
+      this.resume = { document }
+      if (document) sendUrl.searchParams.set('handle', document.handle)
+    })
+    awareness.on('change', look)
+    if (connect) this.provider.connect()
+  }
+
+  get isConnected () { return this.provider.connected }
+
+  destroy () {
+    clearInterval(this.typing)
+    this.provider.awareness.destroy()
+    this.provider.destroy()
+    this.doc.destroy()
+  }
+}
+
 const plain = value => {
   if (value instanceof Uint8Array) return { binary: Buffer.from(value).toString('base64') }
   if (value instanceof Y.Doc) return { subdocument: value.guid, meta: value.meta }
@@ -302,7 +388,23 @@ const operations = {
     found.cancel()
     return { body: Buffer.concat(chunks).toString('base64') }
   },
-  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64')) },
+  // As what a copy that was kept brings: from nobody's connection.
+  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64'), 'kept') },
+  openElectric: ({ editor, ...options }) => { editors.set(editor, new ElectricEditor(options)) },
+  // Its network, all of it: what is under way goes on, and nothing new reaches anybody.
+  setOffline: ({ editor, offline }) => { named(editor).isOffline = offline },
+  resumeState: ({ editor }) => ({ resume: named(editor).resume }),
+  answers: ({ editor }) => ({ answers: named(editor).answers, errors: named(editor).errors, statuses: named(editor).statuses }),
+  // Everything that it has typed has been sent, and answered with success.
+  untilSent: ({ editor }) => {
+    const one = named(editor)
+    return one.until(() => one.provider.pendingChanges === null && !one.provider.sendingPendingChanges ? {} : null)
+  },
+  untilAnswers: ({ editor, status, count, table = 'updates', method = 'GET' }) => {
+    const one = named(editor)
+    const wanted = answer => answer.status === status && answer.table === table && answer.method === method
+    return one.until(() => one.answers.filter(wanted).length >= count ? {} : null)
+  },
   detach: ({ editor }) => { named(editor).provider.detach() },
   attach: ({ editor }) => { named(editor).provider.attach() },
   forceSync: ({ editor }) => { named(editor).provider.forceSync() },
@@ -482,6 +584,36 @@ const operations = {
       for (const one of all) one.waiting.add(check)
       check()
     })
+  },
+
+  // So many edits of a text, a map and an array, with pauses of up to so long, the same for the same seed. Answers when
+  // they are made, with what it put into the array, from which nobody takes anything.
+  editRandomly: async ({ editor, seed, count, pauseMsMax }) => {
+    const { doc } = named(editor)
+    let state = seed
+    const below = limit => {
+      state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff
+      return (state >>> 8) % limit
+    }
+    const text = doc.getText('text')
+    const map = doc.getMap('map')
+    const array = doc.getArray('array')
+    const put = []
+    const edits = [
+      () => text.insert(below(text.length + 1), PIECES[below(PIECES.length)]),
+      () => { if (text.length > 3) text.delete(below(text.length - 3), 1 + below(3)) },
+      () => map.set(`key ${below(6)}`, { by: editor, at: below(1000) }),
+      () => map.delete(`key ${below(6)}`),
+      () => {
+        put.push(`${editor} ${put.length}`)
+        array.insert(below(array.length + 1), [put.at(-1)])
+      }
+    ]
+    for (let made = 0; made < count; made++) {
+      doc.transact(edits[below(edits.length)])
+      await new Promise(resolve => setTimeout(resolve, below(pauseMsMax + 1)))
+    }
+    return { put }
   },
 
   // Editors of one document that type in answer to each other, for so long. What each sent is told, in its order.

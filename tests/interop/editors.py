@@ -67,6 +67,10 @@ class Editor:
         """Everything that it has, as one update, what cannot be applied yet included."""
         return base64.b64decode((await self.ask("state"))["update"])
 
+    async def apply(self, update: bytes) -> None:
+        """What a copy that was kept brings."""
+        await self.ask("apply", update=base64.b64encode(update).decode())
+
     async def keep_marking(self, journal: Path, prefix: str, every_ms: int) -> None:
         """Type `<prefix.0>`, `<prefix.1>`, … one insert each, and write each attempt to the journal before."""
         await self.ask("keepMarking", journal=str(journal), prefix=prefix, everyMs=every_ms)
@@ -131,6 +135,12 @@ class Editors:
         editor = Editor(self, name or f"editor {next(self._numbers)}")
         await editor.ask("openDurable", url=url, room=room, **options)
         await editor.synced()
+        return editor
+
+    async def open_electric(self, url: str, room: str, name: str | None = None, **options: Any) -> Editor:
+        """A new editor with ElectricSQL's stock provider, whose `url` is the server's own; `sse` has it take events."""
+        editor = Editor(self, name or f"editor {next(self._numbers)}")
+        await editor.ask("openElectric", url=url, room=room, **options)
         return editor
 
     async def open_synced(self, url: str, room: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any) -> Editor:

@@ -22,6 +22,8 @@ from tests.service import Service, serving
 from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.names import DEFAULT_TENANT
 
+pytestmark = pytest.mark.least_rights
+
 HERE = Path(__file__).parent
 CORE_TESTS = 250
 SUITE_TIMEOUT_S = 300.0

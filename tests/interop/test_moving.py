@@ -211,7 +211,7 @@ def test_a_table_of_the_applications_in_postgres(
 @pytest.fixture
 def mysql_url() -> Iterator[str]:
     if not mariadb_is_there():
-        pytest.skip("needs MariaDB: on Debian, `apt-get install mariadb-server`")
+        pytest.skip("absent: MariaDB (on Debian, `apt-get install mariadb-server`)")
     with mariadb() as url:
         yield url
 

@@ -184,7 +184,13 @@ async def test_the_provider_of_durable_streams_connects_as_written(service: Serv
 
 
 @pytest.mark.parametrize(
-    ("title", "shows"), [("an agent", "Once upon a time"), ("a job", "100"), ("a notebook", "seen by all")]
+    ("title", "shows"),
+    [
+        ("an agent", "Once upon a time"),
+        ("a job", "100"),
+        ("a notebook", "seen by all"),
+        ("a stream", "tea\ncake"),
+    ],
 )
 async def test_the_python_examples_run_as_written(service: Service, tmp_path: Path, title: str, shows: str) -> None:
     lines = block(f"python: {title}").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
@@ -237,6 +243,15 @@ async def test_the_look_at_what_is_stored_works_as_written(service: Service, dat
         ended = await shell(line, database_url)
         assert ended.exit_code == 0, (line, ended.messages)
         assert "my-document" in ended.output or "verify" in line or "hello" in ended.output, line
+
+
+async def test_documents_are_written_and_read_over_http_as_written(service: Service, tmp_path: Path) -> None:
+    lines = block("documents over HTTP").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+    ended = await run("sh", "-e", "-c", lines, cwd=tmp_path)
+    assert ended.exit_code == 0, ended.output + ended.messages
+    assert 'Hello, world{"name":"team/notes"' in ended.output
+    assert '"meta":{"tags":["draft","new"],"title":"Notes"}' in ended.output
+    assert ended.output.endswith('{"name":"notes","epoch":1,"seq":2}')
 
 
 async def test_a_given_database_is_migrated_and_served_as_written(empty_database_url: str, free_port: int) -> None:

@@ -102,6 +102,11 @@ class Document:
         return self._session.is_synced
 
     @property
+    def trouble(self) -> str | None:
+        """Why it is not in sync at this moment, for logs; None while it is."""
+        return None if self.is_connected else self._connection.trouble
+
+    @property
     def may_write(self) -> bool:
         """Whether the token last accepted lets this side edit."""
         return self._session.may_write is True

@@ -40,26 +40,24 @@ async def read_body(here: Here, request: Request, bytes_max: int) -> bytes:
     incoming = here.rooms.incoming
     pieces: list[bytes] = []
     size = 0
-    stream = request.stream()
     try:
-        while True:
-            async with asyncio.timeout(here.settings.slow_member_s):
-                piece = await anext(stream, None)
-            if piece is None:
-                return b"".join(pieces)
-            size += len(piece)
-            incoming.partial_bytes += len(piece)
-            pieces.append(piece)
-            if size > bytes_max:
-                raise TooLarge(f"a body over {bytes_max} bytes")
-            if incoming.is_full:
-                raise ServerFull("this server is busy: try again later")
+        async with asyncio.timeout(here.settings.slow_member_s) as waiting:
+            async for piece in request.stream():
+                size += len(piece)
+                incoming.partial_bytes += len(piece)
+                pieces.append(piece)
+                if size > bytes_max:
+                    raise TooLarge(f"a body over {bytes_max} bytes")
+                if incoming.is_full:
+                    raise ServerFull("this server is busy: try again later")
+                waiting.reschedule(asyncio.get_running_loop().time() + here.settings.slow_member_s)
     except TimeoutError:
         raise SlowMember("the rest of the body did not come") from None
     except ClientDisconnect:
         raise InvalidRequest("the body ended early") from None
     finally:
         incoming.partial_bytes -= size
+    return b"".join(pieces)
 
 
 async def _read_small(here: Here, request: Request) -> bytes:

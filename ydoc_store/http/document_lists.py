@@ -27,7 +27,7 @@ from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute
 from ydoc_store.storage.guards import Guard
 from ydoc_store.storage.listing import Listed, list_page, name_of
-from ydoc_store.yjs.answers import json_of
+from ydoc_store.yjs.answers import copied, json_of
 
 if TYPE_CHECKING:
     from ydoc_store.auth.access import Reach
@@ -188,6 +188,9 @@ async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
     granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
     producer = None if key is None else keyed(key, granted.actor)
     guard = Guard(producer, 0 if is_absent else None)
+    if is_absent:
+        # What was read from another document carries that one's epoch.
+        update = await here.rooms.heavy.run(len(update), copied, update)
     stored = await contribute(
         here.rooms, granted, name, update, dialect=DIALECT, guard=None if guard == Guard() else guard
     )

@@ -109,6 +109,13 @@ async def read_content(here: Here, request: Request, granted: Granted, name: str
         return reader.answer(told, media_type, reader.version(follower.room.epoch, whole.through_seq), stack)
 
 
+async def catch_up(here: Here, follower: Follower) -> None:
+    """Have all in the room that was accepted by now, on other nodes too: who wrote there reads it here."""
+    follower.raise_if_ended()
+    await here.rooms.watch.read_missing(follower.room)
+    follower.raise_if_ended()
+
+
 def root_and_form(request: Request) -> tuple[str, As]:
     """The root type that is meant, and as what. Raises InvalidRequest."""
     root = single(request, "root")
@@ -230,6 +237,7 @@ class _Reader:
         self._database = await database_here(self._here)
         follower = await stack.enter_async_context(follow(self._here.rooms, self._granted, self._name, dialect=DIALECT))
         await follower.must_exist()
+        await catch_up(self._here, follower)
         return follower
 
     def version(self, epoch: int, seq: int) -> Version:

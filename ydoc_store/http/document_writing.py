@@ -19,6 +19,7 @@ from ydoc_store.http.document_reading import (
     CONTENT_TYPES,
     DIALECT,
     as_json,
+    catch_up,
     database_here,
     must_be_there,
     root_and_form,
@@ -41,7 +42,7 @@ from ydoc_store.rooms.follower import follow
 from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.listing import find_listed
 from ydoc_store.storage.producers import has_written
-from ydoc_store.yjs.answers import WORK_A_BYTE, drafted, edited
+from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 if TYPE_CHECKING:
@@ -77,11 +78,13 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     if repeated is not None:
         # The edits were made in what was there then, and may not fit what is there now.
         return wanted.answer(repeated)
-    async with follow(here.rooms, granted, name, dialect=DIALECT) as follower, follower.whole() as whole:
-        size = (len(whole.update) + len(body)) * WORK_A_BYTE
-        structs_max = here.settings.update_structs_max
-        update = await here.rooms.heavy.run(size, edited, whole.update, body, structs_max)
-        epoch = follower.room.epoch if follower.exists else None
+    async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
+        await catch_up(here, follower)
+        async with follower.whole() as whole:
+            size = (len(whole.update) + len(body)) * WORK_A_BYTE
+            structs_max = here.settings.update_structs_max
+            update = await here.rooms.heavy.run(size, edited, whole.update, body, structs_max)
+            epoch = follower.room.epoch if follower.exists else None
     return wanted.answer(await wanted.store(update, epoch))
 
 
@@ -92,8 +95,10 @@ async def create(here: Here, request: Request, granted: Granted, name: str) -> R
     accepted(request, (JSON_TYPE,))
     require_type(request, UPDATE_TYPE, default=UPDATE_TYPE)
     wanted = await _Wanted.of(here, request, granted, name, creates=True)
-    update = await read_body(here, request, here.settings.update_bytes_max)
-    return wanted.answer(await wanted.store(update or EMPTY_UPDATE))
+    body = await read_body(here, request, here.settings.update_bytes_max)
+    # What was read from another document carries that one's epoch.
+    update = await here.rooms.heavy.run(len(body), copied, body or EMPTY_UPDATE)
+    return wanted.answer(await wanted.store(update))
 
 
 async def create_with_content(here: Here, request: Request, granted: Granted, name: str) -> Response:

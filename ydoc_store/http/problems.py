@@ -29,6 +29,8 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, *, 
     title = HTTPStatus(status).phrase
     code = code or title.lower().replace(" ", "_").replace("-", "_")
     body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    # Caches may keep some of these, 404 and 410 among them, unless they are told.
+    headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(orjson.dumps(body), status_code=status, media_type=CONTENT_TYPE, headers=headers)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from ydoc_store.auth.access import Granted
 from ydoc_store.auth.authorizer import Authorizer
-from ydoc_store.errors import YdocError
+from ydoc_store.errors import ServerFull, YdocError
 from ydoc_store.settings import Settings
 
 LOOK_INTERVAL_S: Final = 2.0
@@ -74,7 +74,8 @@ class Stay:
 async def staying(here: Serving, granted: Granted, document: str, receive: Receive) -> AsyncIterator[Stay]:
     """The block runs until it is done or the stay ends, whichever is first; look at `ended` afterwards.
 
-    `receive` is the request's, whose body has been read or is none. Somebody else's cancellation goes through.
+    `receive` is the request's, whose body has been read or is none. Somebody else's cancellation goes through. Raises
+    ServerFull where as many stay as there may be connections.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 # a coroutine always runs in a task
@@ -118,6 +119,8 @@ class _Stays:
         self._looking: asyncio.Task[None] | None = None
 
     def enter(self, stay: Stay) -> None:
+        if len(self._all) >= self._settings.connections_max:
+            raise ServerFull("this server has as many connections as it may (YDOC_CONNECTIONS_MAX)")
         self._all[stay] = None
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_on(), name="stays")

@@ -21,6 +21,7 @@ from ydoc_store.errors import (
     EpochChanged,
     InvalidName,
     InvalidRequest,
+    NoSuchStream,
     ProducerGap,
     ProducerStale,
     ServerFault,
@@ -54,7 +55,7 @@ from ydoc_store.names import parse_name
 from ydoc_store.storage.guards import Closed, Duplicate, Guard
 from ydoc_store.streams.stream import Stream, Told
 
-DIALECT: Final = "durable-streams"
+DIALECT: Final = "streams"
 METHODS: Final = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
 log = logger(__name__)
@@ -137,14 +138,37 @@ async def _append(here: Here, request: Request, name: str) -> Response:
     if not body and not closes:
         raise InvalidRequest("an empty body has nothing to append; Stream-Closed: true closes the stream")
     here.rooms.streams.may_write()
+    content_type = read_content_type(headers)
     stream = await here.rooms.streams.find(granted.tenant, name)
-    if body:
-        body = await _taken(here, stream, body, read_content_type(headers))
-    await stream.use()
     try:
-        told = await stream.append(body, granted.actor, guard)
+        return await _append_to(here, stream, body, content_type, granted.actor, guard)
+    except NoSuchStream:
+        # Another node may have begun the name anew. Nothing was stored.
+        again = await here.rooms.streams.find(granted.tenant, name)
+        return await _append_to(here, again, body, content_type, granted.actor, guard)
+
+
+async def _append_to(
+    here: Here, stream: Stream, body: bytes, content_type: str | None, actor: str | None, guard: Guard | None
+) -> Response:
+    if body:
+        body = await _taken(here, stream, body, content_type)
+    await stream.use()
+    counts = here.metrics.dialect(DIALECT)
+    try:
+        told = await stream.append(body, actor, guard)
+    except NoSuchStream:
+        raise
     except YdocError as error:
+        if isinstance(error, ServerFault):
+            counts.failed += 1
+        else:
+            counts.refused += 1
         return refusal(error, stream)
+    if isinstance(told, int):
+        counts.accepted += 1
+    else:
+        counts.nothing_new += 1
     return _appended(stream, guard, told)
 
 

@@ -37,10 +37,40 @@ SHARED_BYTES_MAX: Final = 64 * 1024
 """An event is shared up to this size: typing never reaches it, and a snapshot is encoded as its reader takes it."""
 SHARED_EVENTS_MAX: Final = 8
 """Places at which readers of a document stand at one time; who is further behind than that is served alone."""
+ALL_SHARED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Of all documents: some seconds of typing in thousands. Past it all are encoded anew."""
 
 Live = Literal["long-poll", "sse"]
 
-_shared: weakref.WeakKeyDictionary[Room, dict[int, tuple[int, bytes]]] = weakref.WeakKeyDictionary()
+
+class SharedEvents:
+    """The last encoded events of each room, for its readers that stand at the same place."""
+
+    def __init__(self, bytes_max: int = ALL_SHARED_BYTES_MAX):
+        self._bytes_max = bytes_max
+        # By where a reader stands: up to where it leads, and the event.
+        self._rooms: weakref.WeakKeyDictionary[Room, dict[int, tuple[int, bytes]]] = weakref.WeakKeyDictionary()
+        # At most so much: what went with its room still counts.
+        self._kept_bytes = 0
+
+    def find(self, room: Room, seq: int) -> tuple[int, bytes] | None:
+        """What leads a reader from `seq` to the room's head."""
+        found = self._rooms.get(room, {}).get(seq)
+        return found if found is not None and found[0] == room.head else None
+
+    def keep(self, room: Room, seq: int, through_seq: int, event: bytes) -> None:
+        if self._kept_bytes + len(event) > self._bytes_max:
+            self._rooms.clear()
+            self._kept_bytes = 0
+        events = self._rooms.setdefault(room, {})
+        events[seq] = through_seq, event
+        self._kept_bytes += len(event)
+        if len(events) > SHARED_EVENTS_MAX:
+            _through_seq, dropped = events.pop(next(iter(events)))
+            self._kept_bytes -= len(dropped)
+
+
+shared_events = SharedEvents()
 
 
 async def read(here: Here, request: Request, granted: Granted, name: str) -> Response:
@@ -210,19 +240,19 @@ class _Reader:
 
     async def _events(self, seq: int, schedule: Schedule) -> AsyncGenerator[bytes, None]:
         follower = self._follower
-        has_said = False
+        has_said = has_marker = False
         while not schedule.is_over:
-            shared = shared_events(follower.room).get(seq) if has_said else None
-            if shared is not None and shared[0] == follower.head:
-                seq = shared[0]
-                yield shared[1] + self._control(seq)
+            # The first updates bring the epoch's marker to whoever has none; the others are everyone's.
+            shared = shared_events.find(follower.room, seq) if has_marker else None
+            if shared is not None:
+                seq, data = shared
+                yield data + self._control(seq)
             elif not has_said or follower.head != seq:
                 async with follower.missed(seq) as missed:
-                    # The first event brings the epoch's marker to whoever has none; the others are everyone's.
-                    for events in self._encoded(seq, missed, is_shared=has_said):
+                    for events in self._encoded(seq, missed, is_shared=has_marker):
                         yield events
                     seq = missed.through_seq
-                has_said = True
+                    has_said, has_marker = True, has_marker or bool(missed.updates)
             elif not await follower.moved(seq, schedule.wait_s) and not schedule.is_over:
                 yield KEPT_ALIVE
 
@@ -236,10 +266,7 @@ class _Reader:
             return
         data = b"".join(encode_binary_events("data", b"".join(parts)))
         if is_shared and data:
-            events = _shared.setdefault(self._follower.room, {})
-            events[seq] = missed.through_seq, data
-            if len(events) > SHARED_EVENTS_MAX:
-                del events[next(iter(events))]
+            shared_events.keep(self._follower.room, seq, missed.through_seq, data)
         yield data + control
 
     def _control(self, seq: int) -> bytes:
@@ -250,11 +277,6 @@ class _Reader:
         if seq >= self._follower.head:
             fields["upToDate"] = True
         return encode_event("control", orjson.dumps(fields).decode())
-
-
-def shared_events(room: Room) -> dict[int, tuple[int, bytes]]:
-    """The last events of a room that its readers shared: up to where each leads, by where they stood."""
-    return _shared.get(room, {})
 
 
 def framed(updates: Iterable[bytes]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ half-open socket. Between nodes presence travels as hints, which may be lost: st
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ class Attendance:
 
     def __init__(self, rooms: dict[tuple[str, str], Room], timeout_s: float, new_presence: Callable[[], Presence]):
         self._rooms = rooms
+        # Tells what a reader was shown here from what another node has shown it.
+        self.node = secrets.token_hex(6)
         self._timeout_s = timeout_s
         self.tell: Callable[[PresenceHint], None] = lambda _hint: None
         self.named = NamedPresences(new_presence, timeout_s)

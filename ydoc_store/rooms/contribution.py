@@ -60,8 +60,12 @@ async def contribute(
     dialect: str,
     guard: Guard | None = None,
     creates: bool = True,
+    history: int | None = None,
 ) -> Contributed:
     """Have one update in the log, and shown to everyone in the document. `dialect` is counted in the metrics.
+
+    `history` is the marker of the epoch that its sender holds (0: it was told that nothing is there), where that is
+    known; another is EpochChanged.
 
     Returns behind the COMMIT. Raises, nothing being stored: Forbidden for a reader, StorageUnavailable on a read-only
     server, NoSuchDocument unless it `creates`, whatever the room refuses (InvalidUpdate, TooLarge, AheadOfLog,
@@ -77,6 +81,8 @@ async def contribute(
             await rooms.watch.read_missing(room)
             if room.document_id is None:
                 raise NoSuchDocument(f"no document is named {name!r}")
+        if history is not None:
+            await rooms.watch.judge_history(room, history)
         existed = room.document_id is not None
         await _submit(rooms, member, update, guard)
         seq = await member.stored()

@@ -67,7 +67,8 @@ class Follower:
         self.room = room
         self._rooms = rooms
         self._ended_by: YdocError | None = None
-        self._has_marker = False
+        # Whether the reader was given the epoch's marker; set it for one that has been here before.
+        self.has_marker = False
         self._woken = asyncio.Event()
         counts = rooms.metrics.dialect(dialect)
         self._member = Member(room, EndOutlet(dialect, self._end), NO_DIALECT, counts, granted.actor, may_write=False)
@@ -96,6 +97,11 @@ class Follower:
             self.raise_if_ended()
         if not self.exists:
             raise NoSuchDocument(f"no document is named {self.room.name!r}")
+
+    async def must_hold(self, marker: int) -> None:
+        """Raises EpochChanged unless the reader's history is this document's, having asked the database."""
+        await self._rooms.watch.judge_history(self.room, marker)
+        self.raise_if_ended()
 
     @property
     def head(self) -> int:
@@ -150,8 +156,8 @@ class Follower:
             yield missed
 
     def _marked(self, updates: list[bytes]) -> list[bytes]:
-        if not self._has_marker and self.room.marker is not None and updates:
-            self._has_marker = True
+        if not self.has_marker and self.room.marker is not None and updates:
+            self.has_marker = True
             updates.insert(0, marker_update(self.room.marker))
         return updates
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from ydoc_store.auth.access import Access, Granted
 from ydoc_store.errors import (
     EpochChanged,
     InvalidFrame,
@@ -25,6 +24,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.rooms.admission import judge_reserved, judge_vector
 from ydoc_store.rooms.first_sync import Reader
+from ydoc_store.rooms.guests import may_show
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.rooms.large import submit_large
 from ydoc_store.rooms.member import Dialect, Member, Outlet
@@ -34,6 +34,7 @@ from ydoc_store.yjs.ranges import decode_state_vector
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
 
 if TYPE_CHECKING:
+    from ydoc_store.auth.access import Granted
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.rooms.room import Room
     from ydoc_store.yjs.awareness import AwarenessEntry
@@ -241,7 +242,7 @@ class DocumentSession:
             json_depth_max=settings.nesting_max,
         )
         room = self.member.room
-        if not self._may_show:
+        if not may_show(self._settings, self.granted):
             return
         if self._settings.has_identities:
             entries = [stamp(entry, self.granted.actor, self.granted.name) for entry in entries]
@@ -250,11 +251,6 @@ class DocumentSession:
             self._send_presence(heard.corrections)
         if heard.fresh:
             self._rooms.attendance.changed(room, heard.fresh, self.member)
-
-    @property
-    def _may_show(self) -> bool:
-        needed = {"read": Access.READ, "write": Access.WRITE}.get(self._settings.awareness)
-        return needed is not None and self.granted.access >= needed
 
     def regrant(self, granted: Granted) -> None:
         """From now on this holds, for what waits already too: a downgrade refuses it, one by one.

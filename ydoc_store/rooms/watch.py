@@ -115,6 +115,22 @@ class Watch:
             knowledge = await self._rooms.heavy.run(size, knowledge_of, snapshot.bytes, STORED_LIMITS)
             room.arrived_merged(snapshot.through_seq, snapshot.bytes, knowledge)
 
+    async def judge_history(self, room: Room, marker: int) -> None:
+        """Whether somebody who holds the history of this marker, 0 where nothing was there yet, is in the right room.
+        Raises EpochChanged where it is another one. It may be the room that is behind, where another node has made or
+        replaced the document a moment ago: the database is asked first, and RoomDiscarded is raised then, and as the
+        loader does.
+        """
+        if _is_history(room, marker):
+            return
+        try:
+            await self.read_missing(room)
+        except EpochChanged as replaced:
+            room.discard(replaced)
+            raise RoomDiscarded("this document was replaced a moment ago: come back") from None
+        if not _is_history(room, marker):
+            raise EpochChanged("this document was recreated or repaired: reload it")
+
     async def which_database(self) -> Incarnation:
         """The one that the rooms are of: as of the last poll, or asked for now where there was none yet."""
         return self._incarnation or await show_incarnation(self._rooms.database)
@@ -197,6 +213,11 @@ class Watch:
             # While a commit of ours is under way its answer says where the log stands, and finds any gap.
             if head.seq > room.head and not room.queue.in_flight:
                 self.catch_up(room)
+
+
+def _is_history(room: Room, marker: int) -> bool:
+    # What was begun where nothing was is the first epoch.
+    return room.marker == marker if marker else room.epoch <= 1
 
 
 async def _take_rows(room: Room, tail: list[LogRow]) -> None:

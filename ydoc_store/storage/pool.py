@@ -79,6 +79,14 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _is_cut(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # It has left its pool.
+        return True
+
+
 def _wrong_with(url: str, error: ValueError | OverflowError) -> str:
     """What a person can mend in a URL. No part of it is repeated that may belong to its password."""
     scheme, _, rest = url.partition("://")
@@ -183,6 +191,11 @@ class Database:
                 connection = await self._pool.acquire(timeout=self._connect_timeout_s)
                 try:
                     yield connection
+                except AttributeError as error:
+                    # asyncpg stumbles like this where it is cut (`drop_connections`) between two steps of a statement.
+                    if _is_cut(connection):
+                        raise StorageUnavailable("using the database: the connection was lost") from error
+                    raise
                 finally:
                     # One that cannot be tidied in time is cut; what became of the borrower's own work stands.
                     with contextlib.suppress(TimeoutError):

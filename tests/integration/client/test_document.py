@@ -342,8 +342,9 @@ async def test_leaving_waits_until_everything_is_saved(node: Node) -> None:
 
 async def edit_without_server(node: Node, error: BaseException | None = None) -> None:
     async with connect(url(node), "notes", leave_timeout_s=0.3) as document:
+        assert document.trouble is None
         await node.stop()
-        await until(lambda: not document.is_connected)
+        await until(lambda: "ConnectionRefused" in (document.trouble or ""))
         text_of(document).insert(0, "where to")
         if error is not None:
             raise error

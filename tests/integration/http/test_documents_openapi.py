@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 
 from tests.sites import Site
 from ydoc_store.http import documents
-from ydoc_store.http.app import Services, create_app
+from ydoc_store.http.app import Services, application
 from ydoc_store.http.openapi import description
 from ydoc_store.metrics import Metrics
 
@@ -67,7 +67,7 @@ def test_the_application_has_no_route_of_documents_beside_these() -> None:
     async def ready() -> Any:
         raise AssertionError
 
-    app = create_app(Services(ready, Metrics().render, has_identities=False))
+    app = application(Services(ready, Metrics().render, has_identities=False))
     paths = {getattr(route, "path", "") for route in app.routes}
     assert {path for path in paths if path.startswith(("/v1/documents", "/v1/openapi"))} == {
         "/v1/documents",

@@ -137,8 +137,10 @@ async def test_readers_at_one_place_are_sent_one_encoded_event(site: Site, clien
                     while sorted(copy.text) != sorted("a" + expected):
                         data, control = await events.next()
                         copy.take(data, control["streamNextOffset"])
-        shared = yjs_reading.shared_events(site.room("notes"))
-        assert 0 < len(shared) <= yjs_reading.SHARED_EVENTS_MAX
+        room = site.room("notes")
+        shared = yjs_reading.shared_events.find(room, room.head - 1)
+        assert shared is not None
+        assert shared[0] == room.head
 
 
 async def test_a_long_event_comes_in_parts_that_each_decode(site: Site, client: httpx.AsyncClient) -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ydoc_store.auth.access import Access, matches, strongest
+from ydoc_store.auth.access import Access, Granted, Reach, matches, strongest
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,17 @@ def test_the_strongest_matching_pattern_wins_and_no_match_is_no_access() -> None
 @pytest.mark.parametrize("word", ["none", "READ", "owner", "", None, 2, True, ["write"]])
 def test_an_unknown_word_grants_nothing(word: object) -> None:
     assert Access.parse(word) is None
+
+
+def test_a_reach_is_what_any_pattern_covers_and_nothing_that_was_taken_back() -> None:
+    granted = Granted("default", "ann", Access.WRITE)
+    everything = Reach(granted)
+    assert everything.covers("any")
+    assert everything.prefix == ""
+    some = Reach(granted, {"team/a*": Access.READ, "team/b": Access.WRITE}, lambda name: name == "team/ab")
+    assert [some.covers(name) for name in ("team/a", "team/abc", "team/ab", "team/b", "team/bc", "other")] == [
+        True, True, False, True, False, False
+    ]  # fmt: skip
+    assert some.prefix == "team/"
+    assert Reach(granted, {"a": Access.READ, "ab*": Access.READ}).prefix == "a"
+    assert Reach(granted, {"*": Access.READ, "ab*": Access.READ}).prefix == ""

@@ -11,6 +11,7 @@ from pycrdt import Doc, Text
 from ydoc_store.client.errors import ClientError, Deleted, EpochChanged, Refused, Unreadable
 from ydoc_store.client.session import Session
 from ydoc_store.yjs import hocuspocus as wire
+from ydoc_store.yjs.awareness import AwarenessEntry, encode_awareness_entries
 from ydoc_store.yjs.lib0 import encode_string
 from ydoc_store.yjs.messages import (
     KEEPALIVE,
@@ -239,6 +240,40 @@ def test_any_bytes_at_all_raise_nothing() -> None:
             script.session.connected("")
         body = dice.randbytes(dice.randrange(12))
         script.session.receive(dice.choice([b"", encode_string("notes")]) + body, 0.0)
+
+
+def test_changed_frames_raise_nothing() -> None:
+    """What a server says, with bytes changed, cut and doubled: at worst the connection or the document is over."""
+    dice = random.Random(6)
+    other: Doc[Any] = Doc(client_id=5)
+    other.get("text", type=Text).insert(0, "theirs")
+    entry = AwarenessEntry(5, 1, '{"user":{"name":"Ben"}}')
+    real = [
+        encode_update(other.get_update()),
+        encode_update(marker_update(MARKER)),
+        encode_sync_step1(other.get_state()),
+        encode_awareness(encode_awareness_entries([entry])),
+        wire.encode_denied("no", "forbidden"),
+        wire.encode_granted(writes=True),
+        wire.encode_stateless("words"),
+        ACK,
+    ]
+    for _ in range(2_000):
+        script = Script()
+        script.session.connected("")
+        frame = bytearray(encode_string("notes") + dice.choice(real))
+        for _ in range(dice.randrange(1, 4)):
+            at = dice.randrange(len(frame))
+            match dice.randrange(3):
+                case 0:
+                    frame[at] = dice.randrange(256)
+                case 1:
+                    del frame[at:]
+                    frame += b"\0"
+                case _:
+                    frame[at:at] = frame[at : at + 3]
+        script.session.receive(bytes(frame), 0.0)
+        assert script.failures == []
 
 
 def test_frames_about_another_document_are_not_for_this_one(script: Script) -> None:

@@ -23,7 +23,7 @@ def parsed(stream: bytes) -> list[tuple[str, str]]:
         elif line.startswith("event:"):
             name = line.removeprefix("event:").removeprefix(" ")
         elif line.startswith("data:"):
-            data.append(line.removeprefix("data:"))
+            data.append(line.removeprefix("data:").removeprefix(" "))
         else:
             assert line.startswith(":"), line
     return events
@@ -32,7 +32,7 @@ def parsed(stream: bytes) -> list[tuple[str, str]]:
 @given(st.lists(st.text(alphabet=st.sampled_from("ab:\r\n {}edvnt"), max_size=30), max_size=5))
 def test_a_text_is_one_event_whatever_it_holds(texts: list[str]) -> None:
     stream = b"".join(encode_event("data", text) for text in texts)
-    read = [(name, text) for name, text in parsed(stream)]
+    read = parsed(stream)
     wanted = ["\n".join(text.replace("\r\n", "\n").replace("\r", "\n").split("\n")) for text in texts]
     assert read == [("data", text) for text in wanted]
 

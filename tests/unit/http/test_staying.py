@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ydoc_store.auth.access import OPEN, Granted
-from ydoc_store.errors import Unauthenticated
+from ydoc_store.errors import ServerFull, Unauthenticated
 from ydoc_store.http import staying as module
 from ydoc_store.http.staying import End, Stay, staying
 
@@ -47,7 +47,7 @@ class Here:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         self.authorizer: Any = Authorizer()
-        self.settings: Any = SimpleNamespace(slow_member_s=0.05)
+        self.settings: Any = SimpleNamespace(slow_member_s=0.05, connections_max=50)
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +150,8 @@ async def test_many_stay_with_one_look_at_all_of_them_and_none_is_left_behind() 
     await asyncio.gather(*(event.wait() for event in began))
     looking = [task for task in asyncio.all_tasks() if task.get_name() == "stays"]
     assert len(looking) == 1
+    with pytest.raises(ServerFull):
+        await stayed(here, Client())
     here.stopping.set()
     assert {stay.ended for stay in await asyncio.gather(*tasks)} == {End.STOPPING}
     await asyncio.gather(*looking, return_exceptions=True)

@@ -1,0 +1,168 @@
+"""What the client makes of servers that are mute, broken or something else: an end or a deadline, never silence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from pycrdt import Map
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from ydoc_store.client import ClientError, Refused, Unavailable, Unreadable, connect, connection
+from ydoc_store.yjs import hocuspocus as wire
+from ydoc_store.yjs.lib0 import encode_string
+from ydoc_store.yjs.messages import encode_sync_step1, encode_sync_step2, encode_update
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+NOTES = encode_string("notes")
+GREETING = (wire.encode_granted(writes=True), encode_sync_step1(b"\0"), encode_sync_step2(b"\0\0"))
+
+
+@contextlib.asynccontextmanager
+async def odd(handler: Handler, **options: Any) -> AsyncIterator[str]:
+    """The URL of a server that treats its connections like this."""
+
+    async def handle(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await handler(socket)
+
+    async with serve(handle, "127.0.0.1", 0, **options) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/hocuspocus"
+
+
+async def greet(socket: ServerConnection) -> None:
+    for message in GREETING:
+        await socket.send(NOTES + message)
+
+
+async def listen(socket: ServerConnection) -> None:
+    async for _frame in socket:
+        pass
+
+
+async def opening(url: str, timeout_s: float = 20.0) -> ClientError:
+    """What opening a document there comes to."""
+    with pytest.raises(ClientError) as raised:
+        async with connect(url, "notes", timeout_s=timeout_s):
+            pytest.fail("opened")
+    return raised.value
+
+
+async def test_a_mute_server_is_left_for_another_try_and_the_deadline_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SILENT_S_MAX", 0.1)
+    tries: list[float] = []
+
+    async def mute(socket: ServerConnection) -> None:
+        tries.append(time.monotonic())
+        await listen(socket)
+
+    async with odd(mute) as url:
+        error = await opening(url, timeout_s=1.5)
+    assert isinstance(error, Unavailable)
+    assert "said nothing for 0.1 s" in str(error)
+    assert len(tries) > 1
+    assert time.monotonic() - tries[0] < 10
+
+
+async def test_a_server_that_never_acks_is_never_believed() -> None:
+    async def never(socket: ServerConnection) -> None:
+        await greet(socket)
+        await listen(socket)
+
+    async def edit(url: str) -> None:
+        async with connect(url, "notes", leave_timeout_s=0.1) as document:
+            document.ydoc.get("map", type=Map)["key"] = 1
+            with pytest.raises(Unavailable, match="it is connected"):
+                await document.saved(timeout_s=0.2)
+
+    async with odd(never) as url:
+        with pytest.raises(Unavailable):
+            await edit(url)
+
+
+@pytest.mark.parametrize("frame", ["words", b"", NOTES, b"\xff" * 40, NOTES + b"\x00\x09"])
+async def test_frames_that_are_none_cost_the_connection_until_the_deadline(frame: str | bytes) -> None:
+    async def babble(socket: ServerConnection) -> None:
+        await socket.send(frame)
+        await listen(socket)
+
+    async with odd(babble) as url:
+        error = await opening(url, timeout_s=0.5)
+    assert isinstance(error, Unavailable)
+    assert "the server sent" in str(error)
+
+
+async def test_an_update_that_is_none_ends_the_document() -> None:
+    async def send(socket: ServerConnection) -> None:
+        await socket.send(NOTES + encode_update(b"\x01\x02\x03"))
+        await listen(socket)
+
+    async with odd(send) as url:
+        assert isinstance(await opening(url), Unreadable)
+
+
+async def test_a_message_beyond_the_bound_is_not_taken_in() -> None:
+    async def flood(socket: ServerConnection) -> None:
+        await socket.send(NOTES + encode_update(bytes(300_000)))
+        await listen(socket)
+
+    async with odd(flood) as url:
+        with pytest.raises(Unreadable):
+            async with connect(url, "notes", frame_bytes_max=100_000):
+                pytest.fail("opened")
+
+
+async def test_a_close_for_good_is_an_end_and_another_is_not() -> None:
+    codes = iter([1012, 1011, 4403])
+
+    async def close(socket: ServerConnection) -> None:
+        await socket.close(next(codes), "because")
+
+    async with odd(close) as url:
+        error = await opening(url)
+    assert isinstance(error, Refused)
+    assert error.code == "closed_4403"
+    assert str(error) == "because"
+
+
+@pytest.mark.parametrize(("status", "ending"), [(404, Refused), (401, Refused), (503, Unavailable), (429, Unavailable)])
+async def test_an_answer_that_is_no_upgrade_is_judged_by_its_status(status: int, ending: type[ClientError]) -> None:
+    def answer(socket: ServerConnection, _request: Request) -> Response:
+        return socket.respond(http.HTTPStatus(status), "no")
+
+    async with odd(listen, process_request=answer) as url:
+        error = await opening(url, timeout_s=0.7)
+    assert isinstance(error, ending)
+    assert str(status) in str(error)
+
+
+async def test_a_function_for_tokens_that_never_answers_does_not_hold_up_the_deadline() -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with odd(listen) as url:
+        with pytest.raises(Unavailable):
+            async with connect(url, "notes", token=never, timeout_s=0.3):
+                pytest.fail("opened")
+
+
+async def test_the_token_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "ydoc_store")
+
+    async def deny(socket: ServerConnection) -> None:
+        await socket.send(NOTES + wire.encode_denied("no", "forbidden"))
+        await listen(socket)
+
+    async with odd(deny) as url:
+        with pytest.raises(Refused) as refused:
+            async with connect(url, "notes", token="a-secret-token"):
+                pytest.fail("opened")
+    assert "a-secret-token" not in caplog.text + repr(refused.value) + str(refused.value)
