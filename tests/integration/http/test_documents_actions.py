@@ -56,7 +56,7 @@ async def test_a_copy_is_made_exactly_once(client: httpx.AsyncClient) -> None:
     await begin(client, "taken", "other")
     refused = await client.post(DOC + "/copy", json={"name": "taken"})
     assert (refused.status_code, refused.json()["code"]) == (412, "condition_failed")
-    headers = {"Idempotency-Key": "copy it"}
+    headers = {"Idempotency-Key": "copy-it"}
     first = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
     await client.patch("/v1/documents/copy", json={"edits": [{"op": "append", "path": ["text"], "text": "!"}]})
     second = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
