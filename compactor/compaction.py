@@ -16,6 +16,7 @@ from compactor.worker import Done, Job, JobFailed, Worker
 from ydoc_store.errors import ServerFault
 from ydoc_store.failpoints import Failpoints
 from ydoc_store.storage.backlog import DocumentBacklog, read_backlog
+from ydoc_store.storage.commits import note
 from ydoc_store.storage.compactions import Compaction, go_idle, insert_compaction, try_lock
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.quarantine import clear_failures, record_failure
@@ -173,6 +174,8 @@ async def _merge_and_replace(
     run = attempt.done(found, result)
     await insert_compaction(connection, run)
     await clear_failures(connection, document_id)
+    merged = found.through_seq - found.after_seq
+    await note(connection, "compacted", document_id, seq=found.through_seq, count=merged)
     await _reach(terms, "before-commit")
     return Compacted(run, more=found.through_seq < found.head)
 

@@ -1,5 +1,5 @@
-"""Drops what has left the history window: segments, the bases under them, silent producers, rows of what was done;
-and the rows of streams that are deleted or have expired, for which there is no window.
+"""Drops what has left the history window: segments, the bases under them, silent producers, rows of what was done and
+of the change feed; and the rows of streams that are deleted or have expired, for which there is no window.
 
 One pass goes over all documents that have history, a bounded piece of it with each sweep, and begins anew after a
 while. Several compactors may do the same pass: a document is dropped under the compactors' own lock, so that no
@@ -14,6 +14,7 @@ from typing import Final
 
 from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable
 from ydoc_store.logs import logger
+from ydoc_store.storage.commits import drop_outlived, list_tenants_noted
 from ydoc_store.storage.compactions import drop_compactions, try_lock
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.producers import drop_producers
@@ -25,6 +26,7 @@ log = logger(__name__)
 PASS_INTERVAL_S: Final = 6 * 3_600.0
 DOCUMENTS_MAX: Final = 1_000
 COMPACTIONS_MAX: Final = 5_000
+COMMITS_MAX: Final = 5_000
 COMPACTIONS_KEPT: Final = 1_000
 COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
@@ -47,6 +49,7 @@ class Retained:
     compactions: int = 0
     producers: int = 0
     streams: int = 0
+    commits: int = 0
 
 
 class Retention:
@@ -87,14 +90,15 @@ class Retention:
             segments += dropped.segments
             bases += dropped.bases
             dropped_bytes += dropped.bytes
-        compactions = producers = streams = 0
+        compactions = producers = streams = commits = 0
         self._after_id = page.next_after_id or 0
         if page.next_after_id is None:
             compactions = await self._drop_compactions()
             producers = await self._drop_producers()
             streams = await self._purge_streams()
+            commits = await self._drop_commits()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
-        return Retained(documents, segments, bases, dropped_bytes, compactions, producers, streams)
+        return Retained(documents, segments, bases, dropped_bytes, compactions, producers, streams, commits)
 
     async def _drop_compactions(self) -> int:
         total = 0
@@ -144,3 +148,17 @@ class Retention:
             async with self._database.transaction() as connection:
                 if await purge_stream_rows(connection, document_id, STREAM_ROWS_MAX) < STREAM_ROWS_MAX:
                     return True
+
+    async def _drop_commits(self) -> int:
+        async with self._database.acquire() as connection:
+            tenants = await list_tenants_noted(connection)
+        total = 0
+        for tenant in tenants:
+            dropped = COMMITS_MAX
+            while dropped == COMMITS_MAX:
+                async with self._database.transaction() as connection:
+                    dropped = await drop_outlived(
+                        connection, tenant, history_days=self._history_days, limit=COMMITS_MAX
+                    )
+                total += dropped
+        return total

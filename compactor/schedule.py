@@ -131,8 +131,14 @@ class Compactor:
         """One sweep and a piece of the retention passes, now. Raises StorageUnavailable or WorkerUnavailable."""
         report = await self._sweeper.sweep()
         retained = await self._retention.drop_some()
-        if retained.segments or retained.compactions:
-            log.info("history_dropped", segments=retained.segments, bases=retained.bases, bytes=retained.bytes)
+        if retained.segments or retained.compactions or retained.commits:
+            log.info(
+                "history_dropped",
+                segments=retained.segments,
+                bases=retained.bases,
+                bytes=retained.bytes,
+                commits=retained.commits,
+            )
         await self._farewell.purge_some()
         if self._on_event is not None:
             self._on_event(report)

@@ -143,6 +143,12 @@ class EpochChanged(ClientFault):
     http_status = 409
 
 
+class CursorExpired(ClientFault):
+    """A place in the change feed behind which something may be missing: its reader must begin again."""
+
+    http_status = 410
+
+
 class AheadOfLog(ClientFault):
     """A delete of content that this log has never seen: the peer must sync again and bring that content."""
 

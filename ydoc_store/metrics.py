@@ -115,6 +115,7 @@ class Metrics(Collector):
         # None until the first look at the database: a zero would be a lie
         self.backlog: BacklogTotals | None = None
         self.vacuum_held_s: float | None = None
+        self.changes_held_s: float | None = None
         # How full the server's queue is, as the listener was last told; 1 is full.
         self.notification_queue_usage = 0.0
         self._dialects = {name: DialectCounts() for name in _SERVED_DIALECTS}
@@ -217,6 +218,7 @@ class Metrics(Collector):
             ("ydoc_quarantined_documents", "Documents left alone after failures", backlog and backlog.quarantined),
             ("ydoc_documents_near_limit", "Documents near their size limit", backlog and backlog.near_limit),
             ("ydoc_vacuum_held_seconds", "For how long one transaction has held back vacuum", self.vacuum_held_s),
+            ("ydoc_changes_held_seconds", "For how long one transaction has held back the feed", self.changes_held_s),
             ("ydoc_notification_queue_usage", "Share of Postgres's queue in use", self.notification_queue_usage),
         ):
             family = GaugeMetricFamily(name, documentation)

@@ -18,7 +18,7 @@ from ydoc_store.metrics import BacklogTotals, Metrics
 from ydoc_store.settings import Settings
 from ydoc_store.storage.backlog import DocumentBacklog, find_backlogs
 from ydoc_store.storage.health import answer, count_larger_than
-from ydoc_store.storage.horizon import Oldest, find_oldest_transaction
+from ydoc_store.storage.horizon import Oldest, find_oldest_transaction, find_oldest_writer
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.quarantine import count_quarantined
 
@@ -60,7 +60,7 @@ class Lag:
         self.waiting_s = max((now_s - since for since in waiting.values()), default=0.0)
 
 
-class VacuumHeld:
+class Held:
     """For how long the same transaction has been the oldest, from one look to the next. Pure, like `Lag`."""
 
     def __init__(self) -> None:
@@ -86,7 +86,8 @@ class Monitor:
         self._settings = settings
         self._metrics = metrics
         self._lag = Lag(is_due)
-        self._vacuum = VacuumHeld()
+        self._vacuum = Held()
+        self._changes = Held()
         self._near_limit = 0
         self._looks = 0
         self._task: asyncio.Task[None] | None = None
@@ -128,6 +129,8 @@ class Monitor:
         self._lag.look(due, time.monotonic())
         self._vacuum.look(await find_oldest_transaction(self._database), time.monotonic())
         self._metrics.vacuum_held_s = self._vacuum.held_s
+        self._changes.look(await find_oldest_writer(self._database), time.monotonic())
+        self._metrics.changes_held_s = self._changes.held_s
 
     async def compactor_check(self) -> Check:
         """Ready while due work is done in time and nothing is quarantined."""
@@ -152,6 +155,14 @@ class Monitor:
             return Check("vacuum", Verdict.READY, "frees what is deleted")
         words = f"{held.holder} has held it back for {held.held_s:.0f} s: tables only grow until that ends"
         return Check("vacuum", Verdict.DEGRADED, words)
+
+    async def changes_check(self) -> Check:
+        """Ready unless one transaction has kept the change feed from telling anything new for too long."""
+        held = self._changes
+        if held.held_s < self._settings.changes_held_s_max:
+            return Check("changes", Verdict.READY, "are told as they come")
+        words = f"{held.holder} has held them back for {held.held_s:.0f} s: followers hear of nothing until that ends"
+        return Check("changes", Verdict.DEGRADED, words)
 
     async def fanout_check(self) -> Check:
         """Ready while there is room for hints between nodes; editors on other nodes wait for the poll otherwise."""

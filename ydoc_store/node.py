@@ -77,6 +77,7 @@ class Node:
                 monitor.database_watch.check,
                 monitor.compactor_check,
                 monitor.vacuum_check,
+                monitor.changes_check,
                 monitor.fanout_check,
             ]
             if settings.read_only:

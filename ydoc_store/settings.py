@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     """Ready turns degraded when due work waits longer: 60 missed sweeps are no jitter."""
     vacuum_held_s_max: Seconds = 3_600
     """A dump takes minutes to an hour; beyond that, what compactions delete piles up on the disk."""
+    changes_held_s_max: Seconds = 300
+    """A large import commits within it; behind a transaction that stays open longer, the change feed stands still."""
     metrics_refresh_interval_s: Seconds = 15
     """The backlog's gauges cost one query over the heads; scrapers ask every 15 s or less often."""
 

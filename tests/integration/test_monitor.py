@@ -80,6 +80,22 @@ async def test_a_quarantined_document_is_degraded_and_not_unready(database: Data
     assert (check.verdict, check.detail) == (Verdict.DEGRADED, "1 documents are quarantined")
 
 
+async def test_a_transaction_behind_which_the_change_feed_stands_still_is_named(
+    database: Database,
+) -> None:
+    metrics = Metrics()
+    monitor = Monitor(database, Settings.load({"changes_held_s_max": 0.001}), metrics, is_due)
+    async with database.transaction() as connection:
+        await connection.fetchval("SELECT pg_current_xact_id()")
+        await monitor.look()
+        await monitor.look()
+        assert metrics.changes_held_s is not None
+        assert metrics.changes_held_s > 0
+        check = await monitor.changes_check()
+        assert check.verdict is Verdict.DEGRADED
+        assert f"process {connection.get_server_pid()}" in check.detail
+
+
 async def test_the_watch_asks_the_database_itself(database: Database, settings: Settings) -> None:
     monitor = Monitor(database, settings, Metrics(), is_due)
     assert (await monitor.database_watch.check()).verdict is Verdict.READY

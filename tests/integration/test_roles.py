@@ -94,6 +94,8 @@ REFUSED = [
     ("ydoc_relay", "DELETE FROM ydoc.producers"),
     ("ydoc_relay", "DELETE FROM ydoc.snapshots"),
     ("ydoc_relay", "DELETE FROM ydoc.segments"),
+    ("ydoc_relay", "DELETE FROM ydoc.commits"),
+    ("ydoc_relay", "UPDATE ydoc.commits SET what = 'created'"),
     ("ydoc_relay", "CREATE TABLE ydoc.mine ()"),
     ("ydoc_relay", "DROP TABLE ydoc.updates"),
     ("ydoc_relay", "TRUNCATE ydoc.updates"),
@@ -105,6 +107,7 @@ REFUSED = [
     ("ydoc_compactor", "INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq) VALUES (1, 'p', 0, 0)"),
     ("ydoc_compactor", "DELETE FROM ydoc.documents"),
     ("ydoc_compactor", "SELECT * FROM ydoc.revocations"),
+    ("ydoc_compactor", "UPDATE ydoc.commits SET what = 'created'"),
     ("ydoc_compactor", "CREATE TABLE ydoc.mine ()"),
     ("ydoc_compactor", "ALTER TABLE ydoc.updates ADD mine integer"),
 ]

@@ -82,7 +82,7 @@ def test_every_alert_is_on_a_metric_that_exists() -> None:
     named = re.findall(r"^\| `([a-z_]+)(?:\{result=\"(\w+)\"\})?`", table, re.MULTILINE)
     assert len(named) >= 8
     metrics = Metrics()
-    metrics.backlog, metrics.vacuum_held_s = BacklogTotals(0, 0, 0.0, 0, 0), 0.0
+    metrics.backlog, metrics.vacuum_held_s, metrics.changes_held_s = BacklogTotals(0, 0, 0.0, 0, 0), 0.0, 0.0
     told = metrics.render().decode()
     for name, result in named:
         assert re.search(rf"^{name}(_count)?(\{{.*{result}.*\}})? ", told, re.MULTILINE), name

@@ -9,7 +9,7 @@ import pytest
 from ydoc_store.errors import StorageUnavailable
 from ydoc_store.http import health
 from ydoc_store.http.health import Check, DatabaseWatch, Phase, Report, Verdict, judge
-from ydoc_store.monitor import Lag, VacuumHeld
+from ydoc_store.monitor import Held, Lag
 from ydoc_store.storage.backlog import DocumentBacklog
 from ydoc_store.storage.horizon import Oldest
 
@@ -121,7 +121,7 @@ def test_a_quarantined_document_waits_for_nobody() -> None:
 
 
 def test_vacuum_is_held_for_as_long_as_the_same_transaction_is_the_oldest() -> None:
-    held = VacuumHeld()
+    held = Held()
     held.look(Oldest("700", "process 1"), 100.0)
     assert held.held_s == 0.0, "it may have begun just now"
     held.look(Oldest("700", "process 1"), 160.0)
@@ -134,7 +134,7 @@ def test_vacuum_is_held_for_as_long_as_the_same_transaction_is_the_oldest() -> N
 
 
 def test_short_transactions_one_after_another_hold_nothing() -> None:
-    held = VacuumHeld()
+    held = Held()
     for look in range(100):
         held.look(Oldest(str(700 + look), "process 1"), look * 15.0)
         assert held.held_s == 0.0

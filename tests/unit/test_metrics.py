@@ -28,6 +28,7 @@ def used() -> Metrics:
     metrics.append_batch_updates.observe(20)
     metrics.backlog = BacklogTotals(rows=7, bytes=900, age_s=1.5, quarantined=1, near_limit=2)
     metrics.vacuum_held_s = 12.0
+    metrics.changes_held_s = 3.0
     metrics.closed(1013)
     metrics.closed(3999)
     metrics.ignored("unknown type")
@@ -46,7 +47,8 @@ def test_every_promised_series_is_there() -> None:
         "ydoc_append_batch_updates_bucket", "ydoc_backlog_rows", "ydoc_backlog_bytes", "ydoc_backlog_age_seconds",
         "ydoc_compactions_total", "ydoc_quarantined_documents", "ydoc_closes_total", "ydoc_documents_near_limit",
         "ydoc_frames_ignored_total", "ydoc_limited_total", "ydoc_read_only", "ydoc_reconnect_loops", "ydoc_hints_total",
-        "ydoc_vacuum_held_seconds", "ydoc_notification_queue_usage", "ydoc_updates_audited_total",
+        "ydoc_vacuum_held_seconds", "ydoc_changes_held_seconds",
+        "ydoc_notification_queue_usage", "ydoc_updates_audited_total",
         "ydoc_held_bytes", "ydoc_known_ranges", "ydoc_tasks", "process_resident_memory_bytes",
     ):  # fmt: skip
         assert name in found, name

@@ -20,7 +20,16 @@ from ydoc_store import metrics
 from ydoc_store.auth.access import Access
 from ydoc_store.auth.origins import Origins
 from ydoc_store.errors import StorageUnavailable, YdocError
-from ydoc_store.http import documents, problems, revocations, shapes, streams, yjs_streams
+from ydoc_store.http import (
+    changes,
+    document_list,
+    documents,
+    problems,
+    revocations,
+    shapes,
+    streams,
+    yjs_streams,
+)
 from ydoc_store.http.cors import Cors
 from ydoc_store.http.door import EVERYTHING, admit
 from ydoc_store.http.guard import OpenModeGuard, is_this_machine
@@ -72,7 +81,8 @@ def application(services: Services) -> Starlette:
 
     return Starlette(
         routes=[
-            # First, because appends come by the thousand, and a route costs a look.
+            # First, because appends come by the thousand, and a route costs a look. One name is not for them.
+            *document_list.routes(services.present),
             *streams.routes(services.present),
             Route("/", what_runs_here),
             Route("/health/live", live),
@@ -84,6 +94,7 @@ def application(services: Services) -> Starlette:
             *documents.routes(services.present),
             *shapes.routes(services.present),
             *yjs_streams.routes(services.present),
+            *changes.routes(services.present),
         ],
         middleware=[
             *([] if services.has_identities else [Middleware(OpenModeGuard)]),

@@ -107,7 +107,7 @@ async def rename(here: Here, request: Request, granted: Granted, name: str) -> R
     if new_name == name:
         raise WrongState("that is its name")
     _require_writable(here)
-    await rename_document(here.database, granted.tenant, name, new_name)
+    await rename_document(here.database, granted.tenant, name, new_name, actor=granted.actor)
     room = here.rooms.rooms.get((granted.tenant, name))
     if room is not None:
         room.discard(DocumentRenamed(RENAMED))
@@ -131,7 +131,7 @@ async def delete(here: Here, request: Request, granted: Granted, name: str) -> R
             raise ConditionFailed((await current(here, granted, name)).seq)
         expected = asked.epoch, asked.seq
     try:
-        await delete_document(here.database, granted.tenant, name, expected=expected)
+        await delete_document(here.database, granted.tenant, name, expected=expected, actor=granted.actor)
     except NoSuchDocument:
         if conditions.is_any or expected is not None:
             raise ConditionFailed(0) from None
@@ -147,7 +147,7 @@ async def undelete(here: Here, request: Request, granted: Granted, name: str) ->
     only(request)
     accepted(request, (JSON_TYPE,))
     _require_writable(here)
-    await undelete_document(here.database, granted.tenant, name)
+    await undelete_document(here.database, granted.tenant, name, actor=granted.actor)
     version = await current(here, granted, name)
     told = {"name": name, "epoch": version.epoch, "seq": version.seq}
     return as_json(told, 200, {"ETag": version.etag})

@@ -69,7 +69,7 @@ class _YjsStreams:
             case "PUT":
                 return await yjs_writing.create(here, request, granted, name)
             case _:
-                return await yjs_writing.delete(here, granted.tenant, name)
+                return await yjs_writing.delete(here, granted, name)
 
 
 async def _admit(here: Here, request: Request, service: str, name: str, needed: Access) -> Granted:

@@ -79,12 +79,14 @@ async def create(here: Here, request: Request, granted: Granted, name: str) -> R
         if room.document_id is None:
             _require_writable(here, granted)
             keep_deleted = here.settings.keep_deleted
-            is_new = await create_empty(here.database, granted.tenant, name, keep_deleted=keep_deleted)
+            is_new = await create_empty(
+                here.database, granted.tenant, name, keep_deleted=keep_deleted, actor=granted.actor
+            )
             await here.rooms.watch.read_missing(room)
     except DocumentDeleted:
         _require_writable(here, granted)
         try:
-            await recreate_document(here.database, granted.tenant, name)
+            await recreate_document(here.database, granted.tenant, name, actor=granted.actor)
             is_new = True
         except WrongState:
             # Somebody else has begun it anew this moment.
@@ -145,14 +147,14 @@ async def append(here: Here, request: Request, name: str, tenant: str) -> Respon
     return _appended(204, stored.epoch, stored.seq, producer)
 
 
-async def delete(here: Here, tenant: str, name: str) -> Response:
+async def delete(here: Here, granted: Granted, name: str) -> Response:
     """Answer a DELETE: a tombstone, until a PUT begins the document anew. Raises NoSuchDocument."""
     if here.settings.read_only:
         raise StorageUnavailable(READ_ONLY)
-    tombstone = await delete_document(here.database, tenant, name)
+    tombstone = await delete_document(here.database, granted.tenant, name, actor=granted.actor)
     if not tombstone.changed:
         raise NoSuchDocument("this document was deleted before")
-    room = here.rooms.rooms.get((tenant, name))
+    room = here.rooms.rooms.get((granted.tenant, name))
     if room is not None:
         # Other nodes hear of it by a hint; here whoever reads next is told so at once.
         room.discard(DocumentDeleted("this document was deleted"))

@@ -124,8 +124,10 @@ class RelayService:
     def _committed(self, updates: int, seconds: float) -> None:
         self.metrics.commit_seconds.observe(seconds)
         self.metrics.append_batch_updates.observe(updates)
+        self.rooms.feeds.wake()
 
     def _hinted(self, hint: LogHint) -> None:
+        self.rooms.feeds.wake()
         if self.rooms.streams.hinted(hint.document_id, hint.count, hint.head, hint.updates, hint.marker):
             return
         room = self.rooms.by_document_id.get(hint.document_id)

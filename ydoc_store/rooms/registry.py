@@ -30,6 +30,7 @@ from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
 from ydoc_store.rooms.attendance import Attendance
 from ydoc_store.rooms.budgets import Incoming, Outboxes
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
+from ydoc_store.rooms.feed import Feeds
 from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
 from ydoc_store.rooms.heavy import Heavy, digest_tail
 from ydoc_store.rooms.presence import Presence
@@ -100,6 +101,7 @@ class Rooms:
         self.attendance = Attendance(self.rooms, settings.awareness_timeout_s, self._new_presence)
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
+        self.feeds = Feeds(database, settings.poll_interval_s, self.spawn)
         # Of all rooms, as of the last tick.
         self.known_ranges = 0
         self._budget = CacheBudget(settings.process_cache_bytes_max)
@@ -111,8 +113,7 @@ class Rooms:
         self._generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
-        self._audit_line_at_s = 0.0
-        self._audits_left_out = 0
+        self._audit_line_at_s, self._audits_left_out = 0.0, 0
         appender.events.connection_lost = self.discard_all
         appender.events.connected_again = self._connected_again
 

@@ -23,6 +23,14 @@ WITH created AS (
     VALUES ($1, $2, $3, 1, 1, $4, $7)
     ON CONFLICT DO NOTHING
     RETURNING id
+), noted AS (
+    INSERT INTO ydoc.commits (tenant, what, document_ids, seqs, counts, actors)
+    SELECT $1, e.what, ARRAY[c.id], e.seqs, e.counts, CASE WHEN $5::text IS NOT NULL THEN ARRAY[$5::text] END
+    FROM created AS c
+    CROSS JOIN (
+        VALUES (1, 'created', NULL, NULL), (2, 'append', ARRAY[1]::bigint[], ARRAY[1])
+    ) AS e (place, what, seqs, counts)
+    ORDER BY e.place
 )
 INSERT INTO ydoc.updates (document_id, seq, count, actor, frames)
 SELECT c.id, 1, 1, $5, $6
@@ -30,11 +38,21 @@ FROM created AS c
 """
 
 CREATE_EMPTY = """
-INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+WITH created AS (
+    INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
+    VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING
+    RETURNING id, tenant
+)
+INSERT INTO ydoc.commits (tenant, what, document_ids, actors)
+SELECT c.tenant, 'created', ARRAY[c.id], CASE WHEN $5::text IS NOT NULL THEN ARRAY[$5::text] END
+FROM created AS c
 """
 
 
-async def create_empty(database: Database, tenant: str, name: str, *, keep_deleted: bool = False) -> bool:
+async def create_empty(
+    database: Database, tenant: str, name: str, *, keep_deleted: bool = False, actor: str | None = None
+) -> bool:
     """Whether this call created the document, which nothing was accepted for yet; False where there is one already,
     deleted or not.
 
@@ -42,7 +60,7 @@ async def create_empty(database: Database, tenant: str, name: str, *, keep_delet
     """
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
-            status = await connection.execute(CREATE_EMPTY, tenant, name, _new_marker(), keep_deleted)
+            status = await connection.execute(CREATE_EMPTY, tenant, name, _new_marker(), keep_deleted, actor)
     return bool(status == "INSERT 0 1")
 
 

@@ -22,11 +22,18 @@ if TYPE_CHECKING:
 # In (tenant, name) order, so that two nodes that create the same documents wait for each other and never both.
 # No index is named for the conflict: with one named, the other unique index raises where the two nodes race.
 CREATE_DOCUMENTS = """
-INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
-SELECT n.tenant, n.name, n.marker, $4
-FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
-ORDER BY n.tenant, n.name
-ON CONFLICT DO NOTHING
+WITH created AS (
+    INSERT INTO ydoc.documents (tenant, name, marker, keep_deleted)
+    SELECT n.tenant, n.name, n.marker, $4
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (tenant, name, marker)
+    ORDER BY n.tenant, n.name
+    ON CONFLICT DO NOTHING
+    RETURNING id, tenant
+)
+INSERT INTO ydoc.commits (tenant, what, document_ids)
+SELECT c.tenant, 'created', array_agg(c.id)
+FROM created AS c
+GROUP BY c.tenant
 """
 
 FIND_DOCUMENTS = """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ydoc_store.errors import ConditionFailed, DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
 from ydoc_store.storage.append_batch import HINT_CHANNEL
+from ydoc_store.storage.commits import note
 from ydoc_store.storage.compactions import TRY_LOCK
 from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.yjs.lib0 import frame
@@ -23,6 +24,7 @@ from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 if TYPE_CHECKING:
     import asyncpg
 
+    from ydoc_store.storage.commits import Happening
     from ydoc_store.storage.pool import Connection, Database
 
 # A row that another transaction replaces while its lock is waited for is no longer current, and is left out then.
@@ -154,7 +156,12 @@ class Purged:
 
 
 async def delete_document(
-    database: Database, tenant: str, name: str, *, expected: tuple[int, int] | None = None
+    database: Database,
+    tenant: str,
+    name: str,
+    *,
+    expected: tuple[int, int] | None = None,
+    actor: str | None = None,
 ) -> Tombstone:
     """Set the tombstone; deleting twice changes nothing. Content and history stay for an undelete until purged.
 
@@ -169,11 +176,12 @@ async def delete_document(
             if expected is not None and expected != (row["epoch"], row["head"]):
                 raise ConditionFailed(row["head"])
             deleted_at = await connection.fetchval(SET_TOMBSTONE, row["id"])
+            await note(connection, "deleted", row["id"], seq=row["head"], actor=actor)
             await tell_changed(connection, row["id"])
     return Tombstone(row["id"], row["epoch"], row["head"], deleted_at, changed=True)
 
 
-async def undelete_document(database: Database, tenant: str, name: str) -> Epoch:
+async def undelete_document(database: Database, tenant: str, name: str, *, actor: str | None = None) -> Epoch:
     """Take the tombstone away: the same epoch goes on, and clients that knew it may bring what they hold.
 
     Raises NoSuchDocument, WrongState where it is not deleted or its content is purged, ServerFault.
@@ -186,11 +194,12 @@ async def undelete_document(database: Database, tenant: str, name: str) -> Epoch
             if row["purged_at"] is not None:
                 raise WrongState(f"{name!r} was purged: nothing is left to undelete; recreate it to begin anew")
             await connection.execute(TAKE_TOMBSTONE, row["id"])
+            await note(connection, "undeleted", row["id"], seq=row["head"], actor=actor)
             epochs = await _epochs(connection, tenant, name)
     return epochs[-1]
 
 
-async def recreate_document(database: Database, tenant: str, name: str) -> NewEpoch:
+async def recreate_document(database: Database, tenant: str, name: str, *, actor: str | None = None) -> NewEpoch:
     """Begin a deleted document anew: an empty epoch, which no client of the old one can write to.
 
     Raises NoSuchDocument, WrongState where it is not deleted, ServerFault.
@@ -200,7 +209,7 @@ async def recreate_document(database: Database, tenant: str, name: str) -> NewEp
             row = await _lock_current(connection, tenant, name)
             if row["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted: only a deleted document is begun anew")
-            return await _replace(connection, tenant, name, row, None)
+            return await _replace(connection, tenant, name, row, None, "recreated", actor)
 
 
 async def replace_content(
@@ -219,7 +228,7 @@ async def replace_content(
                 raise DocumentDeleted(f"{name!r} was deleted meanwhile")
             if row["epoch"] != epoch:
                 raise WrongState(f"{name!r} was replaced meanwhile: it is at epoch {row['epoch']}, not {epoch}")
-            return await _replace(connection, tenant, name, row, content)
+            return await _replace(connection, tenant, name, row, content, "replaced")
 
 
 async def purge_document(
@@ -258,6 +267,7 @@ async def purge_document(
                 await connection.execute(PURGE_COMPACTIONS, document_id)
                 await connection.execute(FORGET_FAILURES, document_id)
                 await connection.execute(MARK_PURGED, document_id)
+                await note(connection, "purged", document_id, seq=0)
     return Purged(len(ids), updates, snapshots, segments)
 
 
@@ -288,7 +298,13 @@ async def _lock_current(connection: Connection, tenant: str, name: str) -> async
 
 
 async def _replace(
-    connection: Connection, tenant: str, name: str, old: asyncpg.Record, content: Content | None
+    connection: Connection,
+    tenant: str,
+    name: str,
+    old: asyncpg.Record,
+    content: Content | None,
+    what: Happening,
+    actor: str | None = None,
 ) -> NewEpoch:
     used = {row["marker"] for row in await connection.fetch(MARKERS_OF, tenant, name)}
     marker = _new_marker()
@@ -301,6 +317,7 @@ async def _replace(
     new_id = await connection.fetchval(INSERT_EPOCH, tenant, name, epoch, marker, head, size, old["keep_deleted"])
     if content is not None:
         await connection.execute(INSERT_CONTENT, new_id, frame(content.update))
+    await note(connection, what, new_id, seq=head, count=head, actor=actor)
     await tell_changed(connection, old["id"])
     return NewEpoch(new_id, epoch, old["id"], old["epoch"], old["head"])
 

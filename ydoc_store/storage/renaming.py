@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, WrongState
+from ydoc_store.storage.commits import note_renamed
 from ydoc_store.storage.epochs import tell_changed
 from ydoc_store.storage.pool import mapping_errors
 
@@ -39,7 +40,9 @@ WHERE r.tenant = $1 AND r.kind = 'document' AND r.value = $2
 """
 
 
-async def rename_document(database: Database, tenant: str, name: str, new_name: str) -> None:
+async def rename_document(
+    database: Database, tenant: str, name: str, new_name: str, *, actor: str | None = None
+) -> None:
     """From the COMMIT on the document is found under its new name alone.
 
     Raises NoSuchDocument, DocumentDeleted, WrongState where the new name is not free, ServerFault.
@@ -63,4 +66,5 @@ async def rename_document(database: Database, tenant: str, name: str, new_name: 
                 # Somebody has begun it behind our look.
                 raise WrongState("a document of the new name is there") from None
             await connection.execute(REVOKE_AGAIN, tenant, name, new_name)
+            await note_renamed(connection, [row["id"] for row in ours], name, actor=actor)
             await tell_changed(connection, current["id"])

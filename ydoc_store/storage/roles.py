@@ -30,6 +30,7 @@ RELAY: Final[dict[str, str]] = {
     # A new epoch begins without the failures of the old.
     "quarantines": "SELECT, DELETE",
     "revocations": "SELECT, INSERT, DELETE",
+    "commits": "SELECT, INSERT",
     "incarnation": "SELECT",
 }
 COMPACTOR: Final[dict[str, str]] = {
@@ -45,6 +46,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "compactions": "SELECT, INSERT, DELETE",
     "quarantines": "SELECT, INSERT, UPDATE, DELETE",
     "revocations": "",
+    "commits": "SELECT, INSERT, DELETE",
     "incarnation": "",
 }
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
@@ -71,7 +73,8 @@ def grant_sql(roles: Roles) -> str:
         f"-- {roles.migrations} owns the schema: log in as a member of it for `ydoc-store migrate`\n"
         f"ALTER SCHEMA ydoc OWNER TO {roles.migrations};\n"
         + "\n".join(f"ALTER TABLE ydoc.{table} OWNER TO {roles.migrations};" for table in RELAY)
-        + "\n"
+        + f"\nALTER FUNCTION ydoc.newest_xid() OWNER TO {roles.migrations};\n"
+        f"ALTER FUNCTION ydoc.refuse_snapshot_of_stream() OWNER TO {roles.migrations};\n"
     )
     parts.append(_grants(roles.relay, RELAY, "serves editors: it appends and reads, and deletes no update"))
     parts.append(_grants(roles.compactor, COMPACTOR, "merges: it deletes what it merged, and writes no update"))

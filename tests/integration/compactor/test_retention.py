@@ -13,6 +13,7 @@ from compactor.retention import Retained, Retention
 from compactor.worker import Worker
 from tests.log_rows import Writer, append, create_document, text_of
 from ydoc_store.errors import CorruptDocument
+from ydoc_store.storage.commits import NEWEST_KEPT
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.segments import Replay, replay
 
@@ -209,3 +210,21 @@ async def test_silent_producers_go_with_the_window_and_none_within_a_week(
     rows = await connection.fetch("SELECT producer_id FROM ydoc.producers ORDER BY producer_id")
     assert [row[0] for row in rows] == left
     assert dropped.producers == 3 - len(left)
+
+
+async def test_a_pass_drops_what_has_left_the_feeds_window_of_every_tenant(
+    database: Database, connection: Connection
+) -> None:
+    for tenant in ("one", "two"):
+        await connection.execute(
+            "INSERT INTO ydoc.commits (tenant, what, document_ids, at)"
+            " SELECT $1, 'created', ARRAY[n], now() - make_interval(days => CASE WHEN n <= 40 THEN 8 ELSE 0 END)"
+            " FROM generate_series(1, $2::bigint) AS n",
+            tenant,
+            NEWEST_KEPT + 40,
+        )
+    retained = await Retention(database, history_days=9, bases_min=1).drop_some()
+    assert retained.commits == 0
+    retained = await Retention(database, history_days=7, bases_min=1).drop_some()
+    assert retained.commits == 80
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.commits WHERE at < now() - interval '1 day'") == 0

@@ -1,4 +1,4 @@
-"""Who holds back vacuum: found by the transaction ids that they still need, and by nobody's clock."""
+"""Who holds back vacuum, and the change feed: found by transaction ids, and by nobody's clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import asyncpg
 
 from tests.postgres import Cluster
-from ydoc_store.storage.horizon import find_oldest_transaction
+from ydoc_store.storage.beginnings import create_with_content
+from ydoc_store.storage.feed import find_newest
+from ydoc_store.storage.horizon import find_oldest_transaction, find_oldest_writer
 from ydoc_store.storage.pool import Database
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
@@ -60,4 +62,27 @@ async def test_a_prepared_transaction_that_everybody_forgot_is_found(start_clust
     async with database.acquire() as connection:
         await connection.execute("ROLLBACK PREPARED 'forgotten'")
     assert await find_oldest_transaction(database) is None
+    await database.close()
+
+
+async def test_the_change_feed_waits_for_writers_of_every_database_and_for_no_reader(
+    start_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = start_cluster()
+    cluster.create_template()
+    database = await Database.open(cluster.url("migrated"))
+    elsewhere = await asyncpg.connect(cluster.url(), server_settings={"application_name": "somebody else's import"})
+    async with elsewhere.transaction(isolation="repeatable_read"):
+        await elsewhere.fetchval("SELECT count(*) FROM pg_class")
+        assert await find_oldest_writer(database) is None
+        await elsewhere.execute("CREATE TEMPORARY TABLE imported ()")
+        oldest = await find_oldest_writer(database)
+        assert oldest is not None
+        assert oldest.holder == f"process {elsewhere.get_server_pid()} (somebody else's import)"
+        await create_with_content(database, "t", "a", b"u", None)
+        # The feed's own answer agrees.
+        assert (await find_newest(database, ["t"]))["t"].is_held
+    assert await find_oldest_writer(database) is None
+    assert not (await find_newest(database, ["t"]))["t"].is_held
+    await elsewhere.close()
     await database.close()
