@@ -140,7 +140,7 @@ async def test_nothing_is_told_while_a_transaction_may_still_write_before_it(
     await commit(lanes[0], (late, 1))
     await commit(lanes[1], (early, 1))
     # Committed, and behind one that is not.
-    assert (await read_on(database, start))[0] == []
+    assert (await read_on(database, start))[0] == [], "told, though another may still commit before it"
     assert (await find_newest(database, ["t"]))["t"].is_held
     await lanes[0].execute("COMMIT")
     changes, _ = await read_on(database, start, limit=1)
