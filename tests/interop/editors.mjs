@@ -251,9 +251,7 @@ class ElectricEditor extends Editor {
       awarenessUpdates: {
         shape: shape('awareness'), sendUrl: at('awareness'), protocol: awareness, getUpdateFromRow: row => row.op
       },
-      resumeState: resume === null
-        ? undefined
-        : { document: resume.document, stableStateVector: new Uint8Array(Buffer.from(resume.vector, 'base64')) },
+      resumeState: resume ?? undefined,
       fetchClient,
       connect: false
     })
@@ -265,8 +263,8 @@ class ElectricEditor extends Editor {
       // A write that fails has it stop; what it could not send it keeps.
       if (reconnect && status === 'disconnected') setTimeout(() => this.provider.connect(), backoffMs)
     })
-    this.provider.on('resumeState', ({ document, stableStateVector }) => {
-      this.resume = { document, vector: Buffer.from(stableStateVector ?? []).toString('base64') }
+    this.provider.on('resumeState', ({ document }) => {
+      this.resume = { document }
       if (document) sendUrl.searchParams.set('handle', document.handle)
     })
     awareness.on('change', look)
@@ -390,11 +388,11 @@ const operations = {
     found.cancel()
     return { body: Buffer.concat(chunks).toString('base64') }
   },
-  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64')) },
+  // As what a copy that was kept brings: from nobody's connection.
+  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, Buffer.from(update, 'base64'), 'kept') },
   openElectric: ({ editor, ...options }) => { editors.set(editor, new ElectricEditor(options)) },
   // Its network, all of it: what is under way goes on, and nothing new reaches anybody.
   setOffline: ({ editor, offline }) => { named(editor).isOffline = offline },
-  apply: ({ editor, update }) => { Y.applyUpdate(named(editor).doc, new Uint8Array(update), 'kept') },
   resumeState: ({ editor }) => ({ resume: named(editor).resume }),
   answers: ({ editor }) => ({ answers: named(editor).answers, errors: named(editor).errors, statuses: named(editor).statuses }),
   // Everything that it has typed has been sent, and answered with success.

@@ -67,6 +67,10 @@ class Editor:
         """Everything that it has, as one update, what cannot be applied yet included."""
         return base64.b64decode((await self.ask("state"))["update"])
 
+    async def apply(self, update: bytes) -> None:
+        """What a copy that was kept brings."""
+        await self.ask("apply", update=base64.b64encode(update).decode())
+
     async def keep_marking(self, journal: Path, prefix: str, every_ms: int) -> None:
         """Type `<prefix.0>`, `<prefix.1>`, … one insert each, and write each attempt to the journal before."""
         await self.ask("keepMarking", journal=str(journal), prefix=prefix, everyMs=every_ms)

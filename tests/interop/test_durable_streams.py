@@ -6,14 +6,17 @@ anew whenever it connects. What that means for a document is told here.
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
+
+import pytest
 
 from tests.interop.editors import Editor, Editors
 from tests.interop.together import ANN, BEN, meet_and_type
 from tests.service import BUSIEST_COMPACTION, Service, serving, verify
 from tests.stored import connecting, is_compacted
 from tests.waiting import until
+
+pytestmark = pytest.mark.least_rights
 
 
 def streams(service: Service) -> str:
@@ -115,8 +118,7 @@ async def test_edits_made_offline_stay_with_their_author_and_what_follows_waits_
     assert (told.exit_code, "some of it waits for what has not come" in told.output) == (0, True), told
     # Another provider of the same copy, such as y-websocket's, brings it.
     assert await errors_of(ann) == []
-    held = base64.b64encode(await ann.state()).decode()
-    await ben.ask("apply", update=held)
+    await ben.apply(await ann.state())
     await editors.show_the_same(ann, ben)
     assert (await ben.text()).startswith("zero ben one two three")
     assert "waits" not in (await verify(database_url)).output
