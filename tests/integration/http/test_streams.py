@@ -301,6 +301,14 @@ async def test_a_place_within_a_row_of_the_log_is_a_place_like_any_other(
         assert await read(client, offset=place) == whole[number * 2 :]
 
 
+async def test_a_stream_of_any_name_is_told_where_it_is(client: httpx.AsyncClient) -> None:
+    for name in ("%E2%82%AC", "%C3%A9", "a%3Fb%20c"):
+        made = await client.put(f"/v1/stream/{name}", headers=TEXT, content=b"x")
+        assert made.status_code == 201
+        assert made.headers["Location"].endswith(f"/v1/stream/{name}")
+        assert (await client.get(made.headers["Location"])).content == b"x"
+
+
 async def test_events_keep_the_spaces_that_text_begins_with(client: httpx.AsyncClient) -> None:
     await create(client, body=b"  two\n one\nnone")
     async with client.stream("GET", "/v1/stream/s?offset=-1&live=sse") as answer:
