@@ -25,6 +25,7 @@ from ydoc_store.http.here import Here
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_requests import is_json, is_text, read_offset, read_parameters
 from ydoc_store.http.tokens import Sentinel, Token, cursor_after
+from ydoc_store.streams.registry import FROM_THE_END
 from ydoc_store.streams.stream import Page, Stream
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 FIXED: Final = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
 """On every answer: bytes that somebody else wrote are never taken for a page or a script."""
-_FROM_THE_END: Final = 2**62
 # Base64 of whole groups of three bytes: pieces follow each other as one text.
 _BASE64_PIECE_BYTES: Final = PIECE_BYTES * 3 // 4 // 3 * 3
 
@@ -46,7 +46,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         raise InvalidRequest("a live read says from which offset")
     offset = read_offset(text)
     cursor_after(cursor, time.time())
-    place = _FROM_THE_END if offset is Sentinel.NOW else offset.seq if isinstance(offset, Token) else 0
+    place = FROM_THE_END if offset is Sentinel.NOW else offset.seq if isinstance(offset, Token) else 0
     stream, page = await here.rooms.streams.read(granted.tenant, name, place)
     _check(stream, page, offset)
     if offset is Sentinel.NOW:
@@ -63,7 +63,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
 
 async def describe(here: Here, granted: Granted, name: str) -> Response:
     """HEAD, which is no use of the stream. Raises NoSuchStream, ServerFault."""
-    stream, page = await here.rooms.streams.read(granted.tenant, name, _FROM_THE_END)
+    stream, page = await here.rooms.streams.read(granted.tenant, name, FROM_THE_END)
     return Response(status_code=200, headers=headers_of(stream, page.head, closed=page.closed))
 
 
@@ -134,7 +134,8 @@ class _Reader:
         if size <= PIECE_BYTES:
             return Response(b"".join(parts), 200, headers)
         closing = contextlib.AsyncExitStack()
-        await closing.enter_async_context(self._here.rooms.first_sync.prepared.hold(size))
+        # It counts among what readers hold for as long as it is there, and its parts are held by this answer.
+        closing.callback(_let_go, page)
         return PacedBody(self._here, self._granted, self._stream.name, parts, size, closing, headers)
 
     async def long_poll(self, place: int, page: Page) -> Response:
@@ -191,7 +192,10 @@ class _Reader:
                     yield self._control(page)
                     if page.is_end:
                         return
-                if page.is_whole or not page.updates:
+                has_nothing_more = page.is_whole or not page.updates
+                # What was passed on is not held while there is nothing new.
+                page = Page((), page.through_seq, page.head, page.closed)
+                if has_nothing_more:
                     has_moved = False
                     while not has_moved:
                         if schedule.is_over:
@@ -224,6 +228,10 @@ class _Reader:
         if page.is_whole:
             fields["upToDate"] = True
         return encode_event("control", orjson.dumps(fields).decode())
+
+
+def _let_go(_page: Page) -> None:
+    """An answer has held a page for so long."""
 
 
 def parts_of(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:

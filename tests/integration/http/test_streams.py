@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from tests.tokens import SECRET, token
 from tests.waiting import until
 from ydoc_store.errors import RoomDiscarded
 from ydoc_store.http.tokens import Token
+from ydoc_store.rooms.budgets import Shares
 from ydoc_store.streams.registry import PAGE_BYTES_MAX
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
@@ -275,6 +277,44 @@ async def test_readers_of_large_pages_take_turns_where_there_is_no_room_for_all(
         held.resize(0)
         assert [len((await answer).content) for answer in reading] == [150_000] * 3
         assert prepared.used == 0
+
+
+@pytest.mark.parametrize("live", ["", "&live=sse"])
+async def test_slow_readers_of_large_pages_hold_no_more_than_they_may_together(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, live: str
+) -> None:
+    """I15."""
+    pages = Shares(3 * PAGE_BYTES_MAX, 60)
+    monkeypatch.setattr(site.service.rooms.streams, "_take", pages.take)
+    await create(client)
+    # More than the sockets between take on their own.
+    body = b"x" * (15 * PAGE_BYTES_MAX)
+    await append(client, body)
+    async with contextlib.AsyncExitStack() as stack:
+        slow = []
+        for _ in range(6):
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
+            stack.callback(writer.close)
+            writer.write(f"GET /v1/stream/s?offset=-1{live} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            slow.append(reader)
+        assert b" 200 " in await slow[0].readline()
+        await until(lambda: len(pages._waiting) == 5)
+        assert pages.used == len(body)
+        # Whoever waits at the end has no page to hold.
+        assert (await client.head("/v1/stream/s")).status_code == 200
+    await until(lambda: not pages.used and not pages._waiting)
+
+
+async def test_who_waits_for_events_holds_nothing_of_what_it_was_given(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = Shares(2**30, 60)
+    monkeypatch.setattr(site.service.rooms.streams, "_take", pages.take)
+    await create(client)
+    await append(client, b"x" * PAGE_BYTES_MAX)
+    async with events(client, "s", "-1") as reader:
+        await reader.shows(b"x" * PAGE_BYTES_MAX)
+        await until(lambda: not pages.used)
 
 
 async def test_a_place_within_a_row_of_the_log_is_a_place_like_any_other(
