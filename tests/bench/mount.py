@@ -105,12 +105,9 @@ def main(names: tuple[str, ...], runs: int) -> None:
                         figures.setdefault(figure, {}).setdefault(who, []).append(value)
         for figure, values in figures.items():
             ours, mounted = (statistics.median(values[who]) for who in ("ours", "mounted"))
-            spread = ", ".join(
-                f"{value / other:.2f}" for value, other in zip(values["mounted"], values["ours"], strict=True)
-            )
-            click.echo(
-                f"{figure:34} serve {ours:12,.1f}  mounted {mounted:12,.1f}  ratio {mounted / ours:.2f} [{spread}]"
-            )
+            each = [value / other for value, other in zip(values["mounted"], values["ours"], strict=True)]
+            ratio = f"ratio {mounted / ours:.2f}  [{min(each):.2f} .. {max(each):.2f}]"
+            click.echo(f"{figure:34} serve {ours:12,.1f}  mounted {mounted:12,.1f}  {ratio}")
 
 
 async def _run(workload: Callable[[Server], Awaitable[Figures]], target: Server) -> Figures:

@@ -35,7 +35,7 @@ from ydoc_store.http.document_requests import (
     require_type,
 )
 from ydoc_store.http.document_writing import location_of
-from ydoc_store.http.door import admit
+from ydoc_store.http.door import admit_too
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute
 from ydoc_store.rooms.follower import follow
@@ -177,7 +177,7 @@ async def _new_name(here: Here, request: Request) -> str:
 
 async def _admit_same(here: Here, request: Request, granted: Granted, name: str) -> Granted:
     """Who asks, as a writer of this other name."""
-    writer = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
+    writer = await admit_too(here, request, name, Access.WRITE, dialect=DIALECT)
     if writer.tenant != granted.tenant:
         raise InvalidRequest("both names are of one tenant")
     return writer

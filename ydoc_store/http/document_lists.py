@@ -21,7 +21,7 @@ from ydoc_store.errors import Forbidden, InvalidRequest, NoSuchDocument, ServerF
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_reading import DIALECT, as_json, database_here, version_of
 from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, keyed, only, require_type, single
-from ydoc_store.http.door import admit, admit_to_list
+from ydoc_store.http.door import admit_to_list, admit_too
 from ydoc_store.logs import logger
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute
@@ -58,8 +58,8 @@ async def list_documents(here: Here, request: Request) -> Response:
     accepted(request, (JSON_TYPE,))
     limit = _limit(single(request, "limit"))
     prefix = _prefix(single(request, "prefix"))
-    deleted = single(request, "deleted") or "false"
-    if deleted not in ("true", "false"):
+    deleted = single(request, "deleted")
+    if deleted not in (None, "true", "false"):
         raise InvalidRequest('"deleted" is true or false')
     reach = await admit_to_list(here, request, dialect=DIALECT)
     after = await _after(here, reach.granted.tenant, single(request, "cursor"))
@@ -188,7 +188,7 @@ async def _import_in_turn(here: Here, request: Request, item: Any, turns: asynci
 
 async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
     name, update, key, is_absent = _parse(item)
-    granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
+    granted = await admit_too(here, request, name, Access.WRITE, dialect=DIALECT)
     producer = None if key is None else keyed(key, granted.actor)
     guard = Guard(producer, 0 if is_absent else None)
     if is_absent:

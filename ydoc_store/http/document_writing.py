@@ -42,7 +42,7 @@ from ydoc_store.rooms.follower import follow
 from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.listing import find_listed
 from ydoc_store.storage.producers import has_written
-from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited
+from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited, judge_edits
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     body = await read_body(here, request, here.settings.update_bytes_max)
     repeated = await wanted.find_repeated()
     if repeated is not None:
+        await here.rooms.heavy.run(len(body), judge_edits, body)
         # The edits were made in what was there then, and may not fit what is there now.
         return wanted.answer(repeated)
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:

@@ -40,6 +40,7 @@ from ydoc_store.http.stream_requests import (
     FORK_HEADERS,
     PREFIX,
     RESERVED_SEGMENT,
+    Headers,
     flatten_json,
     is_json,
     read_closed,
@@ -86,12 +87,12 @@ class _Streams:
     async def _answer(self, request: Request) -> Response:
         here = self._present()
         name = _name_of(request.scope["raw_path"])
-        headers = request.scope["headers"]
-        if name.partition("/")[0] == RESERVED_SEGMENT or any(header in FORK_HEADERS for header, _ in headers):
+        headers: Headers = dict(request.scope["headers"])
+        if name.partition("/")[0] == RESERVED_SEGMENT or not FORK_HEADERS.isdisjoint(headers):
             return problem(501, "forks and subscriptions are not implemented", FIXED)
         match request.method:
             case "POST":
-                return await _append(here, request, name)
+                return await _append(here, request, name, headers)
             case "GET":
                 granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
                 return await stream_reading.read(here, request, granted, name)
@@ -99,7 +100,7 @@ class _Streams:
                 granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
                 return await stream_reading.describe(here, granted, name)
             case "PUT":
-                return await _create(here, request, name)
+                return await _create(here, request, name, headers)
             case "DELETE":
                 granted = await admit(here, request, name, Access.ADMIN, dialect=DIALECT)
                 await here.rooms.streams.delete(granted.tenant, name)
@@ -110,9 +111,8 @@ class _Streams:
                 return problem(405, f"{request.method} is not answered at this path", {**FIXED, "Allow": METHODS})
 
 
-async def _create(here: Here, request: Request, name: str) -> Response:
+async def _create(here: Here, request: Request, name: str, headers: Headers) -> Response:
     granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
-    headers = dict(request.scope["headers"])
     settings = read_settings(headers)
     closed = read_closed(headers)
     first = await read_body(here, request, here.settings.update_bytes_max)
@@ -123,13 +123,14 @@ async def _create(here: Here, request: Request, name: str) -> Response:
     )
     answer = headers_of(stream, stream.head, closed=stream.closed)
     if created:
-        answer["Location"] = str(request.url.replace(query=""))
+        # The path as it came: decoded, a name beyond Latin-1 would fit into no header.
+        path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
+        answer["Location"] = str(request.url.replace(path=path, query=""))
     return Response(status_code=201 if created else 200, headers=answer)
 
 
-async def _append(here: Here, request: Request, name: str) -> Response:
+async def _append(here: Here, request: Request, name: str, headers: Headers) -> Response:
     granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
-    headers = dict(request.scope["headers"])
     producer, seq, closes = read_producer(headers), read_text(headers, b"stream-seq"), read_closed(headers)
     guard = None
     if producer is not None or seq is not None or closes:

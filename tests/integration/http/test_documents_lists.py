@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -195,3 +196,13 @@ async def test_an_import_may_do_what_its_token_may(database_url: str) -> None:
         assert [one["status"] for one in told] == [201, 403, 403]
         async with guarded.client() as client:
             assert (await client.post(BATCH, json=items)).status_code == 401
+
+
+async def test_an_import_counts_once_against_its_addresss_limits(database_url: str) -> None:
+    limits = {"address_bytes_per_s": 100_000, "limit_burst_s": 1, "trusted_proxies": "127.0.0.1"}
+    async with running_site(database_url, jwt_secret=SECRET, **limits) as site, site.client(token()) as client:
+        items = [{"name": str(number), "update": update_of("x" * 500)} for number in range(100)]
+        # Counted with each item, this would wait for more than a minute.
+        async with asyncio.timeout(30):
+            told = (await client.post(BATCH, json=items, headers={"X-Forwarded-For": "192.0.2.1"})).json()
+    assert {one["status"] for one in told} == {201}

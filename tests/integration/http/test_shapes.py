@@ -278,6 +278,9 @@ async def test_another_epoch_is_gone_for_good_for_who_reads_and_who_writes(site:
     await fresh.read()
     assert fresh.text == ""
     assert (await fresh.put(typed("new"), handle=fresh.handle or "")).status_code == 204
+    untold = await fresh.put(typed("from a tab that does not say"))
+    assert (untold.status_code, untold.json()["code"]) == (410, "epoch_changed")
+    assert "handle" in untold.json()["detail"]
     await fresh.read()
     assert fresh.text == "new"
 
