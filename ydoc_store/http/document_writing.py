@@ -21,6 +21,7 @@ from ydoc_store.http.document_reading import (
     as_json,
     catch_up,
     database_here,
+    in_a_tree,
     must_be_there,
     root_and_form,
     version_of,
@@ -82,9 +83,7 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
         await catch_up(here, follower)
         async with follower.whole() as whole:
-            size = (len(whole.update) + len(body)) * WORK_A_BYTE
-            structs_max = here.settings.update_structs_max
-            update = await here.rooms.heavy.run(size, edited, whole.update, body, structs_max)
+            update = await in_a_tree(here, whole.update, edited, body, here.settings.update_structs_max)
             epoch = follower.room.epoch if follower.exists else None
     return wanted.answer(await wanted.store(update, epoch))
 
@@ -111,7 +110,7 @@ async def create_with_content(here: Here, request: Request, granted: Granted, na
     wanted = await _Wanted.of(here, request, granted, name, creates=True)
     body = await read_body(here, request, here.settings.update_bytes_max)
     structs_max = here.settings.update_structs_max
-    update = await here.rooms.heavy.run(len(body) * WORK_A_BYTE, drafted, body, as_, root, structs_max)
+    update = await here.rooms.heavy.aside.run(len(body) * WORK_A_BYTE, drafted, body, as_, root, structs_max)
     return wanted.answer(await wanted.store(update))
 
 
