@@ -59,3 +59,16 @@ CREATE TABLE ydoc.streams (
     CONSTRAINT streams_one_way_to_expire CHECK (ttl_s IS NULL OR expires_at IS NULL),
     CONSTRAINT streams_expiry_has_its_text CHECK ((expires_text IS NULL) = (expires_at IS NULL))
 );
+
+-- A compactor of the release before, which runs until the deployment is over or after it is taken back, knows no kinds:
+-- it must not merge a stream's bytes as if they were updates. Its merge and its DELETE are one transaction.
+CREATE FUNCTION ydoc.refuse_snapshot_of_stream() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM ydoc.documents AS d WHERE d.id = NEW.document_id AND d.kind = 'stream') THEN
+        RAISE EXCEPTION 'a stream is never merged' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER snapshots_of_documents_alone BEFORE INSERT ON ydoc.snapshots
+    FOR EACH ROW EXECUTE FUNCTION ydoc.refuse_snapshot_of_stream();

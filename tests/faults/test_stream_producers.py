@@ -18,6 +18,7 @@ WAIT_S = 120.0
 async def test_each_message_is_stored_once_though_the_server_is_killed_under_its_producers(
     tmp_path: Path, database_url: str
 ) -> None:
+    """I1, and no message twice: whoever got no answer asks again with the same number."""
     async with serving(tmp_path, database_url=database_url) as service:
         url = f"http://127.0.0.1:{service.port}/v1/stream/log"
         answered = 0

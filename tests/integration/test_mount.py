@@ -246,6 +246,26 @@ async def test_an_end_that_comes_before_the_servers_says_goodbye_and_leaves_noth
 
 
 @under_both
+async def test_whoever_streams_when_it_stops_is_let_go(server: str, app: Mounted) -> None:
+    async with hosting(server, fastapi_host(app)) as host, httpx.AsyncClient(timeout=30) as client:
+        made = await client.put(host.url("/collab/v1/yjs/default/docs/notes"))
+        stream = f"{made.headers['location']}?offset=now&live=sse"
+        async with client.stream("GET", host.url("") + stream) as answer:
+            assert answer.status_code == 200
+            began = asyncio.Event()
+
+            async def read() -> None:
+                async for _ in answer.aiter_bytes():
+                    began.set()
+
+            reading = asyncio.create_task(read())
+            await began.wait()
+            await app.stop()
+            async with asyncio.timeout(20):
+                await reading
+
+
+@under_both
 async def test_a_server_that_just_ends_its_sockets_leaves_nothing_behind_either(
     server: str, app: Mounted, connection: asyncpg.Connection
 ) -> None:

@@ -251,9 +251,7 @@ class ElectricEditor extends Editor {
       awarenessUpdates: {
         shape: shape('awareness'), sendUrl: at('awareness'), protocol: awareness, getUpdateFromRow: row => row.op
       },
-      resumeState: resume === null
-        ? undefined
-        : { document: resume.document, stableStateVector: new Uint8Array(Buffer.from(resume.vector, 'base64')) },
+      resumeState: resume ?? undefined,
       fetchClient,
       connect: false
     })
@@ -265,8 +263,8 @@ class ElectricEditor extends Editor {
       // A write that fails has it stop; what it could not send it keeps.
       if (reconnect && status === 'disconnected') setTimeout(() => this.provider.connect(), backoffMs)
     })
-    this.provider.on('resumeState', ({ document, stableStateVector }) => {
-      this.resume = { document, vector: Buffer.from(stableStateVector ?? []).toString('base64') }
+    this.provider.on('resumeState', ({ document }) => {
+      this.resume = { document }
       if (document) sendUrl.searchParams.set('handle', document.handle)
     })
     awareness.on('change', look)

@@ -14,6 +14,8 @@ from durable_streams import AsyncDurableStream, astream
 from tests.interop.yjs_judge import require_npm_packages
 from tests.service import Service
 
+pytestmark = pytest.mark.least_rights
+
 HERE = Path(__file__).parent
 WAIT_S = 120.0
 MESSAGES = 300

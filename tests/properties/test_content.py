@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.interop.yjs_judge import shared_judge
 from ydoc_store.errors import WrongState
-from ydoc_store.yjs.content import plain_text, shown, to_xml
+from ydoc_store.yjs.content import plain_text, shown, to_json, to_xml
 from ydoc_store.yjs.drafting import draft
 from ydoc_store.yjs.edits import apply_edits, parse_edits
 from ydoc_store.yjs.fold import fold
@@ -65,6 +65,12 @@ def test_a_tree_shows_what_yjs_shows(seed: int, leave_out: int) -> None:
     assert {name: told for name, told in ours.items() if told != ([], {})} == {
         name: told for name, told in theirs.items() if told != ([], {})
     }
+
+
+@given(SEEDS)
+def test_a_compaction_changes_nothing_that_is_read(seed: int) -> None:
+    update = join(shared_judge().history(seed).updates)
+    assert to_json(Tree(fold(update))) == to_json(Tree(update))
 
 
 @given(SEEDS)

@@ -18,7 +18,7 @@ import asyncpg
 from tests.simulation.loop import OWNER
 from tests.simulation.postgres import Document, Postgres, Session
 from tests.simulation.weather import Fate, Weather
-from ydoc_store.storage import append_batch, heads, incarnation, lane, loader, notifications
+from ydoc_store.storage import append_batch, creating, heads, incarnation, lane, loader, notifications
 from ydoc_store.storage.pool import mapping_errors
 
 LOST = "connection was closed in the middle of operation"
@@ -130,8 +130,8 @@ class SimulatedConnection:
             lane.SET_UP_LANE: self._set_up,
             lane.IS_READ_ONLY: self._is_read_only,
             append_batch.BEGIN_CREATING: self._begin,
-            append_batch.CREATE_DOCUMENTS: self._create,
-            append_batch.FIND_DOCUMENTS: self._find,
+            creating.CREATE_DOCUMENTS: self._create,
+            creating.FIND_DOCUMENTS: self._find,
             append_batch.APPEND_BATCH: self._append,
             append_batch.FIND_FREE_HEADS: self._find_free,
             append_batch.COMMIT_CREATED: self._nothing,
@@ -322,7 +322,7 @@ class SimulatedConnection:
 
     async def _append(self, *columns: Any) -> list[Record]:
         answer = await self._postgres.append(self._session, *columns)
-        return records("id head deleted replaced another hints", [(*row, 0) for row in answer])
+        return records("id head deleted replaced another hints closed_at_head", [(*row, 0, None) for row in answer])
 
     async def _find_free(self, ids: Sequence[int]) -> list[Record]:
         known = self._postgres.documents

@@ -28,7 +28,6 @@ from ydoc_store.errors import (
 from ydoc_store.storage.append_batch import (
     BEGIN_CREATING,
     COMMIT_CREATED,
-    CREATE_DOCUMENTS,
     HINT_CHANNEL,
     Accepted,
     DocumentBatch,
@@ -37,6 +36,7 @@ from ydoc_store.storage.append_batch import (
     find_free_heads,
 )
 from ydoc_store.storage.appender import Appender
+from ydoc_store.storage.creating import CREATE_DOCUMENTS
 from ydoc_store.storage.heads import find_created, read_heads
 from ydoc_store.storage.lane import Lane
 from ydoc_store.storage.loader import Absent, StoredDocument, load, read_after

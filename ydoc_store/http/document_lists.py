@@ -21,7 +21,7 @@ from ydoc_store.errors import Forbidden, InvalidRequest, NoSuchDocument, ServerF
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_reading import DIALECT, as_json, database_here, version_of
 from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, keyed, only, require_type, single
-from ydoc_store.http.door import admit, admit_to_list
+from ydoc_store.http.door import admit_to_list, admit_too
 from ydoc_store.logs import logger
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute
@@ -39,6 +39,8 @@ PAGE_MAX: Final = 1_000
 PAGE_DEFAULT: Final = 100
 LOOKED_THROUGH_MAX: Final = 10_000
 """Documents that one call looks at for the ones that its reader may see: some 50 ms. A page may be short for it."""
+CURSOR_DIGITS_MAX: Final = 19
+"""Of an id in Postgres."""
 
 ITEMS_MAX: Final = 1_000
 """Documents in one import: a thousand commits at once, in groups, take under a second."""
@@ -56,8 +58,8 @@ async def list_documents(here: Here, request: Request) -> Response:
     accepted(request, (JSON_TYPE,))
     limit = _limit(single(request, "limit"))
     prefix = _prefix(single(request, "prefix"))
-    deleted = single(request, "deleted") or "false"
-    if deleted not in ("true", "false"):
+    deleted = single(request, "deleted")
+    if deleted not in (None, "true", "false"):
         raise InvalidRequest('"deleted" is true or false')
     reach = await admit_to_list(here, request, dialect=DIALECT)
     after = await _after(here, reach.granted.tenant, single(request, "cursor"))
@@ -98,7 +100,8 @@ async def _page(
 async def _after(here: Here, tenant: str, cursor: str | None) -> str:
     if cursor is None:
         return ""
-    name = await name_of(here.database, tenant, int(cursor)) if cursor.isascii() and cursor.isdecimal() else None
+    is_id = cursor.isascii() and cursor.isdecimal() and len(cursor) <= CURSOR_DIGITS_MAX
+    name = await name_of(here.database, tenant, int(cursor)) if is_id else None
     if name is None:
         raise InvalidRequest('"cursor" is none that a page ended with')
     return name
@@ -185,7 +188,7 @@ async def _import_in_turn(here: Here, request: Request, item: Any, turns: asynci
 
 async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
     name, update, key, is_absent = _parse(item)
-    granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
+    granted = await admit_too(here, request, name, Access.WRITE, dialect=DIALECT)
     producer = None if key is None else keyed(key, granted.actor)
     guard = Guard(producer, 0 if is_absent else None)
     if is_absent:

@@ -119,7 +119,8 @@ async def catch_up(here: Here, follower: Follower) -> None:
 def root_and_form(request: Request) -> tuple[str, As]:
     """The root type that is meant, and as what. Raises InvalidRequest."""
     root = single(request, "root")
-    wanted = single(request, "as") or "prosemirror"
+    found = single(request, "as")
+    wanted = "prosemirror" if found is None else found
     for as_ in CONTENT_TYPES:
         if as_ == wanted:
             return DEFAULT_ROOT if root is None else root, as_

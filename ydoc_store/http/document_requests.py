@@ -31,6 +31,7 @@ KEY_CHARACTERS_MAX: Final = 255
 """Of an Idempotency-Key: a UUID has 36."""
 
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_KEY: Final = re.compile(r'"([!#-~]+)"|([!#-~]+)')
 _OURS: Final = re.compile(r"([1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})-([0-9a-f]{12})")
 
 
@@ -180,11 +181,10 @@ def producer_of(request: Request, actor: str | None) -> Producer | None:
 
 
 def keyed(key: str, actor: str | None) -> Producer:
-    """Raises InvalidRequest for a key that is empty or too long."""
-    key = key.strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not 1 <= len(key) <= KEY_CHARACTERS_MAX or not key.isprintable():
-        raise InvalidRequest(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} printable characters")
-    digest = hashlib.sha256(f"{actor or ''}\0{key}".encode()).hexdigest()
+    """Raises InvalidRequest for a key that is none. It may stand in quotation marks, which are no part of it."""
+    match = _KEY.fullmatch(key)
+    found = match and (match[1] or match[2])
+    if not found or len(found) > KEY_CHARACTERS_MAX:
+        raise InvalidRequest(f'an idempotency key has 1 to {KEY_CHARACTERS_MAX} visible characters of ASCII, but for "')
+    digest = hashlib.sha256(f"{actor or ''}\0{found}".encode()).hexdigest()
     return Producer(f"key:{digest}", 0, 0)

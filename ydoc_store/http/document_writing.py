@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ydoc_store.errors import ConditionFailed, EpochChanged, InvalidRequest, NoSuchDocument
+from ydoc_store.errors import ConditionFailed, EpochChanged, InvalidRequest, NoSuchDocument, WrongState
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_reading import (
     CONTENT_TYPES,
@@ -42,7 +42,7 @@ from ydoc_store.rooms.follower import follow
 from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.listing import find_listed
 from ydoc_store.storage.producers import has_written
-from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited
+from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited, judge_edits
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     body = await read_body(here, request, here.settings.update_bytes_max)
     repeated = await wanted.find_repeated()
     if repeated is not None:
+        await here.rooms.heavy.run(len(body), judge_edits, body)
         # The edits were made in what was there then, and may not fit what is there now.
         return wanted.answer(repeated)
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
@@ -83,7 +84,14 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
         async with follower.whole() as whole:
             size = (len(whole.update) + len(body)) * WORK_A_BYTE
             structs_max = here.settings.update_structs_max
-            update = await here.rooms.heavy.run(size, edited, whole.update, body, structs_max)
+            try:
+                update = await here.rooms.heavy.run(size, edited, whole.update, body, structs_max)
+            except WrongState:
+                # Race: of two calls with one key that are under way at once, the other one's edits may be in there.
+                repeated = await wanted.find_repeated()
+                if repeated is None:
+                    raise
+                return wanted.answer(repeated)
             epoch = follower.room.epoch if follower.exists else None
     return wanted.answer(await wanted.store(update, epoch))
 

@@ -40,6 +40,13 @@ async def admit(here: Here, request: Request, document: str, needed: Access, *, 
     return granted
 
 
+async def admit_too(here: Here, request: Request, document: str, needed: Access, *, dialect: str = "http") -> Granted:
+    """`admit`, to one more document of a request that was let through the door already, and counted there."""
+    granted = await here.authorizer.authorize(_asking(here, request, document, dialect))
+    require(granted, needed)
+    return granted
+
+
 async def admit_to_list(here: Here, request: Request, *, dialect: str = "http") -> Reach:
     """Which documents the one who asks may read. Waits and raises as `admit`, Forbidden where there are none."""
     reach = await here.authorizer.reach(await _asked(here, request, EVERYTHING, dialect))
@@ -57,8 +64,12 @@ async def _asked(here: Here, request: Request, document: str, dialect: str) -> A
     # A page anywhere can have a browser send its cookies here, with a body that needs no permission to be sent.
     if not here.authorizer.is_open:
         here.origins.judge(request.headers.get("Origin"), request.headers.get("Host"))
+    await _wait_for_turn(here, request, client_address(here, request))
+    return _asking(here, request, document, dialect)
+
+
+def _asking(here: Here, request: Request, document: str, dialect: str) -> Asked:
     address = client_address(here, request)
-    await _wait_for_turn(here, request, address)
     return Asked(
         document, token_of(request), request.headers.get("Cookie"), request.headers.get("Origin"), address, dialect
     )

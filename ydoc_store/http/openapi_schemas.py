@@ -24,7 +24,12 @@ NAME: Final[Json] = {
     "segments; in a path it is one percent-encoded segment, '/' as '%2F'",
 }
 _ETAG: Final[Json] = {"type": "string", "description": "epoch, seq and database, in quotation marks"}
-_KEY: Final[Json] = {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS_MAX, "pattern": "^[!#-~]+$"}
+_KEY: Final[Json] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": KEY_CHARACTERS_MAX,
+    "pattern": '^([!#-~]+|"[!#-~]+")$',
+}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _MOMENT: Final[Json] = {"type": "string", "format": "date-time"}
 _MOMENT_OR_NONE: Final[Json] = {"type": ["string", "null"], "format": "date-time"}

@@ -12,14 +12,20 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ydoc_store.errors import EpochChanged, InvalidRequest
+from ydoc_store.errors import EpochChanged, InvalidRequest, InvalidUpdate
 from ydoc_store.http.shape_handles import Handle, Held
 from ydoc_store.http.shape_request import ShapeRequest, Start
 from ydoc_store.http.shape_rows import Row, awareness_row, update_row
+from ydoc_store.yjs.join import join
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.follower import Follower
+    from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.rooms.whole import Whole
     from ydoc_store.storage.incarnation import Incarnation
+
+ROWS_MAX: Final = 1_000
+"""More updates are joined into one row: a row takes a few microseconds here and there, and others wait meanwhile."""
 
 _PRESENCE_PREFIX: Final = "presence-"
 
@@ -60,10 +66,11 @@ class ShapeTable(Protocol):
 class UpdatesTable:
     """A document's updates: the snapshot as one row, and the tail behind it. Made by `open_updates`."""
 
-    def __init__(self, follower: Follower, incarnation: Incarnation, position: int):
+    def __init__(self, follower: Follower, rooms: Rooms, incarnation: Incarnation):
         self._follower = follower
+        self._rooms = rooms
         self._incarnation = incarnation
-        self.position = position
+        self.position = 0
 
     @property
     def now(self) -> Handle:
@@ -76,22 +83,49 @@ class UpdatesTable:
 
     @contextlib.asynccontextmanager
     async def page(self) -> AsyncIterator[Page]:
-        async with self._follower.missed(self.position) as missed:
+        snapshot = await self._snapshot()
+        seq = self.position if snapshot is None else snapshot.through_seq
+        async with self._follower.missed(seq) as missed:
             seq = missed.through_seq
-            yield Page([update_row(seq, part, update) for part, update in enumerate(missed.updates)], seq)
+            updates = await self._as_few(missed.updates)
+            if snapshot is not None:
+                updates = [snapshot.update, *updates]
+            yield Page([update_row(seq, part, update) for part, update in enumerate(updates)], seq)
             self.position = seq
+
+    async def _snapshot(self) -> Whole | None:
+        """The snapshot for a reader behind it, one for all such readers, with the epoch's marker; None where the
+        follower has what this one lacks, or where none is handed out."""
+        room = self._follower.room
+        if room.cache.after(self.position) is not None:
+            return None
+        through_seq = await self._rooms.snapshots.find(room)
+        if through_seq is None or through_seq <= self.position:
+            return None
+        found = await self._rooms.snapshots.read(room, through_seq)
+        self._follower.has_marker = self._follower.has_marker or found is not None
+        return found
+
+    async def _as_few(self, updates: list[bytes]) -> list[bytes]:
+        if len(updates) <= ROWS_MAX:
+            return updates
+        try:
+            return [await self._rooms.heavy.run(sum(map(len, updates)), join, updates)]
+        except InvalidUpdate:
+            # Committed is committed: what pycrdt will not join is handed out one by one.
+            return updates
 
     async def moved(self, timeout_s: float) -> bool:
         return await self._follower.moved(self.position, timeout_s)
 
 
-async def open_updates(follower: Follower, asked: ShapeRequest, incarnation: Incarnation) -> UpdatesTable:
+async def open_updates(follower: Follower, asked: ShapeRequest, rooms: Rooms, incarnation: Incarnation) -> UpdatesTable:
     """The reader where its handle and offset say that it stands.
 
     Raises StaleHandle; EpochChanged for a reader of another history, or of rows that this database does not have:
     reading again would merge them into what is here. Raises InvalidRequest, and as the follower does.
     """
-    table = UpdatesTable(follower, incarnation, 0)
+    table = UpdatesTable(follower, rooms, incarnation)
     held = Held.CURRENT
     if asked.handle is not None:
         handle = Handle.parse(asked.handle)

@@ -39,6 +39,10 @@ _JSON: Final = "application/json"
 # Access is the reader's own, and what it reads changes with every keystroke.
 _NEVER_KEPT: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
+_UNTOLD: Final = (
+    "this document was recreated or repaired once: a write says in handle whose history it is, as electric-handle does"
+)
+
 
 def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts."""
@@ -53,7 +57,7 @@ def routes(present: Present) -> list[Route]:
             headers = {**_NEVER_KEPT, "electric-handle": stale.handle}
             return Response(MUST_REFETCH, 409, headers, _JSON)
         except EpochChanged as error:
-            return _another_history(error)
+            return _another_history(str(error))
 
     async def write(request: Request) -> Response:
         here = present()
@@ -63,7 +67,7 @@ def routes(present: Present) -> list[Route]:
         try:
             await _write(here, request, granted, asked)
         except EpochChanged as error:
-            return _another_history(error)
+            return _another_history(str(error) if asked.handle is not None else _UNTOLD)
         return Response(status_code=204, headers=_NEVER_KEPT)
 
     return [Route(PATH, read, methods=["GET"]), Route(PATH, write, methods=["PUT"])]
@@ -74,8 +78,8 @@ def _asked(request: Request) -> ShapeRequest:
     return parse_shape_request(query.decode("latin-1"))
 
 
-def _another_history(error: EpochChanged) -> Response:
-    return problem(410, str(error), _NEVER_KEPT, code=error.code)
+def _another_history(detail: str) -> Response:
+    return problem(410, detail, _NEVER_KEPT, code=EpochChanged.code)
 
 
 async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequest) -> Response:
@@ -83,7 +87,8 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
         follower = await closing.enter_async_context(follow(here.rooms, granted, asked.document, dialect=DIALECT))
         table: ShapeTable
         if asked.table is Table.UPDATES:
-            table = await open_updates(follower, asked, await here.rooms.watch.which_database())
+            database = await here.rooms.watch.which_database()
+            table = await open_updates(follower, asked, here.rooms, database)
         else:
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
@@ -148,7 +153,8 @@ async def _write(here: Here, request: Request, granted: Granted, asked: ShapeReq
         payload = _one_frame(await read_body(here, request, settings.awareness_bytes_max + 64))
         await show_guest(here.rooms, granted, asked.document, payload)
         return
-    history = Handle.parse(asked.handle).marker if asked.handle is not None else None
+    # Whoever does not say can be let into a document's first epoch alone: a tab left open over a repair looks the same.
+    history = Handle.parse(asked.handle).marker if asked.handle is not None else 0
     update = _one_frame(await read_body(here, request, settings.frame_bytes_max))
     await contribute(here.rooms, granted, asked.document, update, dialect=DIALECT, history=history)
 

@@ -1,7 +1,8 @@
 """Reading a stream over the Durable Streams base protocol: once, waiting for more, or as events.
 
-A reader holds a place and at most a page. What it is given is read from the log, but for those at the stream's end,
-who are given what was committed a moment ago, encoded once for all of them. Headers tell where to go on.
+A reader holds a place and at most a page, which counts among what all of them may hold together.
+What it is given is read from the log, but for those at the stream's end, who are given what was committed a moment ago,
+encoded once for all of them. Headers tell where to go on.
 """
 
 from __future__ import annotations
@@ -181,9 +182,12 @@ class _Reader:
             while True:
                 if page.updates or page.is_end or is_first:
                     is_first = False
-                    if page.updates:
-                        for piece in self._data(page):
+                    size = sum(map(len, page.updates))
+                    if size > PIECE_BYTES:
+                        for piece in in_pieces(_data_event(stream, page.updates)):
                             yield piece
+                    elif page.updates:
+                        yield self._shared_data(page)
                     yield self._control(page)
                     if page.is_end:
                         return
@@ -206,16 +210,13 @@ class _Reader:
         ttl_s = self._stream.ttl_s
         return schedule.wait_s if ttl_s is None else min(schedule.wait_s, ttl_s / 2)
 
-    def _data(self, page: Page) -> Iterator[bytes]:
+    def _shared_data(self, page: Page) -> bytes:
+        """Encoded once for all readers that are given this page."""
         stream = self._stream
-        size = sum(map(len, page.updates))
-        if size > PIECE_BYTES:
-            yield from in_pieces(_data_event(stream, page.updates))
-            return
         key = page.through_seq, len(page.updates)
         if stream.encoded is None or stream.encoded[0] != key:
             stream.encoded = key, b"".join(_data_event(stream, page.updates))
-        yield stream.encoded[1]
+        return stream.encoded[1]
 
     def _control(self, page: Page) -> bytes:
         fields: dict[str, object] = {"streamNextOffset": str(Token(self._stream.epoch, page.through_seq))}

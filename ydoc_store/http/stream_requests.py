@@ -26,7 +26,7 @@ CONTENT_TYPE_CHARACTERS_MAX: Final = 256
 TTL_S_MAX: Final = 2**31 - 1
 """68 years; one that is to live longer has none."""
 # What a fork is asked for with, and under which names subscriptions would live.
-FORK_HEADERS: Final = (b"stream-forked-from", b"stream-fork-offset", b"stream-fork-sub-offset")
+FORK_HEADERS: Final = frozenset((b"stream-forked-from", b"stream-fork-offset", b"stream-fork-sub-offset"))
 RESERVED_SEGMENT: Final = "__ds"
 
 _CONTENT_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+[ \t]*(;[\x20-\x7e\t]*)?")

@@ -21,6 +21,7 @@ from ydoc_store.errors import (
     EpochChanged,
     InvalidName,
     InvalidRequest,
+    NoSuchStream,
     ProducerGap,
     ProducerStale,
     ServerFault,
@@ -39,6 +40,7 @@ from ydoc_store.http.stream_requests import (
     FORK_HEADERS,
     PREFIX,
     RESERVED_SEGMENT,
+    Headers,
     flatten_json,
     is_json,
     read_closed,
@@ -85,12 +87,12 @@ class _Streams:
     async def _answer(self, request: Request) -> Response:
         here = self._present()
         name = _name_of(request.scope["raw_path"])
-        headers = request.scope["headers"]
-        if name.partition("/")[0] == RESERVED_SEGMENT or any(header in FORK_HEADERS for header, _ in headers):
+        headers: Headers = dict(request.scope["headers"])
+        if name.partition("/")[0] == RESERVED_SEGMENT or not FORK_HEADERS.isdisjoint(headers):
             return problem(501, "forks and subscriptions are not implemented", FIXED)
         match request.method:
             case "POST":
-                return await _append(here, request, name)
+                return await _append(here, request, name, headers)
             case "GET":
                 granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
                 return await stream_reading.read(here, request, granted, name)
@@ -98,7 +100,7 @@ class _Streams:
                 granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
                 return await stream_reading.describe(here, granted, name)
             case "PUT":
-                return await _create(here, request, name)
+                return await _create(here, request, name, headers)
             case "DELETE":
                 granted = await admit(here, request, name, Access.ADMIN, dialect=DIALECT)
                 await here.rooms.streams.delete(granted.tenant, name)
@@ -109,9 +111,8 @@ class _Streams:
                 return problem(405, f"{request.method} is not answered at this path", {**FIXED, "Allow": METHODS})
 
 
-async def _create(here: Here, request: Request, name: str) -> Response:
+async def _create(here: Here, request: Request, name: str, headers: Headers) -> Response:
     granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
-    headers = dict(request.scope["headers"])
     settings = read_settings(headers)
     closed = read_closed(headers)
     first = await read_body(here, request, here.settings.update_bytes_max)
@@ -128,9 +129,8 @@ async def _create(here: Here, request: Request, name: str) -> Response:
     return Response(status_code=201 if created else 200, headers=answer)
 
 
-async def _append(here: Here, request: Request, name: str) -> Response:
+async def _append(here: Here, request: Request, name: str, headers: Headers) -> Response:
     granted = await admit(here, request, name, Access.WRITE, dialect=DIALECT)
-    headers = dict(request.scope["headers"])
     producer, seq, closes = read_producer(headers), read_text(headers, b"stream-seq"), read_closed(headers)
     guard = None
     if producer is not None or seq is not None or closes:
@@ -139,13 +139,27 @@ async def _append(here: Here, request: Request, name: str) -> Response:
     if not body and not closes:
         raise InvalidRequest("an empty body has nothing to append; Stream-Closed: true closes the stream")
     here.rooms.streams.may_write()
+    content_type = read_content_type(headers)
     stream = await here.rooms.streams.find(granted.tenant, name)
+    try:
+        return await _append_to(here, stream, body, content_type, granted.actor, guard)
+    except NoSuchStream:
+        # Another node may have begun the name anew. Nothing was stored.
+        again = await here.rooms.streams.find(granted.tenant, name)
+        return await _append_to(here, again, body, content_type, granted.actor, guard)
+
+
+async def _append_to(
+    here: Here, stream: Stream, body: bytes, content_type: str | None, actor: str | None, guard: Guard | None
+) -> Response:
     if body:
-        body = await _taken(here, stream, body, read_content_type(headers))
+        body = await _taken(here, stream, body, content_type)
     await stream.use()
     counts = here.metrics.dialect(DIALECT)
     try:
-        told = await stream.append(body, granted.actor, guard)
+        told = await stream.append(body, actor, guard)
+    except NoSuchStream:
+        raise
     except YdocError as error:
         if isinstance(error, ServerFault):
             counts.failed += 1

@@ -74,6 +74,7 @@ def grant_sql(roles: Roles) -> str:
         f"ALTER SCHEMA ydoc OWNER TO {roles.migrations};\n"
         + "\n".join(f"ALTER TABLE ydoc.{table} OWNER TO {roles.migrations};" for table in RELAY)
         + f"\nALTER FUNCTION ydoc.newest_xid() OWNER TO {roles.migrations};\n"
+        f"ALTER FUNCTION ydoc.refuse_snapshot_of_stream() OWNER TO {roles.migrations};\n"
     )
     parts.append(_grants(roles.relay, RELAY, "serves editors: it appends and reads, and deletes no update"))
     parts.append(_grants(roles.compactor, COMPACTOR, "merges: it deletes what it merged, and writes no update"))

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
 
 PAGE_ROWS_MAX: Final = 2_000
-PAGE_BYTES_MAX: Final = 1024 * 1024
-"""One answer's worth: a reader asks again for more, and holds no more than this of a long stream. An update that is
-larger goes whole."""
+PAGE_BYTES_MAX: Final = 256 * 1024
+"""One answer's worth: a reader asks again for more, and a slow one holds no more than this of a long stream. An update
+that is larger goes whole."""
 OPEN_MAX: Final = 10_000
 """Streams that are remembered, each in some 2 KB, so that an append costs no look at the database."""
 IDLE_S: Final = 60.0
@@ -101,12 +101,13 @@ class Streams:
         """The stream of this name as it is now, and what follows `cursor`. Raises as `find`, and CorruptDocument."""
         generation = self._generation
         async with self._counting(cursor) as held:
+            heads_then = self._head_then(self._open.get((tenant, name)))
             stored = await read_stream(
                 self.database, tenant, name, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
             )
             self._trust(generation)
             stream = self._adopt(tenant, name, stored.stream)
-            stream.learned(stored.stream.head, closed=stored.stream.closed)
+            self._learn(stream, stored.stream, heads_then)
             return stream, _counted(page_of(stored, cursor), held)
 
     @contextlib.asynccontextmanager
@@ -122,8 +123,9 @@ class Streams:
             raise
 
     async def read_page(self, stream: Stream, cursor: int) -> Page:
-        """What follows `cursor` in this very stream, from the log."""
+        """What follows `cursor` in this very stream, from the log. Raises as `find`, and CorruptDocument."""
         async with self._counting(cursor) as held:
+            heads_then = self._head_then(stream)
             try:
                 stored = await read_stream_after(
                     self.database, stream.id, stream.marker, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
@@ -131,8 +133,21 @@ class Streams:
             except NoSuchStream as error:
                 self.forget(stream, error)
                 raise
-            stream.learned(stored.stream.head, closed=stored.stream.closed)
+            self._learn(stream, stored.stream, heads_then)
             return _counted(page_of(stored, cursor), held)
+
+    @staticmethod
+    def _head_then(stream: Stream | None) -> dict[int, int]:
+        return {} if stream is None else {stream.id: stream.head}
+
+    def _learn(self, stream: Stream, stored: StoredStream, heads_then: dict[int, int]) -> None:
+        # What was at its head before the database was asked is still there, unless that went back. A reader that waits
+        # for more than there is would never stop asking.
+        if stored.head < heads_then.get(stored.id, 0):
+            error = RoomDiscarded("the database went back: read this stream anew")
+            self.forget(stream, error)
+            raise error
+        stream.learned(stored.head, closed=stored.closed)
 
     def _adopt(self, tenant: str, name: str, stored: StoredStream) -> Stream:
         key = (tenant, name)
@@ -193,7 +208,7 @@ class Streams:
 
     @property
     def ids(self) -> list[int]:
-        """Of those whose heads a poll asks for: somebody may wait at their end, or append to them."""
+        """Of all that are remembered."""
         return list(self._by_id)
 
     def hinted(self, document_id: int, count: int, head: int, updates: list[bytes] | None, marker: int | None) -> bool:
@@ -215,8 +230,9 @@ class Streams:
             self._judge(stream, head_then, heads.get(stream.id))
 
     def heads_then(self) -> dict[int, int]:
-        """Where all stand, before a poll asks the database."""
-        return {document_id: stream.head for document_id, stream in self._by_id.items()}
+        """Where those stand at whose end somebody waits, before a poll asks the database. The others are read anew, and
+        what is appended to them is judged where it is stored."""
+        return {document_id: stream.head for document_id, stream in self._by_id.items() if stream.readers}
 
     def polled(self, heads_then: dict[int, int], heads: dict[int, Head]) -> None:
         """Where the database has them; `heads_then` is where they stood before it was asked."""

@@ -220,7 +220,9 @@ class Stream:
         if self.gone is not None:
             raise self.gone
         if self._ends_at_s is not None and time.monotonic() >= self._ends_at_s:
-            raise NoSuchStream("this stream has expired")
+            error = NoSuchStream("this stream has expired")
+            self._streams.forget(self, error)
+            raise error
 
     async def after(self, cursor: int) -> Page:
         """What follows `cursor`: from memory at the end of the stream, else a page of the log. Raises as `moved`."""

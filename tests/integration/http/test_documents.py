@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
+import pytest
 from pycrdt import Doc, Text
 
 from tests.nodes import Editor
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
+from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy
 from ydoc_store.yjs.merge import EMPTY_UPDATE, state_vector_of
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
 
@@ -233,15 +236,28 @@ async def test_edits_are_all_made_or_none(client: httpx.AsyncClient) -> None:
     assert says((await client.get(DOC)).content) == "hello"
 
 
-async def test_a_large_document_is_edited_in_the_worker(site: Site, client: httpx.AsyncClient) -> None:
+async def test_a_large_document_is_read_and_edited_in_the_worker(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy = site.service.rooms.heavy
+    sizes: list[int] = []
+
+    async def noting(size_bytes: int, work: Callable[..., Any], *args: Any) -> Any:
+        sizes.append(size_bytes)
+        return await Heavy.run(heavy, size_bytes, work, *args)
+
     paragraph = {"type": "paragraph", "content": [{"type": "text", "text": "x" * 100}]}
     content = {"type": "doc", "content": [paragraph] * 2_000}
+    monkeypatch.setattr(heavy, "run", noting)
     made = await client.put(DOC + "/content", json=content)
     assert made.status_code == 201
     edit = {"op": "insert", "path": ["default", 1_000], "prosemirror": {"type": "rule"}}
     assert (await client.patch(DOC, json={"edits": [edit]})).status_code == 200
     read = (await client.get(DOC + "/content")).json()
     assert read == {"type": "doc", "content": [paragraph] * 1_000 + [{"type": "rule"}] + [paragraph] * 1_000}
+    await client.get(DOC, headers={"Accept": "application/json"})
+    # All of them but for the edit's own walk, which is small.
+    assert len([size for size in sizes if size > INLINE_BYTES_MAX]) >= 4
 
 
 # Conditions
@@ -297,7 +313,7 @@ async def test_a_document_is_begun_exactly_once_however_many_try(client: httpx.A
 async def test_a_write_that_is_repeated_with_its_key_is_stored_once_and_answered_alike(
     client: httpx.AsyncClient,
 ) -> None:
-    headers = {"Idempotency-Key": "ünï".encode()}
+    headers = {"Idempotency-Key": "7e3c"}
     edit = {"edits": [{"op": "append", "path": ["list"], "value": 1}]}
     first = await client.patch(DOC, json=edit, headers=headers)
     await client.patch(DOC, json={"edits": [{"op": "append", "path": ["list"], "value": 2}]})
@@ -309,12 +325,25 @@ async def test_a_write_that_is_repeated_with_its_key_is_stored_once_and_answered
 
 async def test_an_edit_that_would_not_fit_any_more_is_answered_as_the_first_time(client: httpx.AsyncClient) -> None:
     await put(client)
-    headers = {"Idempotency-Key": "delete it"}
+    headers = {"Idempotency-Key": "delete-it"}
     edit = {"edits": [{"op": "delete", "path": ["text", 0], "count": 5}]}
     first = await client.patch(DOC, json=edit, headers=headers)
     second = await client.patch(DOC, json=edit, headers=headers)
     assert first.status_code == second.status_code == 200
     assert first.content == second.content
+
+
+async def test_an_edit_that_is_repeated_while_the_first_is_under_way_is_answered_alike(
+    client: httpx.AsyncClient,
+) -> None:
+    for number in range(5):
+        name = f"/v1/documents/{number}"
+        assert (await client.post(name, content=typed("hello"), headers=OCTETS)).status_code == 201
+        edit = {"edits": [{"op": "delete", "path": ["text", 0], "count": 5}]}
+        headers = {"Idempotency-Key": "delete it"}
+        answers = await asyncio.gather(*(client.patch(name, json=edit, headers=headers) for _ in range(12)))
+        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+        assert len({answer.content for answer in answers}) == 1
 
 
 async def test_a_creation_that_is_repeated_with_its_key_is_answered_as_the_first_time(
@@ -349,7 +378,7 @@ async def test_a_key_belongs_to_who_sends_it(database_url: str) -> None:
 
 
 async def test_a_key_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
-    for key in ("", "x" * 256, '""'):
+    for key in (b"", b"x" * 256, b'""', b"a b", b"\xfc"):
         refused = await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key})
         assert refused.status_code == 400
     quoted = [await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key}) for key in ("a", '"a"')]

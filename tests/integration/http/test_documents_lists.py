@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -71,7 +72,7 @@ async def test_deleted_documents_are_listed_when_asked_for(client: httpx.AsyncCl
 
 async def test_a_list_that_cannot_be_asked_for_is_refused(client: httpx.AsyncClient) -> None:
     limits = ["limit=0", "limit=1001", "limit=x", "limit=²"]
-    cursors = ["cursor=x", "cursor=99", "cursor=" + "9" * 30]
+    cursors = ["cursor=x", "cursor=99", "cursor=" + "9" * 30, "cursor=" + "9" * 5_000]
     for query in (*limits, *cursors, "deleted=yes", "page=2"):
         refused = await client.get(f"{LIST}?{query}")
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), query
@@ -195,3 +196,13 @@ async def test_an_import_may_do_what_its_token_may(database_url: str) -> None:
         assert [one["status"] for one in told] == [201, 403, 403]
         async with guarded.client() as client:
             assert (await client.post(BATCH, json=items)).status_code == 401
+
+
+async def test_an_import_counts_once_against_its_addresss_limits(database_url: str) -> None:
+    limits = {"address_bytes_per_s": 100_000, "limit_burst_s": 1, "trusted_proxies": "127.0.0.1"}
+    async with running_site(database_url, jwt_secret=SECRET, **limits) as site, site.client(token()) as client:
+        items = [{"name": str(number), "update": update_of("x" * 500)} for number in range(100)]
+        # Counted with each item, this would wait for more than a minute.
+        async with asyncio.timeout(30):
+            told = (await client.post(BATCH, json=items, headers={"X-Forwarded-For": "192.0.2.1"})).json()
+    assert {one["status"] for one in told} == {201}

@@ -44,7 +44,12 @@ schemathesis.openapi.media_type("application/octet-stream", UPDATES)
 
 # Valid all the same: a condition that does not hold, a document that is deleted.
 CONFIG = schemathesis.Config.from_dict(
-    {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "3xx", "404", "409", "410", "412"]}}}
+    {
+        "checks": {
+            "positive_data_acceptance": {"expected-statuses": ["2xx", "3xx", "404", "409", "410", "412"]},
+            "negative_data_rejection": {"expected-statuses": ["400", "404", "406", "409", "410", "412", "413", "415"]},
+        }
+    }
 )
 
 

@@ -20,6 +20,7 @@ from tests.nodes import Editor, count_stored, new_doc, replace_log_by_snapshot
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
 from tests.waiting import until
+from ydoc_store.http import shape_tables
 from ydoc_store.storage import epochs
 from ydoc_store.storage.epochs import delete_document, recreate_document, replace_content
 from ydoc_store.storage.incarnation import bump_incarnation
@@ -161,6 +162,16 @@ async def test_behind_the_snapshot_one_row_is_the_snapshot_and_the_tail_follows(
     assert newcomer.text == shape.text
 
 
+async def test_many_updates_are_joined_into_one_row(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shape_tables, "ROWS_MAX", 5)
+    for number in range(10):
+        await shape.put(typed(f"{number} "))
+    await shape.read()
+    assert len(shape.rows) == 1
+    assert len(shape.text.split()) == 10
+    assert shape.offset == "10_0"
+
+
 async def test_a_live_read_waits_for_news_and_says_so_when_there_are_none(quick: Site) -> None:
     async with quick.client() as client:
         shape = Shape(client)
@@ -267,6 +278,9 @@ async def test_another_epoch_is_gone_for_good_for_who_reads_and_who_writes(site:
     await fresh.read()
     assert fresh.text == ""
     assert (await fresh.put(typed("new"), handle=fresh.handle or "")).status_code == 204
+    untold = await fresh.put(typed("from a tab that does not say"))
+    assert (untold.status_code, untold.json()["code"]) == (410, "epoch_changed")
+    assert "handle" in untold.json()["detail"]
     await fresh.read()
     assert fresh.text == "new"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
@@ -205,17 +206,21 @@ async def test_an_offset_that_another_node_gave_is_read_though_this_one_is_behin
     await created(client, typed("a"))
     copy = Copy()
     await copy.read(client)
+    room = site.room("notes")
+    assert room.document_id is not None
+    # Neither hints nor polls find it.
+    del site.service.rooms.by_document_id[room.document_id]
     async with running_site(database_url) as elsewhere, elsewhere.client() as other:
-        site.service.rooms.watch.read_missing, read_missing = _never, site.service.rooms.watch.read_missing
         posted = await post(other, typed("b"))
-        site.service.rooms.watch.read_missing = read_missing
-    ahead = Copy(posted.headers["stream-next-offset"])
-    answer = await ahead.read(client)
-    assert (answer.status_code, ahead.offset) == (200, str(Token(1, 2)))
-
-
-async def _never(_room: object) -> None:
-    """A node that hears nothing."""
+    assert (posted.headers["stream-next-offset"], room.head) == (str(Token(1, 2)), 1)
+    for params in ({}, {"live": "long-poll"}):
+        ahead = Copy(posted.headers["stream-next-offset"])
+        reading = asyncio.create_task(ahead.read(client, **params))
+        await until(lambda: room.head == 2)
+        if params:
+            await post(client, typed("c"))
+        await reading
+    assert ahead.offset == str(Token(1, 3))
 
 
 # Epochs
@@ -367,22 +372,31 @@ async def test_a_body_that_is_none_is_refused_whole(database_url: str) -> None:
         assert (await post(client, UPDATE)).status_code == 204
 
 
-async def test_a_body_whose_rest_does_not_come_is_given_up_and_counted_no_more(database_url: str) -> None:
+# Longer than what is read without being counted.
+HALF_A_BODY = f"POST {path_of()} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\nhalf of it".encode()
+
+
+async def test_a_body_whose_rest_does_not_come_is_given_up(database_url: str) -> None:
     async with running_site(database_url, slow_member_s=0.2) as site, site.client() as client:
         await created(client)
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        head = f"POST {path_of()} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 1000\r\n\r\n"
-        writer.write(head.encode() + b"half of it")
-        answer = await reader.read()
-        assert answer.startswith(b"HTTP/1.1 408"), answer
-        writer.close()
-        gone, half = await asyncio.open_connection("127.0.0.1", site.port)
-        half.write(head.encode() + b"half of it")
-        await until(lambda: site.service.rooms.incoming.partial_bytes == 10)
-        half.transport.abort()
-        await until(lambda: site.service.rooms.incoming.partial_bytes == 0)
-        del gone
+        with contextlib.closing(writer):
+            writer.write(HALF_A_BODY)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        assert site.service.rooms.incoming.partial_bytes == 0
         assert await count_stored(site.database, "notes") == 0
+
+
+async def test_half_a_body_counts_among_what_came_in_until_its_sender_is_gone(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    await created(client)
+    _reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    with contextlib.closing(writer):
+        writer.write(HALF_A_BODY)
+        await until(lambda: site.service.rooms.incoming.partial_bytes == 10)
+    await until(lambda: site.service.rooms.incoming.partial_bytes == 0)
+    assert await count_stored(site.database, "notes") == 0
 
 
 async def test_what_else_a_request_may_not_say(site: Site, client: httpx.AsyncClient) -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import httpx
 
 from tests.integration.http.stream_copies import Copy, created, path_of, post, typed
 from tests.nodes import count_stored, new_doc
 from tests.sites import Site, running_site
 from ydoc_store.http.tokens import Token
+
+Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
+
+CUT_ALL = """
+SELECT pg_terminate_backend(a.pid)
+FROM pg_stat_activity AS a
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+"""
 
 
 def numbered(seq: int, epoch: int = 0, producer: str = "notes-1") -> dict[str, str]:
@@ -43,6 +52,25 @@ async def test_a_retry_on_another_node_is_stored_once(site: Site, client: httpx.
             answers = await asyncio.gather(*(post(at, update, headers=numbered(seq)) for at in (client, other)))
             assert sorted(answer.status_code for answer in answers) == [200, 204]
     assert await count_stored(site.database, "notes") == 3
+
+
+async def test_appends_outlive_lost_connections_to_the_database_and_are_stored_once(
+    site: Site, client: httpx.AsyncClient, connection: Connection
+) -> None:
+    """I1: the stock provider forgets an edit that is answered 503."""
+    await created(client)
+    doc = new_doc()
+    for seq in range(30):
+        posting = asyncio.create_task(post(client, typed(str(seq % 10), doc), headers=numbered(seq)))
+        if seq % 10 == 5:
+            await asyncio.sleep(0)
+            await connection.execute(CUT_ALL)
+        answer = await posting
+        assert answer.status_code in (200, 204), (seq, answer.text)
+    copy = Copy()
+    await copy.read(client)
+    assert copy.text == "9876543210" * 3
+    assert await count_stored(site.database, "notes") == 30
 
 
 async def test_what_comes_too_early_is_told_what_is_missing(site: Site, client: httpx.AsyncClient) -> None:

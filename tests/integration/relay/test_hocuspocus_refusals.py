@@ -96,9 +96,10 @@ async def connected(node: Node) -> AsyncIterator[Socket]:
         await socket.close()
 
 
-def refused(address: str, reason: str) -> list[tuple[str, bytes]]:
+def refused(address: str, reason: str, code: str = "unauthenticated") -> list[tuple[str, bytes]]:
     """PermissionDenied and CLOSE: the client stops this document, the socket stays."""
-    return [(address, DENIED + encode_string(reason)), (address, bytes((wire.CLOSE,)) + encode_string(reason))]
+    denial = DENIED + encode_string(reason) + encode_string(code)
+    return [(address, denial), (address, bytes((wire.CLOSE,)) + encode_string(reason))]
 
 
 def unsigned() -> str:
@@ -138,7 +139,9 @@ async def test_a_token_that_does_not_hold_is_told_why_loads_nothing_and_leaves_t
         await client.show_token("notes", words)
         for message in (STEP1, encode_awareness(b"\0"), encode_update(update())):
             await client.say("notes", message)
-        assert await client.answered("notes", bytes((wire.CLOSE,))) == refused("notes", reason)
+        assert await client.answered("notes", bytes((wire.CLOSE,))) == refused(
+            "notes", reason, "forbidden" if "grants nothing" in reason else "unauthenticated"
+        )
         # The stock client goes on after a refusal: dropped, and not answered.
         for message in (STEP1, encode_update(update()), bytes((wire.STATELESS,)) + encode_string("hear me")):
             await client.say("notes", message)
@@ -172,7 +175,7 @@ async def test_the_101st_document_of_a_socket_is_refused_and_the_others_stay(nod
         for number in range(100):
             await client.say(f"notes/{number}", STEP1)
         await client.show_token("notes/100", token())
-        assert await client.heard() == refused("notes/100", "too many documents on one socket")
+        assert await client.heard() == refused("notes/100", "too many documents on one socket", "limit_exceeded")
         assert node.rooms_opened == []
         await client.show_token("notes/99", token())
         await client.answered("notes/99", GRANTED)
@@ -219,7 +222,7 @@ async def test_a_second_token_of_another_user_or_tenant_is_denied_on_whatever_do
                 await client.answered("notes", GRANTED)
                 await client.show_token(name, words)
                 told = await client.answered(name, bytes((wire.CLOSE,)))
-                assert told[-2:] == refused(name, "this socket belongs to somebody else")
+                assert told[-2:] == refused(name, "this socket belongs to somebody else", "forbidden")
     assert {room.name for room in node.rooms_opened} == {"notes"}
 
 

@@ -52,6 +52,16 @@ async def test_a_stream_is_never_due_and_never_merged(
     assert await read_for_merge(connection, stream_id, rows_max=10, bytes_max=1_000) is None
 
 
+async def test_a_compactor_that_knows_no_kinds_merges_no_stream(connection: Connection, stream_id: int) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="a stream is never merged"):
+        await connection.execute(
+            "INSERT INTO ydoc.snapshots"
+            " (document_id, through_seq, bytes, state_vector, delete_set, merged_rows, merged_bytes, way)"
+            " VALUES ($1, 1, '', '', '', 1, 1, 'fold')",
+            stream_id,
+        )
+
+
 async def test_what_changes_a_document_changes_no_stream_of_its_name(
     database: Database, connection: Connection, stream_id: int
 ) -> None:

@@ -76,6 +76,9 @@ def test_only_a_gap_is_a_conflict_and_only_a_stale_epoch_or_no_access_is_forbidd
     assert {name for name, status in statuses.items() if status == 409} == {"ProducerGap"}
     assert {name for name, status in statuses.items() if status == 403} == {"Forbidden", "ProducerStale"}
     assert {name for name, status in statuses.items() if status == 410} == set()
+    assert {"DocumentDeleted", "DocumentRenamed", "EpochChanged", "NoSuchDocument"} <= {
+        name for name, status in statuses.items() if status == 404
+    }
     assert response_to(errors.ProducerGap(0, 3)).headers["producer-expected-seq"] == "0"
     assert response_to(errors.ProducerStale(4)).headers["producer-epoch"] == "4"
     assert response_to(errors.StorageBusy("why")).headers["retry-after"] == "1"
