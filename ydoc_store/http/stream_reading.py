@@ -31,8 +31,13 @@ from ydoc_store.streams.stream import Page, Stream
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FIXED: Final = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""On every answer: bytes that somebody else wrote are never taken for a page or a script."""
+FIXED: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+"""On every answer: bytes that somebody else wrote are never taken for a script, and as a page, where their type says
+that they are one, they may do nothing in this server's name."""
 # Base64 of whole groups of three bytes: pieces follow each other as one text.
 _BASE64_PIECE_BYTES: Final = PIECE_BYTES * 3 // 4 // 3 * 3
 

@@ -340,6 +340,14 @@ async def test_a_stream_of_any_name_is_told_where_it_is(client: httpx.AsyncClien
         assert (await client.get(made.headers["Location"])).content == b"x"
 
 
+async def test_a_page_that_somebody_wrote_runs_nothing_in_this_servers_name(client: httpx.AsyncClient) -> None:
+    await client.put("/v1/stream/p", headers={"Content-Type": "text/html"}, content=b"<script>1</script>")
+    for path in ("/v1/stream/p", "/v1/stream/p?offset=-1&live=long-poll"):
+        answer = await client.get(path)
+        assert answer.content == b"<script>1</script>"
+        assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
+
+
 async def test_events_keep_the_spaces_that_text_begins_with(client: httpx.AsyncClient) -> None:
     await create(client, body=b"  two\n one\nnone")
     async with client.stream("GET", "/v1/stream/s?offset=-1&live=sse") as answer:
