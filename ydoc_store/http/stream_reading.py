@@ -1,6 +1,6 @@
 """Reading a stream over the Durable Streams base protocol: once, waiting for more, or as events.
 
-A reader holds a place and at most a page, a larger one as its share of what the process may have prepared for readers.
+A reader holds a place and at most a page, which counts among what all of them may hold together.
 What it is given is read from the log, but for those at the stream's end, who are given what was committed a moment ago,
 encoded once for all of them. Headers tell where to go on.
 """
@@ -31,8 +31,13 @@ from ydoc_store.streams.stream import Page, Stream
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FIXED: Final = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""On every answer: bytes that somebody else wrote are never taken for a page or a script."""
+FIXED: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+"""On every answer: bytes that somebody else wrote are never taken for a script, and as a page, where their type says
+that they are one, they may do nothing in this server's name."""
 # Base64 of whole groups of three bytes: pieces follow each other as one text.
 _BASE64_PIECE_BYTES: Final = PIECE_BYTES * 3 // 4 // 3 * 3
 
@@ -58,7 +63,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         return reader.events(place, page)
     if live == "long-poll":
         return await reader.long_poll(place, page)
-    return await reader.answer(place, page, is_tail=offset is Sentinel.NOW)
+    return reader.answer(place, page, is_tail=offset is Sentinel.NOW)
 
 
 async def describe(here: Here, granted: Granted, name: str) -> Response:
@@ -115,7 +120,7 @@ class _Reader:
             headers["Stream-Closed"] = "true"
         return headers
 
-    async def answer(self, place: int, page: Page, *, is_tail: bool = False) -> Response:
+    def answer(self, place: int, page: Page, *, is_tail: bool = False) -> Response:
         """A page, or that nothing of it is new to whoever has it."""
         headers = self._headers(page)
         if is_tail:
@@ -141,13 +146,13 @@ class _Reader:
     async def long_poll(self, place: int, page: Page) -> Response:
         """What is behind `place`, waited for; 204 where nothing comes."""
         if page.updates or page.is_end:
-            return await self._polled(place, page)
+            return self._polled(place, page)
         stream = self._stream
         with stream.being_read():
             page, ended = await self._wait(page)
         if ended is End.ACCESS:
             raise Unauthenticated("this access has ended")
-        return await self._polled(place, page)
+        return self._polled(place, page)
 
     async def _wait(self, page: Page) -> tuple[Page, End | None]:
         stream = self._stream
@@ -160,9 +165,9 @@ class _Reader:
             await stream.use()
         return page, stay.ended
 
-    async def _polled(self, place: int, page: Page) -> Response:
+    def _polled(self, place: int, page: Page) -> Response:
         if page.updates:
-            return await self.answer(place, page)
+            return self.answer(place, page)
         return Response(status_code=204, headers=self._headers(page) | {"Cache-Control": "no-store"})
 
     def events(self, place: int, page: Page) -> Response:
@@ -184,9 +189,8 @@ class _Reader:
                     is_first = False
                     size = sum(map(len, page.updates))
                     if size > PIECE_BYTES:
-                        async with self._here.rooms.first_sync.prepared.hold(size):
-                            for piece in in_pieces(_data_event(stream, page.updates)):
-                                yield piece
+                        for piece in in_pieces(_data_event(stream, page.updates)):
+                            yield piece
                     elif page.updates:
                         yield self._shared_data(page)
                     yield self._control(page)

@@ -100,8 +100,8 @@ class Streams:
     async def read(self, tenant: str, name: str, cursor: int) -> tuple[Stream, Page]:
         """The stream of this name as it is now, and what follows `cursor`. Raises as `find`, and CorruptDocument."""
         generation = self._generation
-        heads_then = self._head_then(self._open.get((tenant, name)))
         async with self._counting(cursor) as held:
+            heads_then = self._head_then(self._open.get((tenant, name)))
             stored = await read_stream(
                 self.database, tenant, name, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
             )
@@ -124,8 +124,8 @@ class Streams:
 
     async def read_page(self, stream: Stream, cursor: int) -> Page:
         """What follows `cursor` in this very stream, from the log. Raises as `find`, and CorruptDocument."""
-        heads_then = self._head_then(stream)
         async with self._counting(cursor) as held:
+            heads_then = self._head_then(stream)
             try:
                 stored = await read_stream_after(
                     self.database, stream.id, stream.marker, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
