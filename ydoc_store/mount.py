@@ -14,6 +14,7 @@ from typing import Final, Self
 from ydoc_store import postgres
 from ydoc_store.compacting import COMPACTOR
 from ydoc_store.errors import Draining, SettingInvalid, YdocError
+from ydoc_store.http.broken_off import ending_whole
 from ydoc_store.http.place import inside, place_of
 from ydoc_store.logs import logger, through_standard_library
 from ydoc_store.node import Node
@@ -59,7 +60,7 @@ class Mounted:
             if place.raw_path != _LIVE:
                 with contextlib.suppress(YdocError):
                     await self._until_started()
-            await self._node.application(inside(scope, place), receive, send)
+            await ending_whole(self._node.application, inside(scope, place), receive, send)
 
     # From start to end
 

@@ -64,7 +64,7 @@ async def is_over(pid: int, database_url: str) -> None:
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
-async def test_stock_clients_of_both_dialects_work_on_a_service_that_fastapi_mounts(
+async def test_stock_clients_work_on_a_service_that_fastapi_mounts(
     server: str, editors: Editors, database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(block("mounted in FastAPI"))
@@ -78,6 +78,11 @@ async def test_stock_clients_of_both_dialects_work_on_a_service_that_fastapi_mou
         await ben.saved()
         await meet_and_type(ann, ben)
         await part_and_merge(ann, ben)
+        cat = await editors.open_durable(f"http://127.0.0.1:{port}/collab/v1/yjs/default", "team/notes")
+        await cat.shows("zero one two three")
+        await cat.type("!")
+        await cat.synced()
+        await ann.shows("zero one two three!")
         await ben.saved()
         cid = await editors.open(f"ws://127.0.0.1:{port}/collab/elsewhere", "notes")
         assert (await cid.ask("untilStopped"))["code"] == 4404

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import InvalidRequest, ServerFull, SlowMember, TooLarge
+from ydoc_store.http.door import judge_again, take_turn
 from ydoc_store.http.staying import End, Stay, staying
 
 if TYPE_CHECKING:
@@ -30,13 +31,20 @@ async def read_body(here: Here, request: Request, bytes_max: int) -> bytes:
     """All of a request's body.
 
     Raises TooLarge for one over `bytes_max`, without reading on; ServerFull where this process has taken in as much as
-    it may; SlowMember where nothing comes for YDOC_SLOW_MEMBER_S, InvalidRequest where the client goes away.
+    it may; SlowMember where nothing comes for YDOC_SLOW_MEMBER_S, InvalidRequest where the client goes away or has
+    compressed it; Unauthenticated where its access ended while it came.
     """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        # Stored as it came it would be something else to whoever reads it.
+        raise InvalidRequest("bodies are taken as they are, without a Content-Encoding")
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced) > bytes_max:
         raise TooLarge(f"a body of {announced} bytes, at most {bytes_max}")
-    if announced.isdecimal() and int(announced) <= PIECE_BYTES:
-        return await _read_small(here, request)
+    # Where a server lets both headers through, the body is as long as its chunks say.
+    if announced.isdecimal() and int(announced) <= PIECE_BYTES and "Transfer-Encoding" not in request.headers:
+        body = await _read_small(here, request)
+        judge_again(here, request)
+        return body
     incoming = here.rooms.incoming
     pieces: list[bytes] = []
     size = 0
@@ -50,7 +58,12 @@ async def read_body(here: Here, request: Request, bytes_max: int) -> bytes:
                     raise TooLarge(f"a body over {bytes_max} bytes")
                 if incoming.is_full:
                     raise ServerFull("this server is busy: try again later")
-                waiting.reschedule(asyncio.get_running_loop().time() + here.settings.slow_member_s)
+                # A sender that takes its time must not outlast its token.
+                judge_again(here, request)
+                rest_s = take_turn(here, request, len(piece))
+                waiting.reschedule(asyncio.get_running_loop().time() + here.settings.slow_member_s + rest_s)
+                if rest_s:
+                    await asyncio.sleep(rest_s)
     except TimeoutError:
         raise SlowMember("the rest of the body did not come") from None
     except ClientDisconnect:

@@ -43,8 +43,9 @@ from ydoc_store.rooms.member import READ_ONLY
 from ydoc_store.rooms.watch import RENAMED
 from ydoc_store.storage.beginnings import create_with_content
 from ydoc_store.storage.epochs import delete_document, undelete_document
-from ydoc_store.storage.guards import Guard
+from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.listing import find_listed
+from ydoc_store.storage.producers import has_written
 from ydoc_store.storage.renaming import rename_document
 from ydoc_store.yjs.answers import copied, json_of
 
@@ -62,6 +63,10 @@ async def copy(here: Here, request: Request, granted: Granted, name: str) -> Res
     new_name = await _new_name(here, request)
     writer = await _admit_same(here, request, granted, new_name)
     producer = producer_of(request, writer.actor)
+    found = await find_listed(here.database, granted.tenant, new_name)
+    if found is not None and producer is not None and await has_written(here.database, found.id, producer.id):
+        # It was copied by this call before; what it was copied from may have gone since.
+        return await _answer_copied(here, request, new_name, found.epoch)
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
         await follower.must_exist()
         await catch_up(here, follower)
@@ -76,21 +81,28 @@ async def copy(here: Here, request: Request, granted: Granted, name: str) -> Res
         )
         epoch = stored.epoch
     except TooLarge:
-        epoch = await _copy_large(here, writer, new_name, update)
+        epoch = await _copy_large(here, writer, new_name, update, producer)
+    return await _answer_copied(here, request, new_name, epoch)
+
+
+async def _answer_copied(here: Here, request: Request, name: str, epoch: int) -> Response:
     version = Version(epoch, 1, await database_here(here))
-    told = {"name": new_name, "epoch": epoch, "seq": 1}
-    return as_json(told, 201, {"ETag": version.etag, "Location": location_of(request, new_name)})
+    told = {"name": name, "epoch": epoch, "seq": 1}
+    return as_json(told, 201, {"ETag": version.etag, "Location": location_of(request, name)})
 
 
-async def _copy_large(here: Here, granted: Granted, name: str, update: bytes) -> int:
+async def _copy_large(here: Here, granted: Granted, name: str, update: bytes, producer: Producer | None) -> int:
     """What is more than one update may bring came in several, and is one all the same: its document was judged."""
     if len(update) > here.settings.document_bytes_max:
         raise TooLarge("this document is larger than a document may be (YDOC_DOCUMENT_BYTES_MAX)")
     keep_deleted = here.settings.keep_deleted
     is_new = await create_with_content(
-        here.database, granted.tenant, name, update, granted.actor, keep_deleted=keep_deleted
+        here.database, granted.tenant, name, update, granted.actor, keep_deleted=keep_deleted, producer=producer
     )
     found = await find_listed(here.database, granted.tenant, name)
+    if found is not None and not is_new and producer is not None:
+        # Race: the same call may have come twice at once.
+        is_new = await has_written(here.database, found.id, producer.id)
     if found is None or not is_new:
         raise ConditionFailed(0 if found is None else found.head)
     room = here.rooms.rooms.get((granted.tenant, name))

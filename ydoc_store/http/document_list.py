@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ydoc_store.auth.access import Reach
-from ydoc_store.errors import InvalidRequest, Unauthenticated, YdocError
+from ydoc_store.errors import InvalidName, InvalidRequest, Unauthenticated, YdocError
 from ydoc_store.http.door import EVERYTHING, admit_to_list
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
 from ydoc_store.http.here import Here, Present
@@ -33,6 +33,7 @@ from ydoc_store.http.stream_reading import FIXED
 from ydoc_store.http.stream_requests import JSON, PREFIX, read_parameters
 from ydoc_store.http.streams import DIALECT, refusal
 from ydoc_store.http.tokens import Sentinel, cursor_after
+from ydoc_store.names import parse_name
 from ydoc_store.rooms.feed import Follower
 from ydoc_store.storage.feed import EVENTS_A_PAGE, Change, FeedPage
 from ydoc_store.storage.present import Listed, find_present, list_present
@@ -275,7 +276,7 @@ def read_offset(offset: str) -> tuple[str, str | None]:
     if kind == _LISTING and separator:
         try:
             padded = name.upper() + "=" * (-len(name) % 8)
-            return cursor, base64.b32hexdecode(padded).decode()
-        except (binascii.Error, ValueError):
+            return cursor, parse_name(base64.b32hexdecode(padded).decode())
+        except (binascii.Error, ValueError, InvalidName):
             pass
     raise InvalidRequest("the offset is none: -1, now, or what an answer's Stream-Next-Offset said")

@@ -39,6 +39,8 @@ PAGE_MAX: Final = 1_000
 PAGE_DEFAULT: Final = 100
 LOOKED_THROUGH_MAX: Final = 10_000
 """Documents that one call looks at for the ones that its reader may see: some 50 ms. A page may be short for it."""
+CURSOR_DIGITS_MAX: Final = 19
+"""Of an id in Postgres."""
 
 ITEMS_MAX: Final = 1_000
 """Documents in one import: a thousand commits at once, in groups, take under a second."""
@@ -98,7 +100,8 @@ async def _page(
 async def _after(here: Here, tenant: str, cursor: str | None) -> str:
     if cursor is None:
         return ""
-    name = await name_of(here.database, tenant, int(cursor)) if cursor.isascii() and cursor.isdecimal() else None
+    is_id = cursor.isascii() and cursor.isdecimal() and len(cursor) <= CURSOR_DIGITS_MAX
+    name = await name_of(here.database, tenant, int(cursor)) if is_id else None
     if name is None:
         raise InvalidRequest('"cursor" is none that a page ended with')
     return name

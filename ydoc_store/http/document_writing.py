@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ydoc_store.errors import ConditionFailed, EpochChanged, InvalidRequest, NoSuchDocument
+from ydoc_store.errors import ConditionFailed, EpochChanged, InvalidRequest, NoSuchDocument, WrongState
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_reading import (
     CONTENT_TYPES,
@@ -83,7 +83,14 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
         await catch_up(here, follower)
         async with follower.whole() as whole:
-            update = await in_a_tree(here, whole.update, edited, body, here.settings.update_structs_max)
+            try:
+                update = await in_a_tree(here, whole.update, edited, body, here.settings.update_structs_max)
+            except WrongState:
+                # Race: of two calls with one key that are under way at once, the other one's edits may be in there.
+                repeated = await wanted.find_repeated()
+                if repeated is None:
+                    raise
+                return wanted.answer(repeated)
             epoch = follower.room.epoch if follower.exists else None
     return wanted.answer(await wanted.store(update, epoch))
 

@@ -21,6 +21,11 @@ from ydoc_store.http.here import Here
 EVERYTHING: Final = "*"
 _BEARER: Final = "bearer "
 _TOKEN_PARAMETER: Final = "token"  # noqa: S105 # the name of one
+ANNOUNCED_BYTES_MAX: Final = 64 * 1024
+"""So much of a body is counted before it came; the rest as it comes. Whoever only announces bytes would have all others
+at their address wait for them."""
+# In a request's scope: who was let in, and to which document.
+_ADMITTED: Final = "ydoc_store.admitted"
 
 
 async def admit(here: Here, request: Request, document: str, needed: Access, *, dialect: str = "http") -> Granted:
@@ -31,6 +36,7 @@ async def admit(here: Here, request: Request, document: str, needed: Access, *, 
     """
     granted = await here.authorizer.authorize(await _asked(here, request, document, dialect))
     require(granted, needed)
+    request.scope.setdefault(_ADMITTED, []).append((granted, document))
     return granted
 
 
@@ -43,7 +49,15 @@ async def admit_too(here: Here, request: Request, document: str, needed: Access,
 
 async def admit_to_list(here: Here, request: Request, *, dialect: str = "http") -> Reach:
     """Which documents the one who asks may read. Waits and raises as `admit`, Forbidden where there are none."""
-    return await here.authorizer.reach(await _asked(here, request, EVERYTHING, dialect))
+    reach = await here.authorizer.reach(await _asked(here, request, EVERYTHING, dialect))
+    request.scope.setdefault(_ADMITTED, []).append((reach.granted, EVERYTHING))
+    return reach
+
+
+def judge_again(here: Here, request: Request) -> None:
+    """Whether what let this request in still holds, once its sender had it wait. Raises Unauthenticated (I18)."""
+    for granted, document in request.scope.get(_ADMITTED, ()):
+        here.authorizer.judge(granted, document)
 
 
 async def _asked(here: Here, request: Request, document: str, dialect: str) -> Asked:
@@ -83,11 +97,21 @@ def client_address(here: Here, request: Request) -> str | None:
 
 
 async def _wait_for_turn(here: Here, request: Request, client: str | None) -> None:
-    address = here.authorizer.addresses.find(client)
-    if address is None:
-        return
     size = request.headers.get("Content-Length", "")
-    debt = address.traffic.take(int(size) if size.isdecimal() else 0, time.monotonic())
-    if debt is not None:
-        here.metrics.limited(debt[1])
-        await asyncio.sleep(debt[0])
+    rest_s = _take(here, client, min(int(size), ANNOUNCED_BYTES_MAX) if size.isdecimal() else 0)
+    if rest_s:
+        await asyncio.sleep(rest_s)
+
+
+def take_turn(here: Here, request: Request, size: int) -> float:
+    """Count so many bytes of a body that came; returns how many seconds to take no more of it, mostly 0."""
+    return _take(here, client_address(here, request), size)
+
+
+def _take(here: Here, client: str | None, size: int) -> float:
+    address = here.authorizer.addresses.find(client)
+    debt = None if address is None else address.traffic.take(size, time.monotonic())
+    if debt is None:
+        return 0.0
+    here.metrics.limited(debt[1])
+    return debt[0]

@@ -1,7 +1,8 @@
 """Reading a stream over the Durable Streams base protocol: once, waiting for more, or as events.
 
-A reader holds a place and at most a page. What it is given is read from the log, but for those at the stream's end,
-who are given what was committed a moment ago, encoded once for all of them. Headers tell where to go on.
+A reader holds a place and at most a page, a larger one as its share of what the process may have prepared for readers.
+What it is given is read from the log, but for those at the stream's end, who are given what was committed a moment ago,
+encoded once for all of them. Headers tell where to go on.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         return reader.events(place, page)
     if live == "long-poll":
         return await reader.long_poll(place, page)
-    return reader.answer(place, page, is_tail=offset is Sentinel.NOW)
+    return await reader.answer(place, page, is_tail=offset is Sentinel.NOW)
 
 
 async def describe(here: Here, granted: Granted, name: str) -> Response:
@@ -114,7 +115,7 @@ class _Reader:
             headers["Stream-Closed"] = "true"
         return headers
 
-    def answer(self, place: int, page: Page, *, is_tail: bool = False) -> Response:
+    async def answer(self, place: int, page: Page, *, is_tail: bool = False) -> Response:
         """A page, or that nothing of it is new to whoever has it."""
         headers = self._headers(page)
         if is_tail:
@@ -132,20 +133,20 @@ class _Reader:
         size = sum(map(len, parts))
         if size <= PIECE_BYTES:
             return Response(b"".join(parts), 200, headers)
-        return PacedBody(
-            self._here, self._granted, self._stream.name, parts, size, contextlib.AsyncExitStack(), headers
-        )
+        closing = contextlib.AsyncExitStack()
+        await closing.enter_async_context(self._here.rooms.first_sync.prepared.hold(size))
+        return PacedBody(self._here, self._granted, self._stream.name, parts, size, closing, headers)
 
     async def long_poll(self, place: int, page: Page) -> Response:
         """What is behind `place`, waited for; 204 where nothing comes."""
         if page.updates or page.is_end:
-            return self._polled(place, page)
+            return await self._polled(place, page)
         stream = self._stream
         with stream.being_read():
             page, ended = await self._wait(page)
         if ended is End.ACCESS:
             raise Unauthenticated("this access has ended")
-        return self._polled(place, page)
+        return await self._polled(place, page)
 
     async def _wait(self, page: Page) -> tuple[Page, End | None]:
         stream = self._stream
@@ -158,9 +159,9 @@ class _Reader:
             await stream.use()
         return page, stay.ended
 
-    def _polled(self, place: int, page: Page) -> Response:
+    async def _polled(self, place: int, page: Page) -> Response:
         if page.updates:
-            return self.answer(place, page)
+            return await self.answer(place, page)
         return Response(status_code=204, headers=self._headers(page) | {"Cache-Control": "no-store"})
 
     def events(self, place: int, page: Page) -> Response:
@@ -180,9 +181,13 @@ class _Reader:
             while True:
                 if page.updates or page.is_end or is_first:
                     is_first = False
-                    if page.updates:
-                        for piece in self._data(page):
-                            yield piece
+                    size = sum(map(len, page.updates))
+                    if size > PIECE_BYTES:
+                        async with self._here.rooms.first_sync.prepared.hold(size):
+                            for piece in in_pieces(_data_event(stream, page.updates)):
+                                yield piece
+                    elif page.updates:
+                        yield self._shared_data(page)
                     yield self._control(page)
                     if page.is_end:
                         return
@@ -202,16 +207,13 @@ class _Reader:
         ttl_s = self._stream.ttl_s
         return schedule.wait_s if ttl_s is None else min(schedule.wait_s, ttl_s / 2)
 
-    def _data(self, page: Page) -> Iterator[bytes]:
+    def _shared_data(self, page: Page) -> bytes:
+        """Encoded once for all readers that are given this page."""
         stream = self._stream
-        size = sum(map(len, page.updates))
-        if size > PIECE_BYTES:
-            yield from in_pieces(_data_event(stream, page.updates))
-            return
         key = page.through_seq, len(page.updates)
         if stream.encoded is None or stream.encoded[0] != key:
             stream.encoded = key, b"".join(_data_event(stream, page.updates))
-        yield stream.encoded[1]
+        return stream.encoded[1]
 
     def _control(self, page: Page) -> bytes:
         fields: dict[str, object] = {"streamNextOffset": str(Token(self._stream.epoch, page.through_seq))}

@@ -123,7 +123,9 @@ async def _create(here: Here, request: Request, name: str, headers: Headers) -> 
     )
     answer = headers_of(stream, stream.head, closed=stream.closed)
     if created:
-        answer["Location"] = str(request.url.replace(query=""))
+        # The path as it came: decoded, a name beyond Latin-1 would fit into no header.
+        path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
+        answer["Location"] = str(request.url.replace(path=path, query=""))
     return Response(status_code=201 if created else 200, headers=answer)
 
 

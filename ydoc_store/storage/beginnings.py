@@ -15,6 +15,7 @@ from ydoc_store.yjs.lib0 import frame
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
+    from ydoc_store.storage.guards import Producer
     from ydoc_store.storage.pool import Database
 
 CREATE_WITH_CONTENT = """
@@ -31,6 +32,11 @@ WITH created AS (
         VALUES (1, 'created', NULL, NULL), (2, 'append', ARRAY[1]::bigint[], ARRAY[1])
     ) AS e (place, what, seqs, counts)
     ORDER BY e.place
+), keyed AS (
+    INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq)
+    SELECT c.id, $8, $9, $10
+    FROM created AS c
+    WHERE $8::text IS NOT NULL
 )
 INSERT INTO ydoc.updates (document_id, seq, count, actor, frames)
 SELECT c.id, 1, 1, $5, $6
@@ -65,17 +71,26 @@ async def create_empty(
 
 
 async def create_with_content(
-    database: Database, tenant: str, name: str, update: bytes, actor: str | None, *, keep_deleted: bool = False
+    database: Database,
+    tenant: str,
+    name: str,
+    update: bytes,
+    actor: str | None,
+    *,
+    keep_deleted: bool = False,
+    producer: Producer | None = None,
 ) -> bool:
-    """Whether this call created the document, with `update` as its seq 1; False where there is one already.
+    """Whether this call created the document, with `update` as its seq 1, by `producer`; False where there is one
+    already.
 
     Raises StorageUnavailable or StorageBusy; after the former it may have been created all the same.
     """
     marker = _new_marker()
+    place = (None, None, None) if producer is None else (producer.id, producer.epoch, producer.seq)
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
             status = await connection.execute(
-                CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update), keep_deleted
+                CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update), keep_deleted, *place
             )
     return bool(status == "INSERT 0 1")
 

@@ -115,6 +115,15 @@ async def test_after_now_is_behind_everything(site: Site, client: httpx.AsyncCli
     assert told((await read(client, after=checkpoint["cursor"]))[0]) == [("append", "a", 2)]
 
 
+async def test_streams_are_not_told(site: Site, client: httpx.AsyncClient) -> None:
+    lines = {"Content-Type": "text/plain"}
+    assert (await client.put("/v1/stream/log", headers=lines)).status_code == 201
+    assert (await client.post("/v1/stream/log", content=b"line", headers=lines)).status_code == 204
+    await write(site, "a")
+    await settled(site)
+    assert told((await read(client))[0]) == [("created", "a", None), ("append", "a", 1)]
+
+
 # Waiting
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.integration.http.test_changes import asked_again, events, following, settled, write
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
+from ydoc_store.errors import InvalidRequest
 from ydoc_store.http import document_list
 from ydoc_store.http.document_list import begun_or_not, read_offset, write_listing_offset
 from ydoc_store.names import DEFAULT_TENANT
@@ -276,6 +277,12 @@ async def test_what_makes_no_sense_is_refused(client: httpx.AsyncClient, paramet
 @pytest.mark.parametrize("name", ["a", "ab", "é", "a/b c", "x" * 512, "\U0010ffff"])
 def test_an_offset_of_the_list_holds_any_name(name: str) -> None:
     assert read_offset(write_listing_offset("c", name)) == ("c", name)
+
+
+@pytest.mark.parametrize("name", ["", "\0", "a/../b", "a\nb"])
+def test_an_offset_of_the_list_that_holds_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        read_offset(write_listing_offset("c", name))
 
 
 def test_offsets_of_the_list_sort_as_the_names_do() -> None:

@@ -64,6 +64,17 @@ async def test_a_copy_is_made_exactly_once(client: httpx.AsyncClient) -> None:
     assert await text_of(client, "copy") == "hello!"
 
 
+async def test_a_copy_that_is_repeated_with_its_key_needs_its_source_no_more(client: httpx.AsyncClient) -> None:
+    await begin(client)
+    headers = {"Idempotency-Key": "copy it"}
+    first = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
+    await client.delete(DOC)
+    second = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
+    assert (first.status_code, first.content) == (second.status_code, second.content) == (201, first.content)
+    other = await client.post(DOC + "/copy", json={"name": "another"}, headers=headers)
+    assert other.json()["code"] == "document_deleted"
+
+
 async def test_a_document_of_more_than_one_update_may_bring_is_copied(database_url: str) -> None:
     async with running_site(database_url, update_structs_max=100) as site, site.client() as client:
         for _ in range(3):
@@ -73,6 +84,14 @@ async def test_a_document_of_more_than_one_update_may_bring_is_copied(database_u
         assert copied.status_code == 201
         assert await text_of(client, "copy") == "ab" * 90
         assert (await client.post(DOC + "/copy", json={"name": "copy"})).status_code == 412
+
+        async def copied() -> httpx.Response:
+            headers = {"Idempotency-Key": "copy it"}
+            return await client.post(DOC + "/copy", json={"name": "keyed"}, headers=headers)
+
+        answers = [*await asyncio.gather(*(copied() for _ in range(5))), await copied()]
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.content for answer in answers}) == 1
 
 
 # Rename

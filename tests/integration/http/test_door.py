@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import AsyncIterator
 
 import pytest
+from starlette.requests import Request
 
+from tests.integration.http.stream_copies import typed
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
+from ydoc_store.auth.access import Asked, Granted
+from ydoc_store.auth.origins import Origins
+from ydoc_store.errors import TooLarge
+from ydoc_store.http.bodies import read_body
+from ydoc_store.http.here import Here
+from ydoc_store.storage.revocations import insert_revocation
+from ydoc_store.yjs.lib0 import frame
 
 LIST = "/v1/revocations"
 
@@ -84,3 +95,95 @@ async def test_without_identities_only_this_machine_is_answered(database_url: st
         assert (await client.get(LIST)).status_code == 200
         assert (await client.get(LIST, headers={"Host": "docs.example.com"})).status_code == 403
         assert (await client.get(LIST, headers={"Origin": "https://evil.example.com"})).status_code == 403
+
+
+# While a body comes
+
+
+WRITES = {
+    "stream": ("POST", "/v1/stream/notes", {"Content-Type": "text/plain"}, b"x"),
+    "durable": ("POST", "/v1/yjs/default/docs/notes", {}, frame(typed("x"))),
+    "electric": ("PUT", "/v1/shape?table=updates&where=document='notes'", {}, frame(typed("x"))),
+    "documents": ("POST", "/v1/documents/notes", {"Content-Type": "application/octet-stream"}, typed("x")),
+}
+
+
+@pytest.mark.parametrize("announced", [False, True], ids=["chunked", "announced"])
+@pytest.mark.parametrize("way", WRITES)
+async def test_who_is_shut_out_while_their_body_comes_writes_nothing(guarded: Site, way: str, announced: bool) -> None:
+    """I18."""
+    method, path, headers, body = WRITES[way]
+    authorizer, admitted, revoked = guarded.service.authorizer, asyncio.Event(), asyncio.Event()
+    authorize = authorizer.authorize
+
+    async def noting(asked: Asked) -> Granted:
+        granted = await authorize(asked)
+        admitted.set()
+        return granted
+
+    async def drawn_out() -> AsyncIterator[bytes]:
+        yield body[:1]
+        await revoked.wait()
+        yield body[1:] or body
+
+    headers |= {"Content-Length": str(len(body[:1] + (body[1:] or body)))} if announced else {}
+    async with guarded.client(token("ben", {"*": "read"})) as reader, guarded.client(token()) as writer:
+        await writer.put("/v1/stream/notes", headers={"Content-Type": "text/plain"})
+        await writer.put("/v1/yjs/default/docs/notes")
+        authorizer.authorize = noting  # type: ignore[method-assign] # tells when it has let somebody in
+        writing = asyncio.create_task(writer.request(method, path, headers=headers, content=drawn_out()))
+        await admitted.wait()
+        await insert_revocation(guarded.database, "default", "user", "ann", None, lifetime_s_max=86_400)
+        await authorizer.revocations.refresh(guarded.database, 86_400)
+        revoked.set()
+        assert (await writing).status_code == 401
+        assert (await reader.get("/v1/stream/notes")).content == b""
+        assert (await reader.get("/v1/yjs/default/docs/notes")).content == b""
+
+
+async def test_who_only_announces_a_body_makes_nobody_at_their_address_wait(guarded: Site) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port)
+    try:
+        head = f"POST /v1/stream/s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {10**18}\r\n"
+        writer.write(f"{head}X-Forwarded-For: 192.0.2.1\r\n\r\n".encode())
+        assert b" 401 " in await asyncio.wait_for(reader.readline(), 30)
+    finally:
+        writer.close()
+    async with guarded.client(admin()) as client:
+        answer = await client.get(LIST, headers={"X-Forwarded-For": "192.0.2.1"})
+    assert answer.status_code == 200
+
+
+async def test_a_body_is_as_long_as_its_chunks_say(guarded: Site) -> None:
+    """Servers on h11 let a Content-Length through beside them."""
+    service = guarded.service
+    here = Here(
+        service.authorizer,
+        guarded.database,
+        service.rooms,
+        Origins(()),
+        guarded.settings,
+        guarded.metrics,
+        guarded.phase.stopping,
+    )
+    headers = [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")]
+    asked = 0
+
+    async def receive() -> dict[str, object]:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b"x" * 10, "more_body": asked < 100}
+
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    with pytest.raises(TooLarge):
+        await read_body(here, request, 25)
+    assert asked == 3
+
+
+async def test_a_compressed_body_is_refused_and_not_stored_as_it_is(guarded: Site) -> None:
+    headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
+    async with guarded.client(token()) as client:
+        await client.put("/v1/stream/notes", headers={"Content-Type": "text/plain"})
+        answer = await client.post("/v1/stream/notes", headers=headers, content=gzip.compress(b"x"))
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+        assert (await client.get("/v1/stream/notes")).content == b""

@@ -242,7 +242,7 @@ async def test_readers_at_the_end_share_what_comes_and_at_most_a_read(
     streams.read_page = counted  # type: ignore[method-assign, assignment] # to count
     async with httpx.AsyncClient(base_url=elsewhere.http_url, limits=httpx.Limits(), timeout=WAIT_S) as others:
         polls = [asyncio.create_task(others.get(f"/v1/stream/s?offset={end}&live=long-poll")) for _ in range(60)]
-        await until(lambda: "s" in str(streams._open) and streams._open["default", "s"].readers == 60)
+        await until(lambda: ("default", "s") in streams._open and streams._open["default", "s"].readers == 60)
         await append(client, body)
         for poll in polls:
             assert (await poll).content == body
@@ -251,7 +251,7 @@ async def test_readers_at_the_end_share_what_comes_and_at_most_a_read(
     assert streams.recent_bytes == 0 or streams.recent_bytes <= len(body)
 
 
-async def test_a_long_stream_is_read_in_pages_and_each_place_once(client: httpx.AsyncClient) -> None:
+async def test_a_long_stream_is_read_in_pages_and_each_place_once(site: Site, client: httpx.AsyncClient) -> None:
     await create(client)
     pieces = [bytes([65 + number]) * 70_000 for number in range(12)]
     for piece in pieces:
@@ -262,6 +262,19 @@ async def test_a_long_stream_is_read_in_pages_and_each_place_once(client: httpx.
     assert await read(client) == b"".join(pieces)
     async with events(client, "s") as reader:
         await reader.shows(b"".join(pieces))
+        assert site.service.rooms.first_sync.prepared.used == 0
+
+
+async def test_readers_of_large_pages_take_turns_where_there_is_no_room_for_all(database_url: str) -> None:
+    async with running_site(database_url, process_sync_bytes_max=200_000) as site, site.client() as client:
+        await create(client, body=b"x" * 150_000)
+        prepared = site.service.rooms.first_sync.prepared
+        held = await prepared.take(100_000)
+        reading = [asyncio.create_task(client.get("/v1/stream/s")) for _ in range(3)]
+        await until(lambda: len(prepared._waiting) == 3)
+        held.resize(0)
+        assert [len((await answer).content) for answer in reading] == [150_000] * 3
+        assert prepared.used == 0
 
 
 async def test_a_place_within_a_row_of_the_log_is_a_place_like_any_other(
@@ -286,6 +299,14 @@ async def test_a_place_within_a_row_of_the_log_is_a_place_like_any_other(
     whole = await read(client)
     for number, place in enumerate(places, 2):
         assert await read(client, offset=place) == whole[number * 2 :]
+
+
+async def test_a_stream_of_any_name_is_told_where_it_is(client: httpx.AsyncClient) -> None:
+    for name in ("%E2%82%AC", "%C3%A9", "a%3Fb%20c"):
+        made = await client.put(f"/v1/stream/{name}", headers=TEXT, content=b"x")
+        assert made.status_code == 201
+        assert made.headers["Location"].endswith(f"/v1/stream/{name}")
+        assert (await client.get(made.headers["Location"])).content == b"x"
 
 
 async def test_events_keep_the_spaces_that_text_begins_with(client: httpx.AsyncClient) -> None:

@@ -206,17 +206,21 @@ async def test_an_offset_that_another_node_gave_is_read_though_this_one_is_behin
     await created(client, typed("a"))
     copy = Copy()
     await copy.read(client)
+    room = site.room("notes")
+    assert room.document_id is not None
+    # Neither hints nor polls find it.
+    del site.service.rooms.by_document_id[room.document_id]
     async with running_site(database_url) as elsewhere, elsewhere.client() as other:
-        site.service.rooms.watch.read_missing, read_missing = _never, site.service.rooms.watch.read_missing
         posted = await post(other, typed("b"))
-        site.service.rooms.watch.read_missing = read_missing
-    ahead = Copy(posted.headers["stream-next-offset"])
-    answer = await ahead.read(client)
-    assert (answer.status_code, ahead.offset) == (200, str(Token(1, 2)))
-
-
-async def _never(_room: object) -> None:
-    """A node that hears nothing."""
+    assert (posted.headers["stream-next-offset"], room.head) == (str(Token(1, 2)), 1)
+    for params in ({}, {"live": "long-poll"}):
+        ahead = Copy(posted.headers["stream-next-offset"])
+        reading = asyncio.create_task(ahead.read(client, **params))
+        await until(lambda: room.head == 2)
+        if params:
+            await post(client, typed("c"))
+        await reading
+    assert ahead.offset == str(Token(1, 3))
 
 
 # Epochs

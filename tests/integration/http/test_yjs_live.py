@@ -123,6 +123,32 @@ async def test_a_reader_of_an_empty_document_is_told_at_once_that_it_has_all(
         await copy.follow(events, "a")
 
 
+async def test_commits_of_another_node_reach_streams_and_polls(
+    site: Site, client: httpx.AsyncClient, database_url: str
+) -> None:
+    await created(client, typed("a"))
+    async with (
+        running_site(database_url) as elsewhere,
+        elsewhere.client() as other,
+        streaming(client, offset="-1") as events,
+    ):
+        polled, copy = Copy(str(Token(1, 1))), Copy()
+        polling = asyncio.create_task(polled.read(client, live="long-poll"))
+        await copy.follow(events, "a")
+        await post(other, typed("b"))
+        await polling
+        assert polled.text == "b"
+        async with asyncio.timeout(WAIT_S):
+            while sorted(copy.text) != ["a", "b"]:
+                data, control = await events.next()
+                copy.take(data, control["streamNextOffset"])
+        # Made elsewhere, and read here.
+        await created(other, typed("x"), name="made-elsewhere")
+        made = Copy()
+        await made.read(client, name="made-elsewhere")
+        assert made.text == "x"
+
+
 async def test_readers_at_one_place_are_sent_one_encoded_event(site: Site, client: httpx.AsyncClient) -> None:
     await created(client, typed("a"))
     async with contextlib.AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ import pytest
 
 from compactor.compaction import Compacted, Terms, compact
 from compactor.worker import Worker
-from tests.integration.storage.test_schema import STATEMENTS
+from tests.integration.storage.test_schema import STATEMENTS, STORED
 from tests.log_rows import Writer
 from ydoc_store import storage
 from ydoc_store.errors import YdocError
@@ -141,6 +141,12 @@ async def test_the_tenants_of_the_feed_are_found(database: Database, connection:
         for name in ("x", "y"):
             await create_with_content(database, tenant, name, b"u", None)
     assert await list_tenants_noted(connection) == ["a", "b", "c"]
+
+
+async def test_the_arrays_of_a_large_commit_are_stored_as_the_log_is(connection: Connection) -> None:
+    stored = {name: how for name, *how in await connection.fetch(STORED)}
+    for column in ("document_ids", "seqs", "counts", "actors"):
+        assert stored[f"commits.{column}"] == stored["updates.frames"]
 
 
 @pytest.mark.parametrize(

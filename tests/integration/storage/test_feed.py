@@ -131,6 +131,18 @@ async def test_one_commit_of_several_tenants_is_a_row_for_each(
     assert await connection.fetchval("SELECT count(*) FROM ydoc.commits") == 2
 
 
+@pytest.mark.parametrize("documents", [0, 1, 2])
+async def test_appends_to_streams_are_not_told_whatever_else_is_in_their_commit(
+    appender: Appender, connection: Connection, lanes: list[Connection], database: Database, documents: int
+) -> None:
+    made = await owners(appender, connection, *(f"doc {number}" for number in range(documents)), "a", "b")
+    await connection.execute("UPDATE ydoc.documents SET kind = 'stream' WHERE name IN ('a', 'b')")
+    await commit(lanes[0], *((owner, 2) for owner in made))
+    changes, _ = await read_on(database)
+    assert told(changes) == [("append", f"doc {number}", 2, 2) for number in range(documents)]
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.updates") == documents + 2
+
+
 async def test_nothing_is_told_while_a_transaction_may_still_write_before_it(
     appender: Appender, connection: Connection, lanes: list[Connection], database: Database
 ) -> None:
@@ -140,7 +152,7 @@ async def test_nothing_is_told_while_a_transaction_may_still_write_before_it(
     await commit(lanes[0], (late, 1))
     await commit(lanes[1], (early, 1))
     # Committed, and behind one that is not.
-    assert (await read_on(database, start))[0] == []
+    assert (await read_on(database, start))[0] == [], "told, though another may still commit before it"
     assert (await find_newest(database, ["t"]))["t"].is_held
     await lanes[0].execute("COMMIT")
     changes, _ = await read_on(database, start, limit=1)
