@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -34,6 +35,7 @@ KEEPALIVE_S = 0.5
 # Longer than the time-outs of README, scaled like the keepalive.
 IDLE_S = 5.0
 NGINX = """
+{user}
 daemon off;
 pid {folder}/nginx.pid;
 error_log stderr;
@@ -117,7 +119,9 @@ def configured(program: str, folder: Path, port: int, service: Service) -> list[
     if found is None:
         pytest.skip(f"absent: the program {program}")
     if program == "nginx":
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, server=server))
+        # Its workers write bodies into the test's folder, which is root's where the test is.
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(NGINX.format(user=user, folder=folder, server=server))
         return [found, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
     (folder / "Caddyfile").write_text(CADDY.format(server=server))
     return [found, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
@@ -201,6 +205,30 @@ async def test_the_application_is_told_cookies_and_the_clients_own_address(proxi
         proxied.url("/yjs/notes?token=ann"), **{**options, "origin": "https://evil.example"}
     )
     assert (code, "YDOC_ORIGINS" in reason) == (4403, True)
+
+
+async def test_what_is_asked_over_http_passes_the_proxy_as_it_is(proxied: Proxied) -> None:
+    """A slash inside of a name, a body over nginx's megabyte, and events at once."""
+    headers = {"Authorization": "Bearer ann"}
+    base_url = f"https://localhost:{proxied.port}"
+    text = "0123456789abcdef" * 2**17
+    async with httpx.AsyncClient(verify=proxied.context, base_url=base_url, headers=headers, timeout=30) as client:
+        name = "/v1/documents/team%2Flarge"
+        edited = await client.patch(name, json={"edits": [{"op": "append", "path": ["large"], "text": text}]})
+        assert edited.status_code == 200, edited.text
+        assert edited.json()["name"] == "team/large"
+        assert (await client.get(name + "/content?root=large&as=text")).text == text
+        live = "/v1/yjs/default/docs/team/large?offset=-1&live=sse"
+        async with client.stream("GET", live, follow_redirects=True) as events, asyncio.timeout(30):
+            assert "event: data" in [line async for line in _first(events.aiter_lines(), 5)]
+
+
+async def _first(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
+    async for line in lines:
+        yield line
+        count -= 1
+        if not count:
+            return
 
 
 async def test_an_idle_socket_outlives_the_proxys_time_outs(proxied: Proxied) -> None:

@@ -7,10 +7,13 @@ ended or is left. Everything happens in the loop that opened it; edits may be no
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import random
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -176,7 +179,7 @@ class Connection:
             return ask or ""
         async with asyncio.timeout(TOKEN_TIMEOUT_S):
             # It may ask over the network, and must not hold up the loop.
-            called = ask() if inspect.iscoroutinefunction(ask) else await asyncio.to_thread(ask)
+            called = ask() if inspect.iscoroutinefunction(ask) else await _in_thread(ask)
             return await called if inspect.isawaitable(called) else called
 
     async def _talk(self, socket: ClientConnection) -> None:
@@ -238,16 +241,39 @@ class Connection:
         """Say goodbye where there is a connection, and end the task. Edits after this are not sent."""
         self._is_leaving = True
         session = self.session
-        with suppress(TimeoutError, ConnectionClosed):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                socket = self._socket
-                if socket is not None and session.is_connected:
-                    session.leave()
-                    self._to_write.set()
-                    while session.outbox and session.is_connected:
-                        await self.pulse()
-                    await socket.close()
-        self._running.cancel()
-        await asyncio.wait([self._running])
-        session.left()
-        session.replica.close()
+        try:
+            with suppress(TimeoutError, ConnectionClosed):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    socket = self._socket
+                    if socket is not None and session.is_connected:
+                        session.leave()
+                        self._to_write.set()
+                        while session.outbox and session.is_connected:
+                            await self.pulse()
+                        await socket.close()
+        finally:
+            # Whoever is cancelled in here leaves all the same.
+            self._running.cancel()
+            try:
+                await asyncio.wait([self._running])
+            finally:
+                session.left()
+                session.replica.close()
+
+
+async def _in_thread(ask: Callable[[], str | Awaitable[str]]) -> str | Awaitable[str]:
+    """As `asyncio.to_thread`, in a thread that neither loop nor process waits for at its end: what hangs in there is
+    the caller's, whose deadlines hold all the same."""
+    called: Future[str | Awaitable[str]] = Future()
+    context = contextvars.copy_context()
+
+    def call() -> None:
+        if not called.set_running_or_notify_cancel():
+            return
+        try:
+            called.set_result(context.run(ask))
+        except BaseException as error:
+            called.set_exception(error)
+
+    threading.Thread(target=call, name="ydoc-store token", daemon=True).start()
+    return await asyncio.wrap_future(called)

@@ -83,8 +83,9 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
         await catch_up(here, follower)
         async with follower.whole() as whole:
+            structs_max = here.settings.update_structs_max
             try:
-                update = await in_a_tree(here, whole.update, edited, body, here.settings.update_structs_max)
+                update = await in_a_tree(here, whole.update, edited, body, structs_max)
             except WrongState:
                 # Race: of two calls with one key that are under way at once, the other one's edits may be in there.
                 repeated = await wanted.find_repeated()

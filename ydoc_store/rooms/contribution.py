@@ -7,7 +7,7 @@ admission, order, group commit and fan-out are the sockets' own. Here is only ho
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ydoc_store.errors import (
@@ -72,6 +72,9 @@ async def contribute(
     EpochChanged, DocumentDeleted), what the guard refuses, ServerFault. CommitUnknown and RoomDiscarded leave open
     whether it is stored: a repeat is harmless, and with a producer it is stored once. Cancelling undoes nothing.
     """
+    if guard is not None and guard.head_is == 0:
+        # It brings what the document begins with, instead of what its application has for empty ones.
+        granted = replace(granted, initial_update=None)
     room = await open_granted(rooms, granted, name)
     member = _Contributor(rooms, room, granted, dialect)
     rooms.enter(member)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from pycrdt import Map
+from pycrdt import Doc, Map
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from ydoc_store.client import ClientError, Refused, Unavailable, Unreadable, connect, connection
+from ydoc_store.client import ClientError, Refused, Unavailable, Unreadable, connect, connect_sync, connection
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.lib0 import encode_string
 from ydoc_store.yjs.messages import encode_sync_step1, encode_sync_step2, encode_update
@@ -152,6 +153,51 @@ async def test_a_function_for_tokens_that_never_answers_does_not_hold_up_the_dea
         with pytest.raises(Unavailable):
             async with connect(url, "notes", token=never, timeout_s=0.3):
                 pytest.fail("opened")
+
+
+def test_a_function_for_tokens_that_hangs_does_not_hold_up_a_job() -> None:
+    """Not its deadline, and not the end of its thread's loop, which would wait for threads of its own."""
+    over = threading.Event()
+
+    def hang() -> str:
+        over.wait(60)
+        return ""
+
+    began_s = time.monotonic()
+    with pytest.raises(Unavailable), connect_sync("ws://127.0.0.1:9/hocuspocus", "notes", token=hang, timeout_s=0.3):
+        pytest.fail("opened")
+    assert time.monotonic() - began_s < 30
+    over.set()
+
+
+async def test_whoever_is_cancelled_while_leaving_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT_S", 60)
+    is_deaf = asyncio.Event()
+
+    async def turn_deaf(socket: ServerConnection) -> None:
+        await greet(socket)
+        socket.transport.pause_reading()
+        is_deaf.set()
+        await over.wait()
+
+    async def work(url: str) -> None:
+        async with connect(url, "notes", ydoc=mine):
+            await is_deaf.wait()
+            leaving.set()
+
+    mine: Doc[Any] = Doc()
+    leaving, over = asyncio.Event(), asyncio.Event()
+    async with odd(turn_deaf, close_timeout=0.1) as url:
+        task = asyncio.create_task(work(url))
+        await leaving.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not mine._subscriptions
+        clients = [task for task in asyncio.all_tasks() if task.get_name().startswith("ydoc-store client")]
+        over.set()
+        assert clients == []
 
 
 async def test_the_token_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,8 @@ from pycrdt import Doc, Text
 from tests.nodes import Editor
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
+from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.http import document_reading
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy
 from ydoc_store.yjs.merge import EMPTY_UPDATE, state_vector_of
@@ -324,6 +326,27 @@ async def test_a_document_is_begun_exactly_once_however_many_try(client: httpx.A
 
 
 # Keys
+
+
+def with_a_template(_asked: Asked) -> Granted:
+    """An application that has something for empty documents."""
+    return Granted(DEFAULT_TENANT, "ann", Access.WRITE, initial_update=typed("template"))
+
+
+async def test_who_begins_a_document_brings_what_it_begins_with(database_url: str) -> None:
+    application = f"{__name__}:with_a_template"
+    async with running_site(database_url, authorize=application) as site, site.client("ann") as client:
+        await put(client, "begun", "mine")
+        assert says((await client.get("/v1/documents/begun")).content) == "mine"
+        absent = await client.post(
+            "/v1/documents/added", content=typed("mine"), headers=OCTETS | {"If-None-Match": "*"}
+        )
+        assert absent.status_code == 201
+        assert (await client.post("/v1/documents/begun/copy", json={"name": "copied"})).status_code == 201
+        assert says((await client.get("/v1/documents/copied")).content) == "mine"
+        edit = {"edits": [{"op": "append", "path": ["text"], "text": "!"}]}
+        await client.patch("/v1/documents/edited", json=edit)
+        assert says((await client.get("/v1/documents/edited")).content) == "template!"
 
 
 async def test_a_write_that_is_repeated_with_its_key_is_stored_once_and_answered_alike(
