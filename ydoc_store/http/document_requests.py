@@ -31,7 +31,7 @@ KEY_CHARACTERS_MAX: Final = 255
 """Of an Idempotency-Key: a UUID has 36."""
 
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_KEY: Final = re.compile(r'"([!#-~]+)"|([!#-~]+)')
+_KEY: Final = re.compile(r'"([ !#-~]+)"|([!#-~](?:[ !#-~]*[!#-~])?)')
 _OURS: Final = re.compile(r"([1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})-([0-9a-f]{12})")
 
 
@@ -185,6 +185,8 @@ def keyed(key: str, actor: str | None) -> Producer:
     match = _KEY.fullmatch(key)
     found = match and (match[1] or match[2])
     if not found or len(found) > KEY_CHARACTERS_MAX:
-        raise InvalidRequest(f'an idempotency key has 1 to {KEY_CHARACTERS_MAX} visible characters of ASCII, but for "')
+        raise InvalidRequest(
+            f'an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII, but for "'
+        )
     digest = hashlib.sha256(f"{actor or ''}\0{found}".encode()).hexdigest()
     return Producer(f"key:{digest}", 0, 0)

@@ -28,7 +28,7 @@ _KEY: Final[Json] = {
     "type": "string",
     "minLength": 1,
     "maxLength": KEY_CHARACTERS_MAX,
-    "pattern": '^([!#-~]+|"[!#-~]+")$',
+    "pattern": '^([!#-~]([ !#-~]*[!#-~])?|"[ !#-~]+")$',
 }
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _MOMENT: Final[Json] = {"type": "string", "format": "date-time"}

@@ -417,7 +417,7 @@ async def test_a_key_belongs_to_who_sends_it(database_url: str) -> None:
 
 
 async def test_a_key_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
-    for key in (b"", b"x" * 256, b'""', b"a b", b"\xfc"):
+    for key in (b"", b"x" * 256, b'""', b'a"b', b"\xfc"):
         refused = await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key})
         assert refused.status_code == 400
     quoted = [await client.post(DOC, content=typed("x"), headers={"Idempotency-Key": key}) for key in ("a", '"a"')]

@@ -117,9 +117,10 @@ def test_a_parameter_comes_once_and_is_known() -> None:
 
 def test_a_key_is_its_senders_own() -> None:
     assert keyed("a", "ann") == keyed('"a"', "ann") != keyed("a", "ben")
+    assert keyed("delete it", "ann") == keyed('"delete it"', "ann")
     assert keyed("a", None).id.startswith("key:")
     assert (keyed("a", None).epoch, keyed("a", None).seq) == (0, 0)
-    for key in ("", '""', "x" * 256, "a\nb", "a b", "ä", '"a'):
+    for key in ("", '""', "x" * 256, "a\nb", 'a"b', "ä", '"a'):
         with pytest.raises(InvalidRequest):
             keyed(key, "ann")
 
