@@ -27,6 +27,8 @@ PASS_INTERVAL_S: Final = 6 * 3_600.0
 DOCUMENTS_MAX: Final = 1_000
 COMPACTIONS_MAX: Final = 5_000
 COMMITS_MAX: Final = 5_000
+COMMIT_BITES_A_PIECE: Final = 20
+"""A busy day leaves millions of rows, and sweeps must not wait for all of them to go."""
 COMPACTIONS_KEPT: Final = 1_000
 COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
@@ -61,6 +63,8 @@ class Retention:
         self._bases_min = bases_min
         self._after_id = 0
         self._next_pass_s = 0.0
+        # Whose rows of the change feed this pass has still to look at.
+        self._tenants: list[str] = []
 
     async def drop_some(self) -> Retained:
         """The next piece of the pass, or nothing until the next pass is due.
@@ -68,7 +72,7 @@ class Retention:
         A document that a compactor is at is left for the next pass. Raises StorageUnavailable or StorageBusy.
         """
         if time.monotonic() < self._next_pass_s:
-            return Retained()
+            return Retained(commits=await self._drop_some_commits())
         async with self._database.acquire() as connection:
             page = await find_expired(connection, self._after_id, DOCUMENTS_MAX, self._history_days)
         documents = segments = bases = dropped_bytes = 0
@@ -96,7 +100,9 @@ class Retention:
             compactions = await self._drop_compactions()
             producers = await self._drop_producers()
             streams = await self._purge_streams()
-            commits = await self._drop_commits()
+            async with self._database.acquire() as connection:
+                self._tenants = await list_tenants_noted(connection)
+            commits = await self._drop_some_commits()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
         return Retained(documents, segments, bases, dropped_bytes, compactions, producers, streams, commits)
 
@@ -149,16 +155,16 @@ class Retention:
                 if await purge_stream_rows(connection, document_id, STREAM_ROWS_MAX) < STREAM_ROWS_MAX:
                     return True
 
-    async def _drop_commits(self) -> int:
-        async with self._database.acquire() as connection:
-            tenants = await list_tenants_noted(connection)
+    async def _drop_some_commits(self) -> int:
         total = 0
-        for tenant in tenants:
-            dropped = COMMITS_MAX
-            while dropped == COMMITS_MAX:
-                async with self._database.transaction() as connection:
-                    dropped = await drop_outlived(
-                        connection, tenant, history_days=self._history_days, limit=COMMITS_MAX
-                    )
-                total += dropped
+        for _ in range(COMMIT_BITES_A_PIECE):
+            if not self._tenants:
+                break
+            async with self._database.transaction() as connection:
+                dropped = await drop_outlived(
+                    connection, self._tenants[-1], history_days=self._history_days, limit=COMMITS_MAX
+                )
+            total += dropped
+            if dropped < COMMITS_MAX:
+                self._tenants.pop()
         return total

@@ -8,6 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.routing import Mount
 
+from ydoc_store.http.document_requests import split_path
 from ydoc_store.http.place import inside, place_of
 
 
@@ -61,3 +62,10 @@ def test_starlettes_own_mounts_nested_in_each_other_are_followed() -> None:
     given = scope("/a/b/yjs/x", b"/a/b/yjs/x") | outer
     _, inner = Mount("/b", routes=[]).matches(given)
     assert place_of(given | inner) == ("/a/b", b"/yjs/x")
+
+
+def test_a_mount_that_is_called_like_a_route_of_ours_leads_to_the_right_document() -> None:
+    """One document has one name everywhere."""
+    seen = scope("/v1/documents/x/v1/documents/a/b", b"/v1/documents/x/v1/documents/a%2Fb", "/v1/documents/x")
+    here = place_of(inside(seen, place_of(seen)))
+    assert split_path(here.raw_path) == ("a/b", "")

@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ydoc_store.errors import InvalidUpdate, YdocError
 from ydoc_store.metrics import DialectCounts, Metrics
 from ydoc_store.relay import RelayService
 from ydoc_store.rooms.member import Member
+from ydoc_store.rooms.unseen import NoDialect
 from ydoc_store.settings import Settings
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import Malformed, frames
@@ -144,31 +145,11 @@ async def append(
     )
 
 
-class _Dialect:
-    """Only acks are of interest; this member never goes live, so nothing else is sent to it."""
-
-    name: Final = "import"
-
-    def step1(self, _state_vector: bytes) -> bytes:
-        return b""
-
-    def step2(self, _update: bytes) -> bytes:
-        return b""
-
-    def update(self, _update: bytes) -> bytes:
-        return b""
-
-    def awareness(self, _payload: bytes) -> bytes:
-        return b""
+class _Dialect(NoDialect):
+    """Only acks are of interest."""
 
     def ack(self, *, accepted: bool) -> bytes:
         return b"\1" if accepted else b"\0"
-
-    def denied(self, _reason: str) -> None:
-        """An import does not begin where nothing may be stored."""
-
-    def stateless(self, _words: str) -> None:
-        """Nobody speaks to an import."""
 
 
 class _Outlet:

@@ -14,16 +14,17 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ydoc_store.auth.access import Reach
-from ydoc_store.errors import InvalidName, InvalidRequest, Unauthenticated, YdocError
+from ydoc_store.errors import InvalidName, InvalidRequest, Unauthenticated
+from ydoc_store.http.answering import Answering
 from ydoc_store.http.door import EVERYTHING, admit_to_list
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
 from ydoc_store.http.here import Here, Present
@@ -31,7 +32,7 @@ from ydoc_store.http.problems import problem
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_reading import FIXED
 from ydoc_store.http.stream_requests import JSON, PREFIX, read_parameters
-from ydoc_store.http.streams import DIALECT, refusal
+from ydoc_store.http.streams import DIALECT, failure, refusal
 from ydoc_store.http.tokens import Sentinel, cursor_after
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.feed import Follower
@@ -65,34 +66,20 @@ class Page:
 
 def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts. To be found before the streams' own routes."""
-    return [Route(PREFIX + NAME, _DocumentList(present))]
+    return [Route(PREFIX + NAME, Answering(partial(_answer, present), refusal, failure))]
 
 
-class _DocumentList:
-    """The application for this path: all methods, so that a wrong one is answered with these headers too."""
-
-    def __init__(self, present: Present):
-        self._present = present
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            response = await self._answer(request)
-        except YdocError as error:
-            response = refusal(error)
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers={**FIXED, "Allow": METHODS})
-        if request.method not in ("GET", "HEAD"):
-            return problem(405, "this stream is the server's own: it is read", {**FIXED, "Allow": METHODS})
-        here = self._present()
-        reach = await admit_to_list(here, request, dialect=DIALECT)
-        async with contextlib.AsyncExitStack() as stack:
-            follower = await stack.enter_async_context(here.rooms.feeds.follow(reach.granted.tenant))
-            reader = _Reader(here, request, reach, follower, stack)
-            return await (reader.describe() if request.method == "HEAD" else reader.read())
+async def _answer(present: Present, request: Request) -> Response:
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={**FIXED, "Allow": METHODS})
+    if request.method not in ("GET", "HEAD"):
+        return problem(405, "this stream is the server's own: it is read", {**FIXED, "Allow": METHODS})
+    here = present()
+    reach = await admit_to_list(here, request, dialect=DIALECT)
+    async with contextlib.AsyncExitStack() as stack:
+        follower = await stack.enter_async_context(here.rooms.feeds.follow(reach.granted.tenant))
+        reader = _Reader(here, request, reach, follower, stack)
+        return await (reader.describe() if request.method == "HEAD" else reader.read())
 
 
 class _Reader:

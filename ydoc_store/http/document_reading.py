@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ydoc_store.errors import ConditionFailed, DocumentDeleted, InvalidRequest, NoSuchDocument
+from ydoc_store.errors import ConditionFailed, DocumentDeleted, InvalidRequest, NoSuchDocument, TooLarge
 from ydoc_store.http.bodies import PacedBody
 from ydoc_store.http.document_requests import (
     JSON_TYPE,
@@ -36,7 +37,7 @@ from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.follower import follow
 from ydoc_store.storage.documents import find_document
 from ydoc_store.storage.listing import Listed, find_listed
-from ydoc_store.yjs.answers import WORK_A_BYTE, content_of, lacking, roots_of
+from ydoc_store.yjs.answers import TREE_BYTES_MAX, WORK_A_BYTE, content_of, lacking, roots_of
 from ydoc_store.yjs.ranges import decode_state_vector
 
 if TYPE_CHECKING:
@@ -83,12 +84,11 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
                 judge_vector(vector, follower.room.marker)
                 update = await here.rooms.heavy.run(len(update), lacking, update, vector)
             return reader.answer(update, media_type, version, stack)
-        size = len(whole.update) * WORK_A_BYTE
         if media_type == TEXT_TYPE:
             root = roots[0] if roots else DEFAULT_ROOT
-            told = await here.rooms.heavy.run(size, content_of, whole.update, root, "text")
+            told = await in_a_tree(here, whole.update, content_of, root, "text")
             return reader.answer(told, TEXT_TYPE, version, stack)
-        told = await here.rooms.heavy.run(size, roots_of, whole.update, roots or None)
+        told = await in_a_tree(here, whole.update, roots_of, roots or None)
         body = {"name": name, "epoch": version.epoch, "seq": version.seq, "roots": orjson.Fragment(told)}
         return reader.answer(orjson.dumps(body), JSON_TYPE, version, stack)
 
@@ -104,9 +104,16 @@ async def read_content(here: Here, request: Request, granted: Granted, name: str
     async with contextlib.AsyncExitStack() as stack:
         follower = await reader.enter(stack)
         whole = await stack.enter_async_context(follower.whole())
-        size = len(whole.update) * WORK_A_BYTE
-        told = await here.rooms.heavy.run(size, content_of, whole.update, root, as_)
+        told = await in_a_tree(here, whole.update, content_of, root, as_)
         return reader.answer(told, media_type, reader.version(follower.room.epoch, whole.through_seq), stack)
+
+
+async def in_a_tree(here: Here, update: bytes, work: Callable[..., bytes], *args: object) -> bytes:
+    """`work(update, *args)`, which builds the document's tree, in a worker where that is not small. Raises TooLarge."""
+    if len(update) > TREE_BYTES_MAX:
+        raise TooLarge(f"a document of {len(update):,} bytes is read as a Yjs update alone, and not edited here")
+    size = len(update) + sum(len(one) for one in args if isinstance(one, bytes))
+    return await here.rooms.heavy.aside.run(size * WORK_A_BYTE, work, update, *args)
 
 
 async def catch_up(here: Here, follower: Follower) -> None:

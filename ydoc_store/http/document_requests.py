@@ -60,7 +60,7 @@ class Conditions:
 
 def split_path(raw_path: bytes) -> tuple[str, str]:
     """Name and action of an undecoded path; the action is empty for the document itself. Raises InvalidName."""
-    rest = raw_path.partition(b"?")[0].partition(PREFIX.encode())[2]
+    rest = raw_path.partition(PREFIX.encode())[2]
     name, _, action = rest.partition(b"/")
     if not name:
         raise InvalidName("the path names no document")

@@ -21,6 +21,7 @@ from ydoc_store.http.document_reading import (
     as_json,
     catch_up,
     database_here,
+    in_a_tree,
     must_be_there,
     root_and_form,
     version_of,
@@ -82,10 +83,9 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
         await catch_up(here, follower)
         async with follower.whole() as whole:
-            size = (len(whole.update) + len(body)) * WORK_A_BYTE
             structs_max = here.settings.update_structs_max
             try:
-                update = await here.rooms.heavy.run(size, edited, whole.update, body, structs_max)
+                update = await in_a_tree(here, whole.update, edited, body, structs_max)
             except WrongState:
                 # Race: of two calls with one key that are under way at once, the other one's edits may be in there.
                 repeated = await wanted.find_repeated()
@@ -119,7 +119,7 @@ async def create_with_content(here: Here, request: Request, granted: Granted, na
     wanted = await _Wanted.of(here, request, granted, name, creates=True)
     body = await read_body(here, request, here.settings.update_bytes_max)
     structs_max = here.settings.update_structs_max
-    update = await here.rooms.heavy.run(len(body) * WORK_A_BYTE, drafted, body, as_, root, structs_max)
+    update = await here.rooms.heavy.aside.run(len(body) * WORK_A_BYTE, drafted, body, as_, root, structs_max)
     return wanted.answer(await wanted.store(update))
 
 

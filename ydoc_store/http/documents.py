@@ -22,6 +22,7 @@ from ydoc_store.http.document_requests import PREFIX, split_path
 from ydoc_store.http.door import admit
 from ydoc_store.http.here import Here, Present
 from ydoc_store.http.openapi import description
+from ydoc_store.http.place import place_of
 
 COLLECTION_PATH: Final = PREFIX.rstrip("/")
 BATCH_PATH: Final = COLLECTION_PATH + ":batch"
@@ -87,7 +88,7 @@ class _Any:
 
 
 async def _answer(present: Present, request: Request) -> Response:
-    name, action = split_path(request.scope["raw_path"])
+    name, action = split_path(place_of(request.scope).raw_path)
     methods = ANSWERS.get(action)
     if methods is None:
         raise UnknownPath("a document's name is one segment of the path, with / as %2F; what is done with it the next")

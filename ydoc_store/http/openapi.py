@@ -118,7 +118,7 @@ _DOCUMENT: Final[Json] = {
                 )
             ),
             "304": _UNCHANGED,
-            **problems(404, 409, 410, 412),
+            **problems(404, 409, 410, 412, 413),
         },
         parameters=[
             query(
@@ -183,7 +183,7 @@ _CONTENT: Final[Json] = {
         {
             "200": versioned(answer("in the form that was asked for", CONTENT_TOLD)),
             "304": _UNCHANGED,
-            **problems(404, 409, 410, 412),
+            **problems(404, 409, 410, 412, 413),
         },
         parameters=[ROOT, AS, *_SEEN],
     ),

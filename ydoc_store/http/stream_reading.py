@@ -1,6 +1,6 @@
 """Reading a stream over the Durable Streams base protocol: once, waiting for more, or as events.
 
-A reader holds a place and at most a page, a larger one as its share of what the process may have prepared for readers.
+A reader holds a place and at most a page, which counts among what all of them may hold together.
 What it is given is read from the log, but for those at the stream's end, who are given what was committed a moment ago,
 encoded once for all of them. Headers tell where to go on.
 """
@@ -25,14 +25,19 @@ from ydoc_store.http.here import Here
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_requests import is_json, is_text, read_offset, read_parameters
 from ydoc_store.http.tokens import Sentinel, Token, cursor_after
+from ydoc_store.streams.registry import FROM_THE_END
 from ydoc_store.streams.stream import Page, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FIXED: Final = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""On every answer: bytes that somebody else wrote are never taken for a page or a script."""
-_FROM_THE_END: Final = 2**62
+FIXED: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+"""On every answer: bytes that somebody else wrote are never taken for a script, and as a page, where their type says
+that they are one, they may do nothing in this server's name."""
 # Base64 of whole groups of three bytes: pieces follow each other as one text.
 _BASE64_PIECE_BYTES: Final = PIECE_BYTES * 3 // 4 // 3 * 3
 
@@ -46,7 +51,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         raise InvalidRequest("a live read says from which offset")
     offset = read_offset(text)
     cursor_after(cursor, time.time())
-    place = _FROM_THE_END if offset is Sentinel.NOW else offset.seq if isinstance(offset, Token) else 0
+    place = FROM_THE_END if offset is Sentinel.NOW else offset.seq if isinstance(offset, Token) else 0
     stream, page = await here.rooms.streams.read(granted.tenant, name, place)
     _check(stream, page, offset)
     if offset is Sentinel.NOW:
@@ -58,12 +63,12 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         return reader.events(place, page)
     if live == "long-poll":
         return await reader.long_poll(place, page)
-    return await reader.answer(place, page, is_tail=offset is Sentinel.NOW)
+    return reader.answer(place, page, is_tail=offset is Sentinel.NOW)
 
 
 async def describe(here: Here, granted: Granted, name: str) -> Response:
     """HEAD, which is no use of the stream. Raises NoSuchStream, ServerFault."""
-    stream, page = await here.rooms.streams.read(granted.tenant, name, _FROM_THE_END)
+    stream, page = await here.rooms.streams.read(granted.tenant, name, FROM_THE_END)
     return Response(status_code=200, headers=headers_of(stream, page.head, closed=page.closed))
 
 
@@ -115,7 +120,7 @@ class _Reader:
             headers["Stream-Closed"] = "true"
         return headers
 
-    async def answer(self, place: int, page: Page, *, is_tail: bool = False) -> Response:
+    def answer(self, place: int, page: Page, *, is_tail: bool = False) -> Response:
         """A page, or that nothing of it is new to whoever has it."""
         headers = self._headers(page)
         if is_tail:
@@ -134,19 +139,20 @@ class _Reader:
         if size <= PIECE_BYTES:
             return Response(b"".join(parts), 200, headers)
         closing = contextlib.AsyncExitStack()
-        await closing.enter_async_context(self._here.rooms.first_sync.prepared.hold(size))
+        # It counts among what readers hold for as long as it is there, and its parts are held by this answer.
+        closing.callback(_let_go, page)
         return PacedBody(self._here, self._granted, self._stream.name, parts, size, closing, headers)
 
     async def long_poll(self, place: int, page: Page) -> Response:
         """What is behind `place`, waited for; 204 where nothing comes."""
         if page.updates or page.is_end:
-            return await self._polled(place, page)
+            return self._polled(place, page)
         stream = self._stream
         with stream.being_read():
             page, ended = await self._wait(page)
         if ended is End.ACCESS:
             raise Unauthenticated("this access has ended")
-        return await self._polled(place, page)
+        return self._polled(place, page)
 
     async def _wait(self, page: Page) -> tuple[Page, End | None]:
         stream = self._stream
@@ -159,9 +165,9 @@ class _Reader:
             await stream.use()
         return page, stay.ended
 
-    async def _polled(self, place: int, page: Page) -> Response:
+    def _polled(self, place: int, page: Page) -> Response:
         if page.updates:
-            return await self.answer(place, page)
+            return self.answer(place, page)
         return Response(status_code=204, headers=self._headers(page) | {"Cache-Control": "no-store"})
 
     def events(self, place: int, page: Page) -> Response:
@@ -183,15 +189,17 @@ class _Reader:
                     is_first = False
                     size = sum(map(len, page.updates))
                     if size > PIECE_BYTES:
-                        async with self._here.rooms.first_sync.prepared.hold(size):
-                            for piece in in_pieces(_data_event(stream, page.updates)):
-                                yield piece
+                        for piece in in_pieces(_data_event(stream, page.updates)):
+                            yield piece
                     elif page.updates:
                         yield self._shared_data(page)
                     yield self._control(page)
                     if page.is_end:
                         return
-                if page.is_whole or not page.updates:
+                has_nothing_more = page.is_whole or not page.updates
+                # What was passed on is not held while there is nothing new.
+                page = Page((), page.through_seq, page.head, page.closed)
+                if has_nothing_more:
                     has_moved = False
                     while not has_moved:
                         if schedule.is_over:
@@ -224,6 +232,10 @@ class _Reader:
         if page.is_whole:
             fields["upToDate"] = True
         return encode_event("control", orjson.dumps(fields).decode())
+
+
+def _let_go(_page: Page) -> None:
+    """An answer has held a page for so long."""
 
 
 def parts_of(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:

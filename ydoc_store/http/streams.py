@@ -7,13 +7,13 @@ subscriptions are not here, and say so with 501.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ydoc_store.auth.access import Access
 from ydoc_store.errors import (
@@ -31,9 +31,11 @@ from ydoc_store.errors import (
     YdocError,
 )
 from ydoc_store.http import stream_reading
+from ydoc_store.http.answering import Answering
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.door import admit
 from ydoc_store.http.here import Here, Present
+from ydoc_store.http.place import place_of
 from ydoc_store.http.problems import problem
 from ydoc_store.http.stream_reading import FIXED, headers_of
 from ydoc_store.http.stream_requests import (
@@ -51,7 +53,6 @@ from ydoc_store.http.stream_requests import (
     same_type,
 )
 from ydoc_store.http.tokens import Token
-from ydoc_store.logs import logger
 from ydoc_store.names import parse_name
 from ydoc_store.storage.guards import Closed, Duplicate, Guard
 from ydoc_store.streams.stream import Stream, Told
@@ -59,56 +60,37 @@ from ydoc_store.streams.stream import Stream, Told
 DIALECT: Final = "streams"
 METHODS: Final = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
-log = logger(__name__)
-
 
 def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts."""
-    return [Route(PREFIX + "{rest:path}", _Streams(present))]
+    return [Route(PREFIX + "{rest:path}", Answering(partial(_answer, present), refusal, failure))]
 
 
-class _Streams:
-    """The application for these paths: all methods, so that a wrong one is answered with these headers too."""
-
-    def __init__(self, present: Present):
-        self._present = present
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            response = await self._answer(request)
-        except YdocError as error:
-            response = refusal(error)
-        except Exception:
-            log.exception("a request failed", method=request.method)
-            response = problem(500, "an unexpected error; the server's log has it", FIXED)
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        here = self._present()
-        name = _name_of(request.scope["raw_path"])
-        headers: Headers = dict(request.scope["headers"])
-        if name.partition("/")[0] == RESERVED_SEGMENT or not FORK_HEADERS.isdisjoint(headers):
-            return problem(501, "forks and subscriptions are not implemented", FIXED)
-        match request.method:
-            case "POST":
-                return await _append(here, request, name, headers)
-            case "GET":
-                granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
-                return await stream_reading.read(here, request, granted, name)
-            case "HEAD":
-                granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
-                return await stream_reading.describe(here, granted, name)
-            case "PUT":
-                return await _create(here, request, name, headers)
-            case "DELETE":
-                granted = await admit(here, request, name, Access.ADMIN, dialect=DIALECT)
-                await here.rooms.streams.delete(granted.tenant, name)
-                return Response(status_code=204, headers=FIXED)
-            case "OPTIONS":
-                return Response(status_code=204, headers={**FIXED, "Allow": METHODS})
-            case _:
-                return problem(405, f"{request.method} is not answered at this path", {**FIXED, "Allow": METHODS})
+async def _answer(present: Present, request: Request) -> Response:
+    here = present()
+    name = _name_of(place_of(request.scope).raw_path)
+    headers: Headers = dict(request.scope["headers"])
+    if name.partition("/")[0] == RESERVED_SEGMENT or not FORK_HEADERS.isdisjoint(headers):
+        return problem(501, "forks and subscriptions are not implemented", FIXED)
+    match request.method:
+        case "POST":
+            return await _append(here, request, name, headers)
+        case "GET":
+            granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
+            return await stream_reading.read(here, request, granted, name)
+        case "HEAD":
+            granted = await admit(here, request, name, Access.READ, dialect=DIALECT)
+            return await stream_reading.describe(here, granted, name)
+        case "PUT":
+            return await _create(here, request, name, headers)
+        case "DELETE":
+            granted = await admit(here, request, name, Access.ADMIN, dialect=DIALECT)
+            await here.rooms.streams.delete(granted.tenant, name)
+            return Response(status_code=204, headers=FIXED)
+        case "OPTIONS":
+            return Response(status_code=204, headers={**FIXED, "Allow": METHODS})
+        case _:
+            return problem(405, f"{request.method} is not answered at this path", {**FIXED, "Allow": METHODS})
 
 
 async def _create(here: Here, request: Request, name: str, headers: Headers) -> Response:
@@ -198,6 +180,11 @@ def _appended(stream: Stream, guard: Guard | None, told: Told) -> Response:
     return Response(status_code=200 if producer is not None and isinstance(told, int) else 204, headers=headers)
 
 
+def failure() -> Response:
+    """What nobody foresaw, with the headers of every answer."""
+    return problem(500, "an unexpected error; the server's log has it", FIXED)
+
+
 def refusal(error: YdocError, stream: Stream | None = None) -> Response:
     """A problem document, with what the protocol says beside it."""
     headers = dict(FIXED)
@@ -221,8 +208,7 @@ def refusal(error: YdocError, stream: Stream | None = None) -> Response:
 
 
 def _name_of(raw_path: bytes) -> str:
-    # Under whatever root this application is mounted.
-    raw = raw_path.partition(b"?")[0].partition(PREFIX.encode())[2]
+    raw = raw_path.partition(PREFIX.encode())[2]
     try:
         return parse_name(unquote_to_bytes(raw).decode())
     except UnicodeDecodeError:

@@ -6,70 +6,52 @@ without identities, and another than the token's is refused. Errors have that pr
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ydoc_store.auth.access import Access, Granted
-from ydoc_store.errors import Forbidden, YdocError
+from ydoc_store.errors import Forbidden
 from ydoc_store.http import yjs_awareness, yjs_reading, yjs_writing
+from ydoc_store.http.answering import Answering
 from ydoc_store.http.door import admit
 from ydoc_store.http.here import Here, Present
+from ydoc_store.http.place import place_of
 from ydoc_store.http.yjs_reading import DIALECT
 from ydoc_store.http.yjs_requests import PREFIX, Refused, error_response, response_to, single, split_path
-from ydoc_store.logs import logger
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE")
-
-log = logger(__name__)
 
 
 def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts."""
-    return [Route(PREFIX + "{rest:path}", _YjsStreams(present))]
+    return [Route(PREFIX + "{rest:path}", Answering(partial(_answer, present), response_to, _failure))]
 
 
-class _YjsStreams:
-    """The application for these paths: all methods, so that a wrong one is told in the protocol's shape too."""
-
-    def __init__(self, present: Present):
-        self._present = present
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            response = await self._answer(request)
-        except YdocError as error:
-            response = response_to(error)
-        except Exception:
-            log.exception("a request failed", method=request.method)
-            response = error_response(500, "INTERNAL_ERROR", "an unexpected error; the server's log has it", "failed")
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        if request.method not in METHODS:
-            raise Refused(405, "INVALID_REQUEST", "this method is not answered", {"Allow": ", ".join(METHODS)})
-        service, name = split_path(request.scope["raw_path"])
-        stream = single(request, "awareness")
-        here = self._present()
-        if request.method == "POST" and stream is None:
-            return await yjs_writing.append(here, request, name, service)
-        needed = Access.ADMIN if request.method == "DELETE" and stream is None else Access.READ
-        granted = await _admit(here, request, service, name, needed)
-        if stream is not None:
-            return await yjs_awareness.answer(here, request, granted, name, stream)
-        match request.method:
-            case "GET":
-                return await yjs_reading.read(here, request, granted, name)
-            case "HEAD":
-                return await yjs_reading.describe(here, granted, name)
-            case "PUT":
-                return await yjs_writing.create(here, request, granted, name)
-            case _:
-                return await yjs_writing.delete(here, granted, name)
+async def _answer(present: Present, request: Request) -> Response:
+    if request.method not in METHODS:
+        raise Refused(405, "INVALID_REQUEST", "this method is not answered", {"Allow": ", ".join(METHODS)})
+    service, name = split_path(place_of(request.scope).raw_path)
+    stream = single(request, "awareness")
+    here = present()
+    if request.method == "POST" and stream is None:
+        return await yjs_writing.append(here, request, name, service)
+    needed = Access.ADMIN if request.method == "DELETE" and stream is None else Access.READ
+    granted = await _admit(here, request, service, name, needed)
+    if stream is not None:
+        return await yjs_awareness.answer(here, request, granted, name, stream)
+    match request.method:
+        case "GET":
+            return await yjs_reading.read(here, request, granted, name)
+        case "HEAD":
+            return await yjs_reading.describe(here, granted, name)
+        case "PUT":
+            return await yjs_writing.create(here, request, granted, name)
+        case _:
+            return await yjs_writing.delete(here, granted, name)
 
 
 async def _admit(here: Here, request: Request, service: str, name: str, needed: Access) -> Granted:
@@ -77,3 +59,7 @@ async def _admit(here: Here, request: Request, service: str, name: str, needed: 
     if granted.tenant != service:
         raise Forbidden("this service is another tenant's")
     return granted
+
+
+def _failure() -> Response:
+    return error_response(500, "INTERNAL_ERROR", "an unexpected error; the server's log has it", "failed")

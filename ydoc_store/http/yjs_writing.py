@@ -154,6 +154,7 @@ async def delete(here: Here, granted: Granted, name: str) -> Response:
     tombstone = await delete_document(here.database, granted.tenant, name, actor=granted.actor)
     if not tombstone.changed:
         raise NoSuchDocument("this document was deleted before")
+    here.rooms.attendance.named.delete_all_of(granted.tenant, name)
     room = here.rooms.rooms.get((granted.tenant, name))
     if room is not None:
         # Other nodes hear of it by a hint; here whoever reads next is told so at once.

@@ -48,6 +48,14 @@ class Heavy:
         self.timeout_s = timeout_s
         self._memory_bytes_max = memory_bytes_max
         self._pool: ProcessPoolExecutor | None = None
+        self._aside: Heavy | None = None
+
+    @property
+    def aside(self) -> Heavy:
+        """A second worker, for what may take seconds: no load and no first sync waits behind it. Ends with this one."""
+        if self._aside is None:
+            self._aside = Heavy(self.timeout_s, self._memory_bytes_max)
+        return self._aside
 
     async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args)`, here when `size_bytes` is small, else in the worker.
@@ -86,6 +94,8 @@ class Heavy:
         return self._pool
 
     def stop(self) -> None:
+        if self._aside is not None:
+            self._aside.stop()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None

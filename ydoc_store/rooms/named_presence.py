@@ -75,6 +75,10 @@ class NamedPresences:
         return stream
 
     def _make(self, name: StreamName, now_s: float) -> NamedStream:
+        for other in list(self._streams):
+            # Those of histories that are over would count, and nobody can ask for them any more.
+            if (other.tenant, other.document) == (name.tenant, name.document) and other.epoch < name.epoch:
+                self.delete(other)
         of_document = sum(other.tenant == name.tenant and other.document == name.document for other in self._streams)
         if of_document >= STREAMS_OF_A_DOCUMENT_MAX:
             raise ServerFull(f"this document has as many awareness streams as it may, {STREAMS_OF_A_DOCUMENT_MAX}")

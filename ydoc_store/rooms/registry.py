@@ -28,7 +28,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
 from ydoc_store.rooms.attendance import Attendance
-from ydoc_store.rooms.budgets import Incoming, Outboxes
+from ydoc_store.rooms.budgets import Incoming, Outboxes, Shares
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.feed import Feeds
 from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
@@ -40,7 +40,7 @@ from ydoc_store.rooms.watch import Watch
 from ydoc_store.rooms.whole import Wholes
 from ydoc_store.storage.loader import Absent, StoredDocument, load
 from ydoc_store.storage.turns import Turns
-from ydoc_store.streams.registry import Streams
+from ydoc_store.streams.registry import PAGES_ALL_BYTES_MAX, Streams
 from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.ranges import Knowledge
@@ -90,7 +90,8 @@ class Rooms:
         self.first_sync = FirstSync(
             database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
         )
-        self.streams = Streams(database, appender, settings, self.spawn)
+        pages = Shares(PAGES_ALL_BYTES_MAX, 2 * settings.slow_member_s)
+        self.streams = Streams(database, appender, settings, self.spawn, pages.take)
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
         self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
@@ -112,8 +113,7 @@ class Rooms:
         # Counts the connections that were lost: a load that began under another number is not trusted.
         self._generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._draining = False
-        self._audit_line_at_s, self._audits_left_out = 0.0, 0
+        self._draining, self._audit_line_at_s, self._audits_left_out = False, 0.0, 0
         appender.events.connection_lost = self.discard_all
         appender.events.connected_again = self._connected_again
 

@@ -28,7 +28,7 @@ class NoDialect:
     def awareness(self, _payload: bytes) -> bytes:
         return b""
 
-    def ack(self, *, accepted: bool) -> None:
+    def ack(self, *, accepted: bool) -> bytes | None:
         """Members without a socket are told otherwise."""
 
     def denied(self, _reason: str) -> None:

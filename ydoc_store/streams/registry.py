@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, YdocError
 from ydoc_store.storage.heads import Head, read_heads
@@ -38,22 +39,43 @@ that is larger goes whole."""
 OPEN_MAX: Final = 10_000
 """Streams that are remembered, each in some 2 KB, so that an append costs no look at the database."""
 IDLE_S: Final = 60.0
+PAGES_ALL_BYTES_MAX: Final = 128 * 1024 * 1024
+"""What readers behind the ends of streams hold together: a hundred pages on slow lines. Who comes when it is used up
+waits for a turn."""
+FROM_THE_END: Final = 2**62
+"""A cursor that nothing follows: a read from it says where the stream ends."""
 RECENT_ALL_BYTES_MAX: Final = 64 * 1024 * 1024
 """What all streams together keep for readers at their end; beyond that readers share reads of the log."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
 
+class Held(Protocol):
+    """A share of what all pages may take; `resize(0)` gives it back."""
+
+    def resize(self, size: int) -> None: ...
+
+
 class Streams:
     """All open streams of one process, by (tenant, name)."""
 
-    def __init__(self, database: Database, appender: Appender, settings: Settings, spawn: Spawn):
+    def __init__(
+        self,
+        database: Database,
+        appender: Appender,
+        settings: Settings,
+        spawn: Spawn,
+        take: Callable[[int], Awaitable[Held]],
+    ):
+        """`take` waits for a share of PAGES_ALL_BYTES_MAX, and raises ServerFull where none becomes free in time."""
         self.database = database
         self.appender = appender
         self.spawn = spawn
+        self._take = take
         self.read_only = settings.read_only
         self.recent_bytes = 0
         self._queued_bytes_max = settings.process_incoming_bytes_max
+        self._update_bytes_max = settings.update_bytes_max
         # Counts the connections that were lost: what was looked up under another number is not trusted.
         self._generation = 0
         self._open: dict[tuple[str, str], Stream] = {}
@@ -78,27 +100,41 @@ class Streams:
     async def read(self, tenant: str, name: str, cursor: int) -> tuple[Stream, Page]:
         """The stream of this name as it is now, and what follows `cursor`. Raises as `find`, and CorruptDocument."""
         generation = self._generation
-        heads_then = self._head_then(self._open.get((tenant, name)))
-        stored = await read_stream(
-            self.database, tenant, name, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
-        )
-        self._trust(generation)
-        stream = self._adopt(tenant, name, stored.stream)
-        self._learn(stream, stored.stream, heads_then)
-        return stream, page_of(stored, cursor)
+        async with self._counting(cursor) as held:
+            heads_then = self._head_then(self._open.get((tenant, name)))
+            stored = await read_stream(
+                self.database, tenant, name, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
+            )
+            self._trust(generation)
+            stream = self._adopt(tenant, name, stored.stream)
+            self._learn(stream, stored.stream, heads_then)
+            return stream, _counted(page_of(stored, cursor), held)
+
+    @contextlib.asynccontextmanager
+    async def _counting(self, cursor: int) -> AsyncIterator[Held | None]:
+        """A page's share, which the page keeps if all goes well. None where there will be no page."""
+        # The most that it can be: how much it is shows when it is here.
+        held = await self._take(PAGE_BYTES_MAX + self._update_bytes_max) if cursor < FROM_THE_END else None
+        try:
+            yield held
+        except BaseException:
+            if held is not None:
+                held.resize(0)
+            raise
 
     async def read_page(self, stream: Stream, cursor: int) -> Page:
         """What follows `cursor` in this very stream, from the log. Raises as `find`, and CorruptDocument."""
-        heads_then = self._head_then(stream)
-        try:
-            stored = await read_stream_after(
-                self.database, stream.id, stream.marker, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
-            )
-        except NoSuchStream as error:
-            self.forget(stream, error)
-            raise
-        self._learn(stream, stored.stream, heads_then)
-        return page_of(stored, cursor)
+        async with self._counting(cursor) as held:
+            heads_then = self._head_then(stream)
+            try:
+                stored = await read_stream_after(
+                    self.database, stream.id, stream.marker, cursor, rows_max=PAGE_ROWS_MAX, bytes_max=PAGE_BYTES_MAX
+                )
+            except NoSuchStream as error:
+                self.forget(stream, error)
+                raise
+            self._learn(stream, stored.stream, heads_then)
+            return _counted(page_of(stored, cursor), held)
 
     @staticmethod
     def _head_then(stream: Stream | None) -> dict[int, int]:
@@ -239,3 +275,13 @@ class Streams:
         for stream in list(self._by_id.values()):
             if stream.is_idle and now_s - stream.used_at_s >= IDLE_S:
                 self._close(stream)
+
+
+def _counted(page: Page, held: Held | None) -> Page:
+    """The page, which counts for as long as a reader has it."""
+    if held is not None:
+        held.resize(sum(map(len, page.updates)))
+        if page.updates:
+            # Its last reader gives it back.
+            weakref.finalize(page, held.resize, 0).atexit = False
+    return page

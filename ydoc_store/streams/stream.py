@@ -33,7 +33,7 @@ Told = int | Duplicate | Closed
 """What a writer is told: the seq of what was stored, or why nothing had to be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Page:
     """The updates (after, through_seq] of a stream. With `head` the same, there was nothing more; `closed` tells
     whether there never will be."""

@@ -24,6 +24,10 @@ from ydoc_store.yjs.xml_reading import check_xml
 WORK_A_BYTE: Final = 16
 """How much more a byte of a document is here than where bytes are only merged or walked."""
 
+TREE_BYTES_MAX: Final = 16 * 2**20
+"""The largest document of which a tree is built: some seconds and a gigabyte, at worst ten seconds and two. A long
+novel with all that its editors deleted takes one of these MiB; what is larger is read as a Yjs update."""
+
 
 def content_of(update: bytes, root: str, as_: As) -> bytes:
     """A root type as UTF-8: JSON, text or XML. Raises WrongState where it is no such thing, InvalidUpdate."""

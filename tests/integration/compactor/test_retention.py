@@ -8,6 +8,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from compactor import retention
 from compactor.compaction import Compacted, Terms, compact
 from compactor.retention import Retained, Retention
 from compactor.worker import Worker
@@ -212,8 +213,8 @@ async def test_silent_producers_go_with_the_window_and_none_within_a_week(
     assert dropped.producers == 3 - len(left)
 
 
-async def test_a_pass_drops_what_has_left_the_feeds_window_of_every_tenant(
-    database: Database, connection: Connection
+async def test_a_pass_drops_what_has_left_the_feeds_window_of_every_tenant_piece_by_piece(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for tenant in ("one", "two"):
         await connection.execute(
@@ -223,8 +224,10 @@ async def test_a_pass_drops_what_has_left_the_feeds_window_of_every_tenant(
             tenant,
             NEWEST_KEPT + 40,
         )
-    retained = await Retention(database, history_days=9, bases_min=1).drop_some()
-    assert retained.commits == 0
-    retained = await Retention(database, history_days=7, bases_min=1).drop_some()
-    assert retained.commits == 80
+    assert (await Retention(database, history_days=9, bases_min=1).drop_some()).commits == 0
+    monkeypatch.setattr(retention, "COMMITS_MAX", 15)
+    monkeypatch.setattr(retention, "COMMIT_BITES_A_PIECE", 2)
+    passing = Retention(database, history_days=7, bases_min=1)
+    # A piece with each sweep, though the pass over the documents is done.
+    assert [(await passing.drop_some()).commits for _ in range(5)] == [30, 25, 25, 0, 0]
     assert await connection.fetchval("SELECT count(*) FROM ydoc.commits WHERE at < now() - interval '1 day'") == 0

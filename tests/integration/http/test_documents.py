@@ -16,6 +16,7 @@ from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
 from ydoc_store.auth.access import Access, Asked, Granted
 from ydoc_store.names import DEFAULT_TENANT
+from ydoc_store.http import document_reading
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy
 from ydoc_store.yjs.merge import EMPTY_UPDATE, state_vector_of
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
@@ -241,7 +242,7 @@ async def test_edits_are_all_made_or_none(client: httpx.AsyncClient) -> None:
 async def test_a_large_document_is_read_and_edited_in_the_worker(
     site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heavy = site.service.rooms.heavy
+    heavy = site.service.rooms.heavy.aside
     sizes: list[int] = []
 
     async def noting(size_bytes: int, work: Callable[..., Any], *args: Any) -> Any:
@@ -260,6 +261,21 @@ async def test_a_large_document_is_read_and_edited_in_the_worker(
     await client.get(DOC, headers={"Accept": "application/json"})
     # All of them but for the edit's own walk, which is small.
     assert len([size for size in sizes if size > INLINE_BYTES_MAX]) >= 4
+
+
+async def test_a_document_too_large_for_a_tree_is_read_as_an_update(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(client)
+    monkeypatch.setattr(document_reading, "TREE_BYTES_MAX", 10)
+    for send in (
+        client.get(DOC, headers={"Accept": "application/json"}),
+        client.get(DOC + "/content"),
+        client.patch(DOC, json={"edits": [{"op": "append", "path": ["text"], "text": "x"}]}),
+    ):
+        refused = await send
+        assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert says((await client.get(DOC)).content) == "hello"
 
 
 # Conditions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +20,7 @@ from tests.tokens import SECRET, token
 from tests.waiting import until
 from ydoc_store.errors import RoomDiscarded
 from ydoc_store.http.tokens import Token
+from ydoc_store.rooms.budgets import Shares
 from ydoc_store.streams.registry import PAGE_BYTES_MAX
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
@@ -251,7 +254,7 @@ async def test_readers_at_the_end_share_what_comes_and_at_most_a_read(
     assert streams.recent_bytes == 0 or streams.recent_bytes <= len(body)
 
 
-async def test_a_long_stream_is_read_in_pages_and_each_place_once(site: Site, client: httpx.AsyncClient) -> None:
+async def test_a_long_stream_is_read_in_pages_and_each_place_once(client: httpx.AsyncClient) -> None:
     await create(client)
     pieces = [bytes([65 + number]) * 70_000 for number in range(12)]
     for piece in pieces:
@@ -262,19 +265,47 @@ async def test_a_long_stream_is_read_in_pages_and_each_place_once(site: Site, cl
     assert await read(client) == b"".join(pieces)
     async with events(client, "s") as reader:
         await reader.shows(b"".join(pieces))
-        assert site.service.rooms.first_sync.prepared.used == 0
 
 
-async def test_readers_of_large_pages_take_turns_where_there_is_no_room_for_all(database_url: str) -> None:
-    async with running_site(database_url, process_sync_bytes_max=200_000) as site, site.client() as client:
-        await create(client, body=b"x" * 150_000)
-        prepared = site.service.rooms.first_sync.prepared
-        held = await prepared.take(100_000)
-        reading = [asyncio.create_task(client.get("/v1/stream/s")) for _ in range(3)]
-        await until(lambda: len(prepared._waiting) == 3)
-        held.resize(0)
-        assert [len((await answer).content) for answer in reading] == [150_000] * 3
-        assert prepared.used == 0
+@pytest.mark.parametrize("live", ["", "&live=sse"])
+async def test_slow_readers_of_large_pages_hold_no_more_than_they_may_together(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, live: str
+) -> None:
+    """I15."""
+    pages = Shares(3 * PAGE_BYTES_MAX, 60)
+    monkeypatch.setattr(site.service.rooms.streams, "_take", pages.take)
+    await create(client)
+    # More than the sockets between take on their own.
+    body = b"x" * (15 * PAGE_BYTES_MAX)
+    await append(client, body)
+    async with contextlib.AsyncExitStack() as stack:
+        slow = []
+        for _ in range(6):
+            narrow = socket.socket()
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.connect(("127.0.0.1", site.port))
+            reader, writer = await asyncio.open_connection(sock=narrow, limit=1024)
+            stack.callback(writer.close)
+            writer.write(f"GET /v1/stream/s?offset=-1{live} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            slow.append(reader)
+        assert b" 200 " in await slow[0].readline()
+        await until(lambda: len(pages._waiting) == 5)
+        assert pages.used == len(body)
+        # Whoever waits at the end has no page to hold.
+        assert (await client.head("/v1/stream/s")).status_code == 200
+    await until(lambda: not pages.used and not pages._waiting)
+
+
+async def test_who_waits_for_events_holds_nothing_of_what_it_was_given(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = Shares(2**30, 60)
+    monkeypatch.setattr(site.service.rooms.streams, "_take", pages.take)
+    await create(client)
+    await append(client, b"x" * PAGE_BYTES_MAX)
+    async with events(client, "s", "-1") as reader:
+        await reader.shows(b"x" * PAGE_BYTES_MAX)
+        await until(lambda: not pages.used)
 
 
 async def test_a_place_within_a_row_of_the_log_is_a_place_like_any_other(
@@ -307,6 +338,14 @@ async def test_a_stream_of_any_name_is_told_where_it_is(client: httpx.AsyncClien
         assert made.status_code == 201
         assert made.headers["Location"].endswith(f"/v1/stream/{name}")
         assert (await client.get(made.headers["Location"])).content == b"x"
+
+
+async def test_a_page_that_somebody_wrote_runs_nothing_in_this_servers_name(client: httpx.AsyncClient) -> None:
+    await client.put("/v1/stream/p", headers={"Content-Type": "text/html"}, content=b"<script>1</script>")
+    for path in ("/v1/stream/p", "/v1/stream/p?offset=-1&live=long-poll"):
+        answer = await client.get(path)
+        assert answer.content == b"<script>1</script>"
+        assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
 
 
 async def test_events_keep_the_spaces_that_text_begins_with(client: httpx.AsyncClient) -> None:

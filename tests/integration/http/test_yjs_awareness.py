@@ -190,6 +190,17 @@ async def test_streams_of_other_names_are_apart_and_end_with_the_document(
     assert (await head("mods"), await head("default")) == (404, 200)
 
 
+async def test_a_document_takes_its_streams_along_and_may_be_begun_anew_often(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    for _ in range(STREAMS_OF_A_DOCUMENT_MAX + 1):
+        await client.put(path_of())
+        assert (await client.put(path_of(), params={"awareness": "mods"})).status_code == 201
+        assert (await client.delete(path_of())).status_code == 204
+    assert (await client.post("/v1/documents/notes/undelete")).status_code == 200
+    assert (await client.head(path_of(), params={"awareness": "mods"})).status_code == 404
+
+
 async def test_a_name_is_forgotten_after_its_hour_and_there_are_not_many(site: Site, client: httpx.AsyncClient) -> None:
     await created(client)
     for number in range(STREAMS_OF_A_DOCUMENT_MAX):

@@ -107,6 +107,14 @@ def test_a_document_takes_its_streams_along() -> None:
     assert nodes.here.find(other) is not None
 
 
+def test_histories_that_are_over_take_no_place() -> None:
+    nodes = Nodes()
+    for epoch in range(1, STREAMS_OF_A_DOCUMENT_MAX + 2):
+        nodes.here.create(StreamName("default", "notes", epoch, "mods"), 0)
+    assert nodes.here.find(MODS) is None
+    assert nodes.there.find(StreamName("default", "notes", epoch, "mods")) is not None
+
+
 def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = Nodes()
     for number in range(STREAMS_OF_A_DOCUMENT_MAX):
