@@ -69,7 +69,7 @@ async def test_a_copy_is_made_exactly_once(client: httpx.AsyncClient) -> None:
 
 async def test_a_copy_that_is_repeated_with_its_key_needs_its_source_no_more(client: httpx.AsyncClient) -> None:
     await begin(client)
-    headers = {"Idempotency-Key": "copy it"}
+    headers = {"Idempotency-Key": "copy-it"}
     first = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
     await client.delete(DOC)
     second = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
@@ -89,7 +89,7 @@ async def test_a_document_of_more_than_one_update_may_bring_is_copied(database_u
         assert (await client.post(DOC + "/copy", json={"name": "copy"})).status_code == 412
 
         async def copied() -> httpx.Response:
-            headers = {"Idempotency-Key": "copy it"}
+            headers = {"Idempotency-Key": "copy-it"}
             return await client.post(DOC + "/copy", json={"name": "keyed"}, headers=headers)
 
         answers = [*await asyncio.gather(*(copied() for _ in range(5))), await copied()]
