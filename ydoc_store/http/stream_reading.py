@@ -130,6 +130,8 @@ class _Reader:
             headers["Cache-Control"] = (
                 "private, no-cache" if page.is_whole and not page.is_end else "private, max-age=60"
             )
+            # A browser keeps it for whom it was read, and not for who signs in there next.
+            headers["Vary"] = "Authorization, Cookie"
             end = "-end" if page.is_end else ""
             headers["ETag"] = f'"{self._stream.id:x}-{place}-{page.through_seq}{end}"'
             if headers["ETag"] in _etags(self._request):

@@ -137,7 +137,8 @@ async def _discover(here: Here, request: Request, follower: Follower) -> Respons
     room = follower.room
     through_seq = await here.rooms.snapshots.find(room)
     target = "-1" if through_seq is None else str(SnapshotAt(Token(room.epoch, through_seq)))
-    headers = {"Location": redirected(request, target), "Cache-Control": "private, max-age=5"}
+    caching = {"Cache-Control": "private, max-age=5", "Vary": "Authorization, Cookie"}
+    headers = {"Location": redirected(request, target), **caching}
     return Response(status_code=307, headers=headers)
 
 
