@@ -15,8 +15,8 @@ from tests.nodes import Editor
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
 from ydoc_store.auth.access import Access, Asked, Granted
-from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.http import document_reading
+from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy
 from ydoc_store.yjs.merge import EMPTY_UPDATE, state_vector_of
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
