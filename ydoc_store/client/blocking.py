@@ -74,8 +74,10 @@ class BlockingDocument:
                 left_s = deadline_s - time.monotonic()
                 if not self._arrived:
                     self._document.raise_end()
-                    if left_s <= 0:
-                        raise Unavailable(f"what was waited for did not come within {timeout_s:g} s")
+                if left_s <= 0:
+                    # Also where others never stop editing.
+                    raise Unavailable(f"what was waited for did not come within {timeout_s:g} s")
+                if not self._arrived:
                     self._changed.wait(left_s)
 
     def saved(self, *, timeout_s: float | None = 30.0) -> None:

@@ -92,8 +92,9 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
                 if repeated is None:
                     raise
                 return wanted.answer(repeated)
-            epoch = follower.room.epoch if follower.exists else None
-    return wanted.answer(await wanted.store(update, epoch))
+            epoch, history = (follower.room.epoch, follower.room.marker) if follower.exists else (None, None)
+    # Race: renamed meanwhile, the document is not the one of this name any more, and the edits mean nothing in another.
+    return wanted.answer(await wanted.store(update, epoch, history))
 
 
 async def create(here: Here, request: Request, granted: Granted, name: str) -> Response:
@@ -164,8 +165,9 @@ class _Wanted:
         wanted._database = await database_here(here)
         return wanted
 
-    async def store(self, update: bytes, epoch: int | None = None) -> Contributed:
-        """`epoch` is the one that the update was made for. Raises ConditionFailed, and as `contribute`."""
+    async def store(self, update: bytes, epoch: int | None = None, history: int | None = None) -> Contributed:
+        """`epoch` is the one that the update was made for, `history` its marker. Raises ConditionFailed, and
+        as `contribute`."""
         conditions = self._conditions
         head_is: int | None = None
         is_absent = self._creates or conditions.is_absent
@@ -193,6 +195,7 @@ class _Wanted:
                 dialect=DIALECT,
                 guard=None if guard == Guard() else guard,
                 creates=not must_exist,
+                history=history,
             )
         except (NoSuchDocument, EpochChanged):
             if not must_exist:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -121,6 +122,25 @@ async def test_a_job_without_a_server_is_told_in_time(node: Node, free_port: int
         await working
     assert "may not be stored" in error.__notes__[0]
     assert clients_threads() == []
+
+
+async def test_a_job_that_waits_under_others_who_never_stop_is_told_in_time(node: Node) -> None:
+    def job() -> None:
+        with connect_sync(url(node), "busy") as document, connect_sync(url(node), "busy") as other:
+
+            def never(_ydoc: Doc[Any]) -> bool:
+                # Whatever is looked at, there is more already.
+                assert time.monotonic() - began_s < TIMEOUT_S
+                text_of(other.ydoc).insert(0, "x")
+                with document._changed:
+                    assert document._changed.wait_for(lambda: document._arrived, TIMEOUT_S)
+                return False
+
+            began_s = time.monotonic()
+            with pytest.raises(Unavailable):
+                document.wait_for(never, timeout_s=0.2)
+
+    await asyncio.to_thread(job)
 
 
 async def test_a_job_whose_document_is_deleted_is_told_while_it_waits(node: Node) -> None:

@@ -379,7 +379,7 @@ async def test_an_edit_that_is_repeated_while_the_first_is_under_way_is_answered
         name = f"/v1/documents/{number}"
         assert (await client.post(name, content=typed("hello"), headers=OCTETS)).status_code == 201
         edit = {"edits": [{"op": "delete", "path": ["text", 0], "count": 5}]}
-        headers = {"Idempotency-Key": "delete it"}
+        headers = {"Idempotency-Key": "delete-it"}
         answers = await asyncio.gather(*(client.patch(name, json=edit, headers=headers) for _ in range(12)))
         assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
         assert len({answer.content for answer in answers}) == 1

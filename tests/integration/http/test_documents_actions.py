@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import asyncpg
 import httpx
+import pytest
 
 from compactor.farewell import Farewell
 from tests.nodes import Editor
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
+from ydoc_store.http import document_writing
 
 DOC = "/v1/documents/notes"
 
@@ -66,7 +69,7 @@ async def test_a_copy_is_made_exactly_once(client: httpx.AsyncClient) -> None:
 
 async def test_a_copy_that_is_repeated_with_its_key_needs_its_source_no_more(client: httpx.AsyncClient) -> None:
     await begin(client)
-    headers = {"Idempotency-Key": "copy it"}
+    headers = {"Idempotency-Key": "copy-it"}
     first = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
     await client.delete(DOC)
     second = await client.post(DOC + "/copy", json={"name": "copy"}, headers=headers)
@@ -86,7 +89,7 @@ async def test_a_document_of_more_than_one_update_may_bring_is_copied(database_u
         assert (await client.post(DOC + "/copy", json={"name": "copy"})).status_code == 412
 
         async def copied() -> httpx.Response:
-            headers = {"Idempotency-Key": "copy it"}
+            headers = {"Idempotency-Key": "copy-it"}
             return await client.post(DOC + "/copy", json={"name": "keyed"}, headers=headers)
 
         answers = [*await asyncio.gather(*(copied() for _ in range(5))), await copied()]
@@ -189,6 +192,25 @@ async def test_what_is_written_while_a_document_is_renamed_is_lost_in_neither_na
     pieces = text.replace("][", "] [").split()
     assert len(pieces) == len(set(pieces))
     assert stored <= set(pieces) <= stored | unknown
+
+
+async def test_an_edit_of_a_document_that_is_renamed_under_it_begins_none_of_the_old_name(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(client)
+    store = document_writing._Wanted.store
+
+    async def store_late(*wanted: Any) -> Any:
+        monkeypatch.undo()
+        assert (await client.post(DOC + "/rename", json={"name": "renamed"})).status_code == 200
+        return await store(*wanted)
+
+    monkeypatch.setattr(document_writing._Wanted, "store", store_late)
+    edit = {"edits": [{"op": "append", "path": ["text"], "text": "!"}]}
+    refused = await client.patch(DOC, json=edit)
+    assert (refused.status_code, refused.json()["code"]) == (409, "epoch_changed")
+    assert (await text_of(client), await text_of(client, "renamed")) == ("no_such_document", "hello")
+    assert (await client.patch("/v1/documents/renamed", json=edit)).status_code == 200
 
 
 async def test_access_that_was_taken_back_stays_so_under_the_new_name(database_url: str) -> None:

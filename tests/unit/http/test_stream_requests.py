@@ -27,14 +27,14 @@ from ydoc_store.storage.guards import Producer
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
 # JSON
 
 
-@given(st.lists(st.lists(JSON_VALUES, min_size=1), min_size=1))
+@given(st.lists(st.lists(JSON_VALUES, min_size=1, max_size=4), min_size=1, max_size=4))
 def test_what_many_bodies_bring_reads_as_one_array_of_their_messages(bodies: list[list[object]]) -> None:
     stored = [flatten_json(orjson.dumps(body)) for body in bodies]
     assert orjson.loads(b"[" + b",".join(stored) + b"]") == [message for body in bodies for message in body]
