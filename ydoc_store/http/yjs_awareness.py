@@ -30,9 +30,10 @@ from ydoc_store.http.tokens import Sentinel, SnapshotAt, Token, cursor_after, pa
 from ydoc_store.http.yjs_reading import CONTENT_TYPE, DIALECT, read_live
 from ydoc_store.http.yjs_requests import DEFAULT_AWARENESS, Refused, parse_stream_name, single
 from ydoc_store.rooms.follower import Follower, follow
+from ydoc_store.rooms.guests import hear_guest
 from ydoc_store.rooms.named_presence import NamedStream, StreamName
-from ydoc_store.rooms.presence import Guest, Presence
-from ydoc_store.yjs.awareness import AwarenessEntry, decode_awareness, encode_awareness_entries, stamp
+from ydoc_store.rooms.presence import Presence
+from ydoc_store.yjs.awareness import AwarenessEntry, decode_awareness, encode_awareness_entries
 from ydoc_store.yjs.lib0 import Malformed, encode_buf, frames
 
 if TYPE_CHECKING:
@@ -108,22 +109,17 @@ async def _create(here: Here, request: Request, granted: Granted, stream: _Strea
 async def _show(here: Here, request: Request, granted: Granted, stream: _Stream) -> Response:
     _may_show(here, granted)
     messages = await _messages(here, request)
-    if here.settings.has_identities:
-        messages = [[stamp(entry, granted.actor, granted.name) for entry in entries] for entries in messages]
-    now_s = time.monotonic()
     attendance, room = here.rooms.attendance, stream.follower.room
-    presence = room.presence if stream.is_default else attendance.named.create(stream.name, now_s).presence
+    presence = room.presence if stream.is_default else attendance.named.create(stream.name, time.monotonic()).presence
     for entries in messages:
-        for entry in entries:
-            guest = Guest(granted.actor, None if here.settings.has_identities else entry.client_id)
-            heard = presence.hear(guest, [entry], now_s, principal=granted.actor)
-            if not stream.is_default:
-                attendance.named.changed(stream.name, heard.fresh)
-            elif heard.fresh:
-                attendance.changed(room, heard.fresh, None)
-            elif heard.corrections:
-                # Its own reader tells it that it was declared gone, and that its next clock counts again.
-                room.wake_followers()
+        heard = hear_guest(presence, here.settings, granted, entries)
+        if not stream.is_default:
+            attendance.named.changed(stream.name, heard.fresh)
+        elif heard.fresh:
+            attendance.changed(room, heard.fresh, None)
+        elif heard.corrections:
+            # Its own reader tells it that it was declared gone, and that its next clock counts again.
+            room.wake_followers()
     return Response(status_code=204, headers=_headers(presence, None))
 
 

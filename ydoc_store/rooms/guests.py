@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from ydoc_store.auth.access import Access
 from ydoc_store.rooms.beginning import open_granted
-from ydoc_store.rooms.presence import Guest
+from ydoc_store.rooms.presence import Guest, Heard
 from ydoc_store.yjs.awareness import decode_awareness, stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ydoc_store.auth.access import Granted
+    from ydoc_store.rooms.presence import Presence
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.settings import Settings
     from ydoc_store.yjs.awareness import AwarenessEntry
@@ -36,22 +39,26 @@ async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) 
     )
     if not may_show(settings, granted):
         return
-    if settings.has_identities:
-        entries = [stamp(entry, granted.actor, granted.name) for entry in entries]
     room = await open_granted(rooms, granted, name)
-    now_s = time.monotonic()
-    fresh: list[AwarenessEntry] = []
-    corrections: list[AwarenessEntry] = []
-    for entry in entries:
-        guest = Guest(granted.actor, None if settings.has_identities else entry.client_id)
-        heard = room.presence.hear(guest, [entry], now_s, principal=granted.actor)
-        fresh += heard.fresh
-        corrections += heard.corrections
-    if fresh:
-        rooms.attendance.changed(room, fresh, None)
-    elif corrections:
+    heard = hear_guest(room.presence, settings, granted, entries)
+    if heard.fresh:
+        rooms.attendance.changed(room, heard.fresh, None)
+    elif heard.corrections:
         # Its own reader tells it that it was declared gone, and that its next clock counts again.
         room.wake_followers()
+
+
+def hear_guest(presence: Presence, settings: Settings, granted: Granted, entries: Sequence[AwarenessEntry]) -> Heard:
+    """What the entries of one who may show something change, each being a guest of its own where nobody is known."""
+    now_s = time.monotonic()
+    heard = Heard([], [])
+    for entry in entries:
+        guest = Guest(granted.actor, None if settings.has_identities else entry.client_id)
+        shown = stamp(entry, granted.actor, granted.name) if settings.has_identities else entry
+        found = presence.hear(guest, [shown], now_s, principal=granted.actor)
+        heard.fresh.extend(found.fresh)
+        heard.corrections.extend(found.corrections)
+    return heard
 
 
 def may_show(settings: Settings, granted: Granted) -> bool:
