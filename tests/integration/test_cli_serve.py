@@ -95,6 +95,7 @@ async def test_a_first_run_brings_up_everything_and_says_so(free_port: int, data
             assert {check["name"] for check in ready.json()["checks"]} == {
                 "phase",
                 "database",
+                "changes",
                 "compactor",
                 "vacuum",
                 "fan-out",
