@@ -17,6 +17,8 @@ from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.storage.epochs import delete_document, purge_document, recreate_document
 from ydoc_store.storage.pool import Database
 
+pytestmark = pytest.mark.least_rights
+
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
 SERVER = "http://127.0.0.1:1234"

@@ -20,6 +20,8 @@ from tests.interop.editors import Editor, Editors
 from tests.service import AT_FULL_SPEED, BUSIEST_COMPACTION, STORE, Service, run, serving, verify
 from tests.stored import connecting
 
+pytestmark = pytest.mark.least_rights
+
 NAME = "notes"
 DOCUMENT = f"/v1/documents/{NAME}"
 PAUSE_MS_MAX = 60
