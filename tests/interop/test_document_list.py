@@ -10,6 +10,8 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
+
 from tests.interop.editors import Editors
 from tests.interop.yjs_judge import require_npm_packages
 from tests.service import Service
