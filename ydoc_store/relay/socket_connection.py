@@ -62,7 +62,10 @@ class SocketConnection(Connection, asyncio.Protocol):
         if protocol.parser_exc is not None:
             self._refuse_frame(protocol.parser_exc)
         elif protocol.writes:
-            self._write_all(protocol.data_to_send())
+            answers = protocol.data_to_send()
+            # Whoever is being closed, and goes on pinging without reading, is not answered any more.
+            if not self.is_closing:
+                self._write_all(answers)
             if protocol.handshake_exc is not None:
                 self.transport.close()
 

@@ -182,8 +182,9 @@ def test_a_correction_is_told_again_to_whoever_reads() -> None:
 def test_a_reader_that_comes_when_it_likes_sees_who_is_there(
     steps: list[tuple[int, int, bool, int]], data: st.DataObject
 ) -> None:
-    """However the states come, go and expire, and whatever of it a reader misses in between."""
-    presence = Presence(3)
+    """However the states come, go and expire, and whatever of it a reader misses in between, as long as those who left
+    are remembered: here all four."""
+    presence = Presence(4)
     shown: dict[int, str | None] = {}
     version = 0
     for at, (client_id, clock, is_gone, owner) in enumerate(steps):
