@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ydoc_store.rooms.registry import Rooms
     from ydoc_store.rooms.room import Room
     from ydoc_store.rooms.whole import Whole
-    from ydoc_store.yjs.awareness import AwarenessEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +196,3 @@ class Follower:
         self._woken.clear()
         self.raise_if_ended()
         return True
-
-    # Presence
-
-    def presence(self, known: dict[int, int]) -> list[AwarenessEntry]:
-        """What somebody lacks who was shown the clocks in `known` (by client id), which holds the new ones then."""
-        return self.room.presence.news(known)

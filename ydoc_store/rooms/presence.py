@@ -241,17 +241,6 @@ class Presence:
             if not isinstance(state.owner, Node)
         ]
 
-    def news(self, known: dict[int, int]) -> list[AwarenessEntry]:
-        """What somebody lacks who was shown the clocks in `known`, which has them from then on: newer states, and who
-        is gone since."""
-        entries = [entry for entry in self.current() if entry.clock > known.get(entry.client_id, -1)]
-        for client_id in [client_id for client_id in known if client_id not in self._states]:
-            clock = known.pop(client_id)
-            gone = self._gone.get(client_id)
-            entries.append(AwarenessEntry(client_id, clock + 1 if gone is None else max(gone[0], clock), None))
-        known.update((entry.client_id, entry.clock) for entry in entries if entry.state_json is not None)
-        return entries
-
     def since(self, version: int) -> list[AwarenessEntry]:
         """What changed behind this version: who is here, and who went as long as that is remembered."""
         changed = [client_id for client_id, at in self._changed.items() if at > version]

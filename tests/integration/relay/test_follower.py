@@ -172,17 +172,17 @@ async def test_readers_count_as_connections_of_the_document_and_leave_nothing(da
         assert not node.service.rooms.first_sync.prepared.used
 
 
-async def test_presence_is_read_as_what_one_lacks(node: Node, follower: Follower) -> None:
-    known: dict[int, int] = {}
-    assert follower.presence(known) == []
+async def test_a_reader_is_woken_by_presence_and_reads_what_changed_since(node: Node, follower: Follower) -> None:
+    presence = follower.room.presence
+    version = presence.version
+    assert presence.since(version) == []
     ann = await Editor.open_synced(node.url("notes"))
     await ann.show(1, '{"name":"Ann"}')
-    while not (news := follower.presence(known)):
+    while not (news := presence.since(version)):
         assert await follower.woken(WAIT_S)
     assert [(entry.client_id, entry.state_json) for entry in news] == [(ann.doc.client_id, '{"name":"Ann"}')]
-    assert follower.presence(known) == []
+    version = presence.version
     await ann.leave()
-    while not (news := follower.presence(known)):
+    while not (news := presence.since(version)):
         assert await follower.woken(WAIT_S)
     assert [(entry.client_id, entry.state_json) for entry in news] == [(ann.doc.client_id, None)]
-    assert known == {}
