@@ -14,7 +14,7 @@ from ydoc_store.storage.appender import Appender, DocumentQueue, QueuedUpdate
 from ydoc_store.storage.guards import Guard, Verdict
 from ydoc_store.yjs.lib0 import frames
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 READ_LOG = "SELECT seq, count, actor, frames FROM ydoc.updates WHERE document_id = $1 ORDER BY seq"
 READ_DOCUMENT = """
 SELECT head, accepted_rows, accepted_bytes, (SELECT count(*) FROM ydoc.updates WHERE document_id = id) AS rows

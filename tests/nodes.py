@@ -32,7 +32,7 @@ from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.merge import merge, state_vector_of
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN, walk
 
-WAIT_TIMEOUT_S = 20.0
+WAIT_TIMEOUT_S = 60.0
 
 
 class Node:
@@ -256,6 +256,7 @@ def new_doc() -> Doc[Any]:
 async def connect_raw(url: str, **options: Any) -> ClientConnection:
     """A WebSocket without anything said on it, of a program that was never here: one that comes back waits."""
     settings: dict[str, Any] = {"max_size": None, "compression": None, "ping_interval": None, "close_timeout": 2}
+    settings["open_timeout"] = WAIT_TIMEOUT_S
     settings["user_agent_header"] = f"test {random.getrandbits(64):x}"
     return await connect(url, **(settings | options))
 

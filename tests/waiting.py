@@ -6,11 +6,11 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Returns once the condition holds; TimeoutError after 20 s."""
+    """Returns once the condition holds; TimeoutError after 60 s."""
     async with asyncio.timeout(TIMEOUT_S):
         while True:
             answer = condition()

@@ -32,7 +32,7 @@ async def test_every_step_is_reached(durable_url: str) -> None:
     async with running_node(durable_url, room_idle_s=0) as node, Worker() as worker:
         node.service.appender.failpoints = failpoints
         ann, ben = [await Editor.open_synced(node.url(page)) for page in PAGES[:2]]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             # Until one commit carries both.
             while "append.between-tells" not in reached:
                 await asyncio.gather(ann.type("x"), ben.type("x"))

@@ -37,7 +37,7 @@ class Caller:
         self.writer.write(text)
 
     async def hears(self, text: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await self.reader.readexactly(len(text)) == text
 
     async def hears_nothing(self) -> None:
@@ -46,7 +46,7 @@ class Caller:
                 await self.reader.read(1)
 
     async def hears_the_end(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionResetError):
                 assert await self.reader.read() == b""
         self.writer.close()
@@ -72,7 +72,7 @@ async def test_a_delay_keeps_the_order_and_holds_for_both_directions(line: TcpPr
         caller.say(str(number).encode())
         await asyncio.sleep(0)
     await caller.hears(b"0123456789")
-    assert 0.4 <= time.monotonic() - started_s < 2
+    assert 0.4 <= time.monotonic() - started_s < 3.5
     line.delay(0)
     caller.say(b"at once")
     await caller.hears(b"at once")
@@ -100,7 +100,7 @@ async def test_a_swallowed_answer_is_lost_and_the_request_was_passed_on(line: Tc
     caller.say(b"open")
     await caller.hears(b"open")
     caller.say(b"a secret")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await line.swallowing.wait()
     await caller.hears_nothing()
     line.heal()

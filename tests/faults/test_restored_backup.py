@@ -284,7 +284,7 @@ async def test_a_restore_that_was_written_over_is_noticed_all_the_same(
         assert (await cid.closed())[0] == 1012
         again = await StrictEditor.open_synced(there.url("notes"), ben.doc)
         other = await StrictEditor.open_synced(here.url("notes"), cid.doc)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while {len(again.root), len(other.root)} != {len(EVERYTHING)}:
                 # Here a hint that comes while the room is still loading is lost for good: nobody else polls.
                 for node in (here, there):
@@ -297,6 +297,6 @@ async def test_a_restore_that_was_written_over_is_noticed_all_the_same(
 
 
 async def until_head(node: Node, head: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while node.room("notes").head < head:  # noqa: ASYNC110 # its own commit, a moment away
             await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from ydoc_store.embedded.binaries import packaged, reachable
 from ydoc_store.embedded.liveness import look_at, processes_of
 from ydoc_store.embedded.postmaster import STILL_ATTACHED
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 async def answers(url: str, sql: str) -> Any:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ydoc_store.http.connection import HEAD_BYTES_MAX, HEADERS_MAX, Gate, bounded_connection
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n"
 
 

@@ -89,7 +89,7 @@ async def test_revoke_sends_away_who_is_inside_and_can_be_taken_back(service: Se
         assert listed["user"] == "ann"
         assert (await client.delete(f"/v1/revocations/{listed['id']}")).status_code == 204
         assert (await client.delete(f"/v1/revocations/{listed['id']}")).status_code == 404
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             again = await Editor.open(url(service, "notes", held))
             with contextlib.suppress(AssertionError):

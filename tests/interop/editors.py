@@ -181,7 +181,7 @@ class Editors:
             assert self._process.stdin is not None
             self._process.stdin.close()
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await self._ended()
             except TimeoutError:
                 await self.kill()

@@ -17,7 +17,7 @@ from tests.nodes import new_doc
 from tests.service import Service
 from ydoc_store.yjs.lib0 import frames, join_frames
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def text_of(body: bytes) -> str:

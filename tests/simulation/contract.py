@@ -286,7 +286,7 @@ class Contract:
         listener = Listener(log.database, (HINT_CHANNEL, "other"), lambda _, text: heard.append(text), ready.set)
         listening = asyncio.create_task(listener.run())
         try:
-            await asyncio.wait_for(ready.wait(), 10)
+            await asyncio.wait_for(ready.wait(), 60)
             await until(lambda: listener.listeners == 1)
             owner, other = await hand.known("a"), await hand.known("b")
             marker_of_other = (await loaded(log, "b")).marker

@@ -85,7 +85,7 @@ async def test_saved_keeps_its_deadline_and_does_not_lie_while_postgres_stands_s
             for _ in range(2):
                 with pytest.raises(Unavailable):
                     await document.saved(timeout_s=1)
-            assert time.monotonic() - began_at_s < 6
+            assert time.monotonic() - began_at_s < 15
             assert document.has_unsaved
         finally:
             signal_all(cluster, signal.SIGCONT)

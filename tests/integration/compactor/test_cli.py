@@ -114,7 +114,7 @@ async def test_run_sweeps_until_it_is_told_to_end(database_url: str, connection:
     try:
         await until(compacted)
         process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             _stdout, stderr = await process.communicate()
     finally:
         if process.returncode is None:

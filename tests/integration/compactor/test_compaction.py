@@ -102,7 +102,7 @@ async def test_rows_appended_during_a_compaction_stay_and_their_writer_does_not_
     await append(connection, document_id, writer.type_each("before "))
 
     async def append_more() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await append(connection, document_id, writer.type_each("after"))
 
     outcome = await compact(database, worker, document_id, at_step(terms, step, append_more), forced=True)

@@ -34,7 +34,7 @@ def settings() -> Settings:
 
 class Events(asyncio.Queue[Event]):
     async def next_compaction(self) -> CompactionEvent:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 event = await self.get()
                 if isinstance(event, CompactionEvent):

@@ -51,7 +51,7 @@ async def type_on_both(nodes: Pair, count: int = 60) -> None:
 
 
 async def until_head(node: Node, head: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while node.room("notes").head < head:
             await node.service.rooms.watch.poll()
 
@@ -74,7 +74,7 @@ async def test_the_first_edit_of_a_document_that_is_open_on_both_crosses_without
 ) -> None:
     never = {"poll_interval_s": 3_600}
     async with running_node(database_url, **never) as here, running_node(database_url, **never) as there:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (here.service.fanout.others_listen and there.service.fanout.others_listen):
                 await here.service.rooms.watch.poll()
         ann = await Editor.open_synced(here.url("new"))
@@ -274,7 +274,7 @@ async def until_judged(node: Node, *, wanted: bool) -> None:
     fanout, judged = node.service.fanout, asyncio.Event()
     judge = fanout._listener.changed
     fanout._listener.changed = lambda: (judge(), judged.set())[0]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while node.service.appender.hints_wanted is not wanted:
             judged.clear()
             await judged.wait()

@@ -15,7 +15,7 @@ from pycrdt import Doc, Text
 from tests.nodes import new_doc
 from ydoc_store.yjs.lib0 import frames, join_frames
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def path_of(name: str = "notes", service: str = "default") -> str:

@@ -554,7 +554,7 @@ async def test_whoever_waits_is_cut_off_when_their_access_is_taken_back(guarded:
         began_s = asyncio.get_running_loop().time()
         await insert_revocation(guarded.database, "default", "user", "ann", None, lifetime_s_max=86_400)
         answer = await waiting
-        assert asyncio.get_running_loop().time() - began_s < 10, "5 s on a quiet machine"
+        assert asyncio.get_running_loop().time() - began_s < 20, "5 s on a quiet machine"
         assert answer.status_code == (200 if "live_sse" in way else 401)
         assert (await shape.ask(**way)).status_code == 401
 

@@ -27,7 +27,7 @@ Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type che
 
 TEXT = {"Content-Type": "text/plain"}
 JSON = {"Content-Type": "application/json"}
-WAIT_S = 30.0
+WAIT_S = 60.0
 NEXT = "Stream-Next-Offset"
 
 

@@ -184,7 +184,7 @@ async def test_a_silent_stream_is_kept_alive_and_ends_after_its_time(database_ur
         started_s = time.monotonic()
         async with readers_left(site, 0), streaming(client, offset="now") as events:
             await events.ended()
-        assert 0.8 <= time.monotonic() - started_s < 10
+        assert 0.8 <= time.monotonic() - started_s < 20
         assert events.comments >= 3
 
 
@@ -206,10 +206,10 @@ async def test_what_waits_ends_when_the_process_stops(database_url: str) -> None
             polling = asyncio.create_task(client.get(path_of(), params={"offset": "now", "live": "long-poll"}))
             await until(lambda: _members(site, 2))
             started_s = time.monotonic()
-            stopping = asyncio.create_task(site.stop(drain_s=10))
+            stopping = asyncio.create_task(site.stop(drain_s=30))
             await events.ended()
             assert (await polling).status_code == 204
-            assert time.monotonic() - started_s < 8
+            assert time.monotonic() - started_s < 20
         await stopping
 
 
@@ -225,7 +225,7 @@ async def test_what_waits_ends_with_its_token(database_url: str) -> None:
             started_s = time.monotonic()
             await events.ended()
             refused = await polling
-            assert time.monotonic() - started_s < 3 + 5 + 5
+            assert time.monotonic() - started_s < 3 + 5 + 10
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "UNAUTHORIZED")
             again = await client.get(path_of(), params={"offset": "now"})
             assert again.status_code == 401

@@ -122,7 +122,7 @@ async def closed(peer: Peer) -> tuple[int, str]:
 
 
 async def ended(*peers: Peer) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(peer.ended for peer in peers))
 
 

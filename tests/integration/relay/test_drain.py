@@ -16,7 +16,7 @@ async def test_a_drain_commits_what_was_read_and_says_goodbye(node: Node) -> Non
     for _ in range(200):
         ann.root.insert(0, "x")
     await ann.send_edits()
-    await asyncio.wait_for(node.service.drain(10), 15)
+    await asyncio.wait_for(node.service.drain(30), 45)
     assert (await ann.closed())[0] == 1001
     assert (await ben.closed())[0] == 1001
     stored = await count_stored(node.database, "notes")
@@ -33,7 +33,7 @@ async def test_a_drain_ends_in_time_when_a_peer_does_not_follow(node: Node) -> N
     loop = asyncio.get_running_loop()
     started = loop.time()
     await node.service.drain(1.5)
-    assert loop.time() - started < 5
+    assert loop.time() - started < 10
     assert not node.service.relay.connections
     await deaf.end()
 

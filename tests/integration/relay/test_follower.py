@@ -16,7 +16,7 @@ from ydoc_store.errors import DocumentDeleted, Draining, EpochChanged, NoSuchDoc
 from ydoc_store.rooms.follower import Follower, follow
 from ydoc_store.storage.epochs import delete_document
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ async def test_a_queue_that_was_emptied_again_makes_no_commit(appender: Appender
     appender.events.committed = lambda updates, _seconds: commits.append(updates)
     owner.put(b"dropped")
     owner.queue.drop_waiting()
-    await asyncio.wait_for(lane_of(appender).idle.wait(), 5)
+    await asyncio.wait_for(lane_of(appender).idle.wait(), 60)
     other.put(b"u")
     await other.heard_of(2)
     assert commits == [1]
@@ -233,7 +233,7 @@ async def test_several_lanes_commit_side_by_side(database: Database, connection:
 # Trouble of one document
 
 
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [1, 12])
 async def test_held_heads_fail_alone_and_cost_their_neighbours_one_lock_time_out(
     appender: Appender, connection: Connection, count: int
 ) -> None:
@@ -249,8 +249,8 @@ async def test_held_heads_fail_alone_and_cost_their_neighbours_one_lock_time_out
         assert not owner.errors
     for owner in blocked:
         assert [type(error) for error in owner.errors] == [StorageBusy]
-    # The lane's lock time-out is three quarters of a second; five held heads, one by one, would be four.
-    assert took_s < 3
+    # The lane's lock time-out is three quarters of a second; twelve held heads, one by one, would be nine.
+    assert took_s < 6
     nothing_is_left(appender, *owners)
     blocked[0].put(b"again")
     await blocked[0].heard_of(4)
@@ -265,17 +265,17 @@ async def test_a_head_that_stays_held_costs_its_lane_one_lock_time_out_and_not_o
         blocked.put(b"u")
         await blocked.heard_of(2)
         started_s = time.monotonic()
-        for retry in range(3, 11):
+        for retry in range(3, 19):
             blocked.put(b"u")
             free.put(b"u")
             await asyncio.gather(blocked.heard_of(retry), free.heard_of(retry - 1))
         took_s = time.monotonic() - started_s
-    # Eight lock time-outs would be 6 s; the looks take 0.15 s each.
-    assert took_s < 4
-    assert [type(error) for error in blocked.errors] == [StorageBusy] * 9
+    # Sixteen lock time-outs would be 12 s; the looks take 0.15 s each.
+    assert took_s < 8
+    assert [type(error) for error in blocked.errors] == [StorageBusy] * 17
     assert not free.errors
     blocked.put(b"again")
-    await blocked.heard_of(11)
+    await blocked.heard_of(19)
     assert await log_of(connection, blocked.document_id) == [b"first", b"again"]
     nothing_is_left(appender, blocked, free)
 
@@ -490,7 +490,7 @@ async def test_a_stalled_postgres_is_told_of_in_time_and_nothing_waits_for_it(
         await until(lambda: bool(caught.queue.in_flight))
         other.put(b"waits")
         await asyncio.gather(caught.heard_of(heard_before + 1), other.heard_of(2))
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 15
         assert isinstance(caught.errors[0], CommitUnknown)
         assert isinstance(other.errors[0], StorageUnavailable)
         assert len(lost) == 1
@@ -669,7 +669,7 @@ async def test_a_stalled_postgres_holds_up_no_stop(proxy: Proxy, is_new: bool) -
         proxy.stall()
         owner.put(b"u")
         await until(lambda: bool(owner.queue.in_flight))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(15):
             await appender.drain(0.05)
         await owner.heard_of(heard_before + 1)
         nothing_is_left(appender, owner)

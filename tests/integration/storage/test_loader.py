@@ -309,7 +309,7 @@ async def test_a_tail_of_100_000_rows_is_read_in_seconds_and_in_the_memory_of_it
     document_id = await create_document(connection)
     await append(connection, document_id, [bytes(30)] * 100_000)
     took_s, peak = await measured(lambda: load(database, "t", "doc"))
-    assert took_s < 5
+    assert took_s < 15
     # An object of three values a row, and its bytes once more while they are decoded.
     assert peak < 60 * 2**20
 
@@ -326,7 +326,7 @@ async def test_a_snapshot_of_20_mb_is_read_with_few_copies(database: Database, c
     )
     await connection.execute("DELETE FROM ydoc.updates")
     took_s, peak = await measured(lambda: load(database, "t", "doc"))
-    assert took_s < 5
+    assert took_s < 15
     assert peak < 90 * 2**20
     stored = await read_after(database, document_id, 1)
     assert stored.snapshot is not None

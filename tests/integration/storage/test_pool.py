@@ -116,7 +116,7 @@ async def test_a_silent_server_is_given_up_on_in_time(database_url: str) -> None
         started_s = time.monotonic()
         with pytest.raises(StorageUnavailable):
             await Database.open(proxy.url, connect_timeout_s=0.3)
-        assert time.monotonic() - started_s < 3
+        assert time.monotonic() - started_s < 15
 
 
 async def test_a_server_that_shuts_down_is_unavailable(start_cluster: Callable[..., Cluster]) -> None:
@@ -239,7 +239,7 @@ async def test_loads_that_queue_are_all_told_when_the_pool_has_none_to_give(data
         took_s = time.monotonic() - started_s
     assert {type(error) for error in told} == {NoneFree}
     # One after another they would have taken 20 s.
-    assert took_s < 2
+    assert took_s < 10
     await load()
     await database.close()
 
@@ -278,7 +278,7 @@ async def test_a_close_cuts_who_is_still_busy(database_url: str) -> None:
     await database.close(timeout_s=0.1)
     with pytest.raises(StorageUnavailable):
         await task
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 15
     with pytest.raises(StorageUnavailable):
         async with database.acquire():
             pass
@@ -306,7 +306,7 @@ async def test_dropped_connections_end_with_whoever_uses_them_and_the_next_are_n
         for _ in range(3):
             async with database.acquire() as pooled:
                 assert await pooled.fetchval("SELECT 1") == 1
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 15
         await database.close()
 
 

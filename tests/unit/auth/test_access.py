@@ -46,9 +46,9 @@ def test_nothing_else_is_special_and_the_whole_name_counts(pattern: str, documen
 
 
 def test_a_pattern_made_to_be_slow_is_not() -> None:
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     assert not matches("a*" * 250 + "b", "a" * 512)
-    assert time.perf_counter() - started_s < 0.5
+    assert time.process_time() - started_s < 0.5
 
 
 def test_the_strongest_matching_pattern_wins_and_no_match_is_no_access() -> None:
