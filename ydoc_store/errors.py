@@ -182,6 +182,15 @@ class ConditionFailed(ClientFault):
         self.head = head
 
 
+class KeyReused(ClientFault):
+    """The key of a request came with another request before; nothing of this one was done."""
+
+    http_status = 422
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key came with another request before: a new request takes a new key")
+
+
 class ProducerStale(ClientFault):
     """A producer of this id has begun a later epoch: this one is a leftover and writes nothing more."""
 

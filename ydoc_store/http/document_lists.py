@@ -19,8 +19,9 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Access
 from ydoc_store.errors import Forbidden, InvalidRequest, NoSuchDocument, ServerFault, TooLarge, YdocError
 from ydoc_store.http.bodies import read_body
+from ydoc_store.http.document_keys import parse_key
 from ydoc_store.http.document_reading import DIALECT, as_json, database_here, version_of
-from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, keyed, only, require_type, single
+from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, only, require_type, single
 from ydoc_store.http.door import admit_to_list, admit_too
 from ydoc_store.logs import logger
 from ydoc_store.names import parse_name
@@ -189,7 +190,9 @@ async def _import_in_turn(here: Here, request: Request, item: Any, turns: asynci
 async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
     name, update, key, is_absent = _parse(item)
     granted = await admit_too(here, request, name, Access.WRITE, dialect=DIALECT)
-    producer = None if key is None else keyed(key, granted.actor)
+    # As a POST of the update, or a PUT, would have it.
+    what = "create" if is_absent else "append"
+    producer = None if key is None else parse_key(key, granted.actor).of(what, update)
     guard = Guard(producer, 0 if is_absent else None)
     if is_absent:
         # What was read from another document carries that one's epoch.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ydoc_store.http.document_keys import KEY_CHARACTERS_MAX
 from ydoc_store.http.document_lists import ITEMS_MAX, PAGE_DEFAULT, PAGE_MAX
-from ydoc_store.http.document_requests import JSON_TYPE, KEY_CHARACTERS_MAX, TEXT_TYPE, UPDATE_TYPE, XML_TYPE
+from ydoc_store.http.document_requests import JSON_TYPE, TEXT_TYPE, UPDATE_TYPE, XML_TYPE
 from ydoc_store.names import NAME_BYTES_MAX
 from ydoc_store.yjs.edits import EDITS_MAX, PATH_STEPS_MAX
 
@@ -94,6 +95,7 @@ SCHEMAS: Final[Json] = {
         ["name", "epoch"],
     ),
     "Placed": an_object({"name": NAME, **_PLACE}),
+    "Changed": an_object({"name": NAME, **_PLACE}, ["name", "epoch"]),
     "Document": an_object(
         {
             "name": NAME,
@@ -262,6 +264,7 @@ _PROBLEMS: Final[dict[int, str]] = {
     412: "the document is not at the version that was asked for",
     413: "too large",
     415: "a body of another kind",
+    422: "the key came with another request before",
     429: "an address tried too often",
     503: "a passing trouble of ours: try again",
 }

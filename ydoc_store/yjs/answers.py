@@ -51,11 +51,6 @@ def roots_of(update: bytes, names: Sequence[str] | None) -> bytes:
     return orjson.dumps(to_json(Tree(update), None if names is None else list(names)))
 
 
-def judge_edits(body: bytes) -> None:
-    """Raises InvalidRequest, TooLarge for a body that holds no edits, whatever the document."""
-    parse_edits(json_of(body))
-
-
 def edited(update: bytes, body: bytes, structs_max: int) -> bytes:
     """The update that makes the edits of a JSON body. Raises as `parse_edits` and `apply_edits` do."""
     return apply_edits(update, parse_edits(json_of(body)), structs_max=structs_max)
