@@ -54,6 +54,7 @@ ROOTS_MAX: Final = 100
 CONTENT_TYPES: Final[dict[As, str]] = {
     "prosemirror": JSON_TYPE,
     "json": JSON_TYPE,
+    "delta": JSON_TYPE,
     "text": TEXT_TYPE,
     "xml": XML_TYPE,
 }

@@ -50,7 +50,7 @@ class Writer:
             if not item.is_counted:
                 continue
             if left < item.length:
-                self._split(item, left)
+                self.cut(item, left)
             if left <= item.length:
                 return item
             left -= item.length
@@ -62,7 +62,8 @@ class Writer:
             last = last.right
         return last
 
-    def _split(self, item: Item, offset: int) -> None:
+    def cut(self, item: Item, offset: int) -> None:
+        """Cuts an item behind so many units. Raises WrongState between the halves of a surrogate pair."""
         if item.struct.kind == STRING and Units(item.struct).parts_a_pair(offset):
             raise WrongState("that is between the two halves of a surrogate pair: offsets count UTF-16 units")
         self.tree.split(item, item.struct.clock + offset)
@@ -135,7 +136,7 @@ class Writer:
         while item is not None and left > 0:
             if item.is_counted:
                 if left < item.length:
-                    self._split(item, left)
+                    self.cut(item, left)
                 left -= item.length
                 self.delete(item)
             item = item.right
