@@ -339,7 +339,7 @@ def random_edits(random: random.Random, update: bytes) -> list[dict[str, Any]]:
     text = [size for item in tree.root("text").sequence() if item.is_counted for size in sizes_of(item)]
     keys = {key for key, _ in tree.root("map").visible_entries()}
     edits: list[dict[str, Any]] = []
-    for _ in range(random.randrange(1, 8)):
+    for _ in range(random.randrange(1, 20)):
         values = [random.randrange(99), random.choice(PIECES)]
         piece = random.choice(PIECES)
         match random.randrange(9):

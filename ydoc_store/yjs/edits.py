@@ -202,21 +202,11 @@ def _container(writer: Writer, edit: Edit, steps: tuple[str | int, ...]) -> Bran
     """The type in which the edit happens, or the root type itself."""
     branch = writer.tree.root(edit.root)
     for number, step in enumerate(steps, start=1):
-        item = branch.entries.get(step) if isinstance(step, str) else _at_index(branch, step)
+        item = branch.entries.get(step) if isinstance(step, str) else writer.at(branch, step)
         if item is None or item.deleted or item.branch is None:
             raise WrongState(f'"path[{number}]" leads to no shared type that is there')
         branch = item.branch
     return branch
-
-
-def _at_index(branch: Branch, index: int) -> Item | None:
-    left = index
-    for item in branch.sequence():
-        if item.is_counted:
-            if left < item.length:
-                return item
-            left -= item.length
-    return None
 
 
 def _judge_kind(parent: Branch, edit: Edit, last: str | int | None) -> int:

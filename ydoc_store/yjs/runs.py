@@ -20,8 +20,8 @@ Format = tuple[str, Any]
 
 
 def to_delta(root: Branch) -> list[dict[str, Any]]:
-    """A text as a delta, `[{"insert": "Hello", "attributes": {"bold": true}}, …]`; an embed is its object, a shared type
-    `{"shared": …}`.
+    """A text as a delta, `[{"insert": "Hello", "attributes": {"bold": true}}, …]`. An embed is its object, and a shared
+    type `{"shared": …}`.
 
     Raises WrongState for a root type that is no text.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -55,6 +56,36 @@ def test_values_of_an_array_are_inserted_appended_replaced_and_deleted() -> None
         {"op": "append", "path": ["list"], "value": [5]},
     )
     assert shown(document) == {"list": ["first", "one and a half", 2, [5]]}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_edits_of_one_call_find_their_places(seed: int) -> None:
+    """A place is found from where the one before was: in front of it, behind it, and after all was deleted."""
+    random = Random(seed)
+    document = edited(EMPTY_UPDATE, {"op": "append", "path": ["list"], "values": list(range(10))})
+    expected: list[Any] = list(range(10))
+    edits: list[dict[str, Any]] = []
+    for value in range(100, 300):
+        at = random.randint(0, len(expected))
+        match random.choice(["insert", "append", "set", "delete", "inner"]):
+            case "insert":
+                values = [value] * random.randint(1, 3)
+                edits.append({"op": "insert", "path": ["list", at], "values": values})
+                expected[at:at] = values
+            case "append":
+                edits.append({"op": "append", "path": ["list"], "shared": [value]})
+                expected.append([value])
+            case "set" if at < len(expected):
+                edits.append({"op": "set", "path": ["list", at], "value": value})
+                expected[at] = value
+            case "delete" if at < len(expected):
+                count = random.randint(1, min(5, len(expected) - at))
+                edits.append({"op": "delete", "path": ["list", at], "count": count})
+                del expected[at : at + count]
+            case "inner" if at < len(expected) and isinstance(expected[at], list):
+                edits.append({"op": "insert", "path": ["list", at, 0], "value": value})
+                expected[at] = [value, *expected[at]]
+    assert shown(edited(document, *edits)) == {"list": expected}
 
 
 def test_shared_content_is_reached_by_later_edits() -> None:
