@@ -58,7 +58,13 @@ CONTENT_TYPES: Final[dict[As, str]] = {
     "text": TEXT_TYPE,
     "xml": XML_TYPE,
 }
-_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final = {
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+    # XML may be XHTML, whose scripts would run as this origin in the browser of whoever opens it.
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
 
 
 async def read(here: Here, request: Request, granted: Granted, name: str) -> Response:

@@ -83,7 +83,7 @@ def _body(content: Json, *, required: bool = True) -> Json:
 _LIST: Final = _operation(
     "listDocuments",
     "The next documents by name, as far as the token may read them",
-    {"200": told("Page", "a page, in the order of the names' bytes"), **problems()},
+    {"200": told("Page", "a page, in the order of the names' bytes"), **problems(410)},
     parameters=[
         query("prefix", "what the names begin with"),
         query("cursor", "where the page before ended"),

@@ -277,7 +277,7 @@ _PROBLEMS: Final[dict[int, str]] = {
     404: "no such document",
     406: "it does not come in a form that the reader takes",
     409: "it does not fit the document's state, or belongs to another history of it",
-    410: "the document was deleted",
+    410: "the document was deleted; of a list, its cursor leads nowhere any more",
     412: "the document is not at the version that was asked for",
     413: "too large",
     415: "a body of another kind",

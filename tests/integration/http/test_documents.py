@@ -395,15 +395,45 @@ async def test_a_tenant_sees_its_own_documents_alone(database_url: str) -> None:
 
 async def test_a_wrong_method_is_told_the_right_ones(client: httpx.AsyncClient) -> None:
     for path, allowed in (
-        ("/v1/documents", "GET"),
+        ("/v1/documents", "GET, HEAD"),
         ("/v1/documents:batch", "POST"),
         (DOC, "GET, HEAD, POST, PATCH, PUT, DELETE"),
-        (DOC + "/content", "GET, PUT"),
+        (DOC + "/content", "GET, PUT, HEAD"),
         (DOC + "/copy", "POST"),
     ):
         refused = await client.request("TRACE" if path != DOC else "OPTIONS", path)
         assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
         assert refused.json()["code"] == "method_not_allowed"
+
+
+async def test_what_can_be_read_can_be_asked_for_its_headers_alone(client: httpx.AsyncClient) -> None:
+    await put(client)
+    for path in (DOC + "/content?as=text&root=text", DOC + "/state-vector", DOC + "/statistics", "/v1/documents"):
+        whole, head = await client.get(path), await client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("etag", "content-type", "content-length"):
+            assert head.headers.get(name) == whole.headers.get(name), (path, name)
+    assert (await client.head("/v1/documents/none/content")).status_code == 404
+
+
+async def test_what_somebody_wrote_runs_in_nobodys_browser(client: httpx.AsyncClient) -> None:
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><script>alert(1)</script></html>'
+    begun = await client.put(DOC + "/content?as=xml", content=page, headers={"Content-Type": "application/xml"})
+    assert begun.status_code == 201
+    for path in ("", "/content?as=xml", "/content?as=text", "/content?as=json"):
+        read = await client.get(DOC + path)
+        assert read.status_code == 200
+        assert read.headers["content-security-policy"] == "sandbox; default-src 'none'"
+        assert read.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_write_that_must_not_meet_a_version_meets_no_document_either(client: httpx.AsyncClient) -> None:
+    """What is not there is not at that version."""
+    headers = OCTETS | {"If-None-Match": '"1-1-000000000000"'}
+    assert (await client.post(DOC, content=typed("x"), headers=headers)).status_code == 201
+    etag = (await client.head(DOC)).headers["etag"]
+    refused = await client.post(DOC, content=typed("y"), headers=OCTETS | {"If-None-Match": etag})
+    assert (refused.status_code, refused.json()["code"]) == (412, "condition_failed")
 
 
 async def test_a_parameter_that_is_none_is_refused(client: httpx.AsyncClient) -> None:

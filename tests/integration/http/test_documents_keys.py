@@ -214,6 +214,9 @@ async def test_a_write_to_a_document_that_was_deleted_since_is_answered_as_the_f
     first = await client.put(DOC, content=update, headers=KEY | OCTETS)
     await client.delete(DOC)
     assert are_alike(first, await client.put(DOC, content=update, headers=KEY | OCTETS))
+    item = {"name": "notes", "update": base64.b64encode(update).decode(), "key": "7e3c", "if_absent": True}
+    told = (await client.post(BATCH, json=[item, item | {"if_absent": False}])).json()
+    assert [one["status"] for one in told] == [200, 422]
     assert is_reused(await client.put(DOC, content=typed("y"), headers=KEY | OCTETS))
     assert (await client.put(DOC, content=update, headers=OCTETS)).status_code == 410
     assert await text_of(client) == "document_deleted"
