@@ -126,7 +126,8 @@ async def _after(here: Here, tenant: str, cursor: str | None) -> str:
 
 
 def _name_check(name: str, marker: int) -> str:
-    """Tells whether a document has the name that it had, and nobody its name who is not told its marker, as readers are."""
+    """Tells whether a document still has its name, and tells the name to nobody who does not read it: they know no
+    marker."""
     return hashlib.sha256(f"{marker} {name}".encode()).hexdigest()[:8]
 
 
