@@ -28,6 +28,7 @@ from ydoc_store.http.document_keys import Key, key_of
 from ydoc_store.http.document_reading import DIALECT, as_json, catch_up, current, database_here
 from ydoc_store.http.document_requests import (
     JSON_TYPE,
+    Conditions,
     Version,
     accepted,
     conditions_of,
@@ -60,6 +61,7 @@ BODY_BYTES_MAX: Final = 16 * 1024
 async def copy(here: Here, request: Request, granted: Granted, name: str) -> Response:
     """Answer a POST: a new document begins with this one's content, as one update in the log. Raises ConditionFailed
     where one of the new name is there."""
+    _refuse_conditions(request, has_new_name=True)
     new_name = await _new_name(here, request)
     writer = await _admit_same(here, request, granted, new_name)
     producer = _keyed(key_of(request, writer.actor), "copy", name)
@@ -114,6 +116,7 @@ async def _copy_large(here: Here, granted: Granted, name: str, update: bytes, pr
 async def rename(here: Here, request: Request, granted: Granted, name: str) -> Response:
     """Answer a POST: the document, with its epochs and its history, has another name. Raises WrongState where that is
     not free. With a key the answer leaves out where the document is, which a repeat could not tell."""
+    _refuse_conditions(request, has_new_name=True)
     new_name = await _new_name(here, request)
     await _admit_same(here, request, granted, new_name)
     if new_name == name:
@@ -162,6 +165,7 @@ async def undelete(here: Here, request: Request, granted: Granted, name: str) ->
     """Answer a POST: the tombstone is taken away. Raises WrongState where there is none, or nothing is left. With a key
     the answer leaves out where the document is, which a repeat could not tell."""
     only(request)
+    _refuse_conditions(request)
     accepted(request, (JSON_TYPE,))
     _require_writable(here)
     keyed = _keyed(key_of(request, granted.actor), "undelete")
@@ -196,6 +200,14 @@ async def _admit_same(here: Here, request: Request, granted: Granted, name: str)
     if writer.tenant != granted.tenant:
         raise InvalidRequest("both names are of one tenant")
     return writer
+
+
+def _refuse_conditions(request: Request, *, has_new_name: bool = False) -> None:
+    """Raises InvalidRequest for a condition, which nobody would look at, unless a new name must be free in any case and
+    that is all that it asks."""
+    conditions = conditions_of(request)
+    if conditions != Conditions(is_absent=conditions.is_absent and has_new_name):
+        raise InvalidRequest("this is put under no condition" + (" but If-None-Match: *" if has_new_name else ""))
 
 
 def _require_writable(here: Here) -> None:

@@ -165,6 +165,8 @@ async def import_batch(here: Here, request: Request) -> Response:
     was stored then. An item is stored or not by itself, whatever becomes of others.
     """
     only(request)
+    if "Idempotency-Key" in request.headers:
+        raise InvalidRequest('each item of an import has a "key" of its own, and there is none for all of them')
     media_type = require_type(request, JSON_TYPE, LINES_TYPE)
     accepted(request, (media_type,))
     with contextlib.suppress(Forbidden, NoSuchDocument):

@@ -31,6 +31,9 @@ INLINE_BYTES_MAX = 128 * 1024
 
 # The largest document is cut in some seconds; a stock client gives up on a silent socket after 30 s.
 TIMEOUT_S = 60.0
+# What the worker is at, and what is handed over meanwhile. Whoever waits for these is not timed: a long queue, which
+# one reader of a large document can make, is no worker that hangs, and nobody's work is to be lost for it.
+HANDED_OVER_MAX = 2
 
 try:
     import resource
@@ -49,6 +52,7 @@ class Heavy:
         self._memory_bytes_max = memory_bytes_max
         self._pool: ProcessPoolExecutor | None = None
         self._aside: Heavy | None = None
+        self._turns = asyncio.Semaphore(HANDED_OVER_MAX)
 
     @property
     def aside(self) -> Heavy:
@@ -65,6 +69,10 @@ class Heavy:
         """
         if size_bytes <= INLINE_BYTES_MAX:
             return work(*args, **kwargs)
+        async with self._turns:
+            return await self._run_there(work, *args, **kwargs)
+
+    async def _run_there(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         pool = self._started()
         try:
             async with asyncio.timeout(self.timeout_s):

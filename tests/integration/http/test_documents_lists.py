@@ -214,6 +214,13 @@ async def test_an_import_that_is_repeated_with_its_keys_is_stored_once(client: h
     assert (await client.get("/v1/documents/a/statistics")).json()["seq"] == 3
 
 
+async def test_an_import_takes_no_key_for_all_of_its_items(client: httpx.AsyncClient) -> None:
+    items = [{"name": "a", "update": update_of("x")}]
+    refused = await client.post(BATCH, json=items, headers={"Idempotency-Key": "1"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert await pages(client) == [[]]
+
+
 async def test_an_import_that_is_none_is_refused_as_a_whole(client: httpx.AsyncClient) -> None:
     for body, content_type, status in (
         (b"{}", "application/json", 400),

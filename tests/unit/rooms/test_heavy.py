@@ -53,6 +53,17 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_and_no_other_child_is(
         others.stop()
 
 
+async def test_a_long_queue_is_no_worker_that_hangs() -> None:
+    heavy = Heavy()
+    try:
+        await heavy.warm()
+        heavy.timeout_s = 4
+        # All of it takes longer than one may: each of these would have been timed from when it came.
+        await asyncio.gather(*(heavy.run(LARGE, time.sleep, 0.9) for _ in range(5)))
+    finally:
+        heavy.stop()
+
+
 async def test_a_worker_that_takes_too_much_memory_fails_that_work_alone() -> None:
     """I15: a document that explodes ends with its reader, and not with the host."""
     heavy = Heavy(memory_bytes_max=2**30)
