@@ -135,6 +135,12 @@ class Watch:
         """The one that the rooms are of: as of the last poll, or asked for now where there was none yet."""
         return self._incarnation or await show_incarnation(self._rooms.database)
 
+    async def judge_database(self) -> None:
+        """Raises RoomDiscarded, as all rooms then are, where the database is another one than at the last poll."""
+        if await show_incarnation(self._rooms.database) != await self.which_database():
+            await self.poll()
+            raise RoomDiscarded("the database was restored, or another one took over")
+
     # Where all documents stand
 
     async def run(self) -> None:

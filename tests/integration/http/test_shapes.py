@@ -20,12 +20,14 @@ from starlette.types import Message
 from tests.integration.relay.test_contribution import typed
 from tests.nodes import Editor, count_stored, new_doc, replace_log_by_snapshot
 from tests.sites import Site, running_site
+from tests.stored import LOSE_LAST_ROW
 from tests.tokens import SECRET, token
 from tests.waiting import until
+from ydoc_store.errors import RoomDiscarded
 from ydoc_store.http import shape_tables
 from ydoc_store.storage import epochs
 from ydoc_store.storage.epochs import delete_document, recreate_document, replace_content
-from ydoc_store.storage.incarnation import bump_incarnation
+from ydoc_store.storage.incarnation import BUMP, bump_incarnation
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.revocations import insert_revocation
 from ydoc_store.yjs.awareness import AwarenessEntry, decode_awareness, encode_awareness_entries
@@ -354,6 +356,27 @@ async def test_who_holds_more_than_the_restored_database_has_reads_it_again_too(
     shape.handle, shape.offset = answer.headers["electric-handle"], "-1"
     await shape.read()
     assert (shape.text, shape.offset) == ("kept ", "1_0")
+
+
+async def test_nobody_is_sent_away_before_a_failover_is_noticed(database_url: str) -> None:
+    """I11: a node hears that its connection is lost, and of the other database only with its next poll."""
+    async with running_site(database_url, poll_interval_s=3_600) as site, site.client() as client:
+        shape = Shape(client)
+        await shape.put(typed("kept "))
+        await shape.put(typed("lost "))
+        await shape.read()
+        await site.service.rooms.watch.poll()
+        async with site.database.acquire() as connection:
+            assert await connection.execute(LOSE_LAST_ROW, "notes") == "UPDATE 1"
+            await connection.execute(BUMP)
+        site.service.rooms.discard_all(RoomDiscarded("the connection was lost"))
+        answer = await shape.ask()
+        assert (answer.status_code, answer.json()["code"]) == (503, "room_discarded")
+        answer = await shape.ask()
+        assert answer.status_code == 409
+        shape.handle, shape.offset = answer.headers["electric-handle"], "-1"
+        await shape.read()
+        assert shape.offset == "1_0"
 
 
 async def test_an_offset_with_the_handle_of_nothing_is_refused(shape: Shape) -> None:
