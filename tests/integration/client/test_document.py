@@ -116,11 +116,16 @@ async def test_a_document_of_the_callers_is_brought_along_in_pieces(
         assert str(text_of(document)) == str(mine.get("text", type=Text))
 
 
-async def test_what_is_edited_in_a_thread_is_sent_as_well(node: Node) -> None:
+async def test_an_edit_in_another_thread_is_told_to_be_one_and_sent_all_the_same(node: Node) -> None:
     async with connect(url(node), "notes") as document:
-        await asyncio.to_thread(text_of(document).insert, 0, "from a thread")
+        with pytest.raises(ExceptionGroup) as told:
+            await asyncio.to_thread(text_of(document).insert, 0, "from a thread")
+        assert told.group_contains(RuntimeError, match=r"outside of its loop's thread.*connect_sync")
         await document.saved(timeout_s=TIMEOUT_S)
-    assert await count_stored(node.database, "notes") == 1
+        asyncio.get_running_loop().call_soon_threadsafe(text_of(document).insert, 0, "as it says, not ")
+        await document.wait_for(lambda ydoc: str(text_of(document)) == "as it says, not from a thread")
+        await document.saved(timeout_s=TIMEOUT_S)
+    assert await count_stored(node.database, "notes") == 2
 
 
 async def test_saved_inside_a_transaction_is_an_error_and_not_a_lie(node: Node) -> None:
