@@ -106,7 +106,11 @@ class Connection:
         except Unavailable:
             raise  # of `holds`, and a TimeoutError too
         except TimeoutError:
-            state = "it is connected" if self.session.is_synced else f"last trouble: {self.trouble}"
+            state = f"last trouble: {self.trouble}"
+            if self.session.is_synced:
+                state = "it is connected"
+            elif self.session.is_connected:
+                state = f"it is connected, and the server has not sent the document yet{self._advice()}"
             raise Unavailable(f"{wanted} within {timeout_s:g} s; {state}") from None
 
     def want_turn(self) -> None:

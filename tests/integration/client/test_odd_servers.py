@@ -155,6 +155,35 @@ async def test_a_function_for_tokens_that_never_answers_does_not_hold_up_the_dea
                 pytest.fail("opened")
 
 
+async def test_a_function_for_tokens_that_fails_is_not_asked_at_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that wants the next token goes on talking: a busy document must not storm whoever gives tokens."""
+    monkeypatch.setattr(connection, "RENEW_PAUSE_S", 60)
+    asked: list[float] = []
+    is_over = asyncio.Event()
+
+    async def give() -> str:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            raise ConnectionError("away")
+        return "a token"
+
+    async def want(socket: ServerConnection) -> None:
+        await greet(socket)
+        for _ in range(50):
+            await socket.send(NOTES + wire.encode_token_wanted())
+            await socket.send(wire.PING)
+        async for frame in socket:
+            answers.append(frame)
+            if answers.count(wire.PONG) == 50:
+                is_over.set()
+
+    answers: list[str | bytes] = []
+    async with odd(want) as url, connect(url, "notes", token=give, timeout_s=20):
+        async with asyncio.timeout(60):
+            await is_over.wait()
+        assert len(asked) == 2
+
+
 def test_a_function_for_tokens_that_hangs_does_not_hold_up_a_job() -> None:
     """Not its deadline, and not the end of its thread's loop, which would wait for threads of its own."""
     over = threading.Event()
