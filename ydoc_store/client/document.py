@@ -251,6 +251,9 @@ async def connect(
     is not async. `ydoc` is a document of the caller's to be kept in sync instead of a new one. Raises Unavailable,
     Refused, Deleted, EpochChanged, Unreadable, and ValueError or TypeError for a URL, name or token that cannot be one.
 
+    Proxies and the certificates that are trusted are those of the environment (`HTTPS_PROXY`, `NO_PROXY`,
+    `SSL_CERT_FILE`).
+
     Leaving the block waits until everything is saved, at most `leave_timeout_s`, and raises what `saved` raises
     where it is not, or what has ended the document where nobody was told yet. A block that raises keeps its own error,
     with a note of what may be lost; one that was cancelled waits for a second at most.

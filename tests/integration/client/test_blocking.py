@@ -15,7 +15,7 @@ from pycrdt import Doc, Text
 from tests.nodes import Node, count_stored
 from tests.service import run
 from tests.waiting import TIMEOUT_S, until
-from ydoc_store.client import Deleted, Refused, Unavailable, connect, connect_sync
+from ydoc_store.client import Deleted, Refused, Unavailable, blocking, connect, connect_sync
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH
 from ydoc_store.storage.epochs import delete_document
 
@@ -163,6 +163,30 @@ async def test_a_job_whose_document_is_deleted_is_told_while_it_waits(node: Node
     await until(saved.is_set)
     await delete_document(node.database, DEFAULT_TENANT, "notes")
     await working
+
+
+async def test_whoever_is_interrupted_while_taking_in_what_came_misses_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell of a notebook is stopped, and the next one goes on."""
+
+    def interrupted(_updates: list[bytes]) -> bytes:
+        raise KeyboardInterrupt
+
+    def job() -> None:
+        with connect_sync(url(node), "notes") as ann, connect_sync(url(node), "notes") as ben:
+            text_of(ben.ydoc).insert(0, "while Ann works")
+            with ann._changed:
+                assert ann._changed.wait_for(lambda: any(b"Ann works" in update for update in ann._arrived), TIMEOUT_S)
+            with monkeypatch.context() as patched:
+                patched.setattr(blocking, "join", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    ann.refresh()
+            assert ann.refresh()
+            assert str(text_of(ann.ydoc)) == "while Ann works"
+            assert not ann.refresh()
+
+    await asyncio.to_thread(job)
 
 
 async def test_a_job_that_is_interrupted_leaves_and_keeps_what_it_wrote(node: Node) -> None:
