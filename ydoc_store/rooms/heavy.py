@@ -17,7 +17,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import ParamSpec, TypeVar
 
-from ydoc_store.errors import StorageBusy
+from ydoc_store.errors import Draining, StorageBusy
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.merge import diff, state_vector_of
@@ -53,6 +53,7 @@ class Heavy:
         self._pool: ProcessPoolExecutor | None = None
         self._aside: Heavy | None = None
         self._turns = asyncio.Semaphore(HANDED_OVER_MAX)
+        self._is_stopped = False
 
     @property
     def aside(self) -> Heavy:
@@ -64,12 +65,14 @@ class Heavy:
     async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args)`, here when `size_bytes` is small, else in the worker.
 
-        A worker that dies (out of memory) or hangs fails the calls that wait for it, with StorageBusy, and is
-        replaced. Cancelling abandons the result.
+        A worker that dies (out of memory) or hangs fails the calls that it has, with StorageBusy, and is replaced.
+        Cancelling abandons the result. Raises Draining for what was not handed over before `stop`.
         """
         if size_bytes <= INLINE_BYTES_MAX:
             return work(*args, **kwargs)
         async with self._turns:
+            if self._is_stopped:
+                raise Draining("this process is stopping")
             return await self._run_there(work, *args, **kwargs)
 
     async def _run_there(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -100,6 +103,7 @@ class Heavy:
         return self._pool
 
     def stop(self) -> None:
+        self._is_stopped = True
         if self._aside is not None:
             self._aside.stop()
         if self._pool is not None:
