@@ -311,27 +311,26 @@ async def test_changes_at_once_under_one_key_are_done_once(client: httpx.AsyncCl
 
 
 async def test_on_two_nodes_at_once_a_key_is_one_request_too(database_url: str) -> None:
-    async with running_site(database_url) as here, running_site(database_url) as there:
-        async with here.client() as one, there.client() as other:
-            await put(one)
-            answers = await asyncio.gather(
-                *(
-                    client.patch(DOC, json=appending(value), headers=KEY)
-                    for client in (one, other)
-                    for value in (1, 1, 2)
-                )
-            )
-            assert {answer.status_code for answer in answers} == {200, 422}
-            read = await one.get(DOC + "/content", params={"root": "list", "as": "json"})
-            assert len(read.json()) == 1
-            for method, path, body in (
-                ("POST", DOC + "/rename", {"name": "new"}),
-                ("DELETE", "/v1/documents/new", None),
-                ("POST", "/v1/documents/new/undelete", None),
-            ):
-                headers = {"Idempotency-Key": path}
-                sent = (client.request(method, path, json=body, headers=headers) for client in (one, other, one, other))
-                answers = await asyncio.gather(*sent)
-                assert are_alike(*answers)
-                assert answers[0].is_success
-            assert await text_of(other, "new") == "hello"
+    async with (
+        running_site(database_url) as here,
+        running_site(database_url) as there,
+        here.client() as one,
+        there.client() as other,
+    ):
+        await put(one)
+        bodies = [appending(value) for value in (1, 1, 2)]
+        sent = [client.patch(DOC, json=body, headers=KEY) for client in (one, other) for body in bodies]
+        assert {answer.status_code for answer in await asyncio.gather(*sent)} == {200, 422}
+        read = await one.get(DOC + "/content", params={"root": "list", "as": "json"})
+        assert len(read.json()) == 1
+        for method, path, body in (
+            ("POST", DOC + "/rename", {"name": "new"}),
+            ("DELETE", "/v1/documents/new", None),
+            ("POST", "/v1/documents/new/undelete", None),
+        ):
+            headers = {"Idempotency-Key": path}
+            sent = [client.request(method, path, json=body, headers=headers) for client in (one, other, one, other)]
+            answers = await asyncio.gather(*sent)
+            assert are_alike(*answers)
+            assert answers[0].is_success
+        assert await text_of(other, "new") == "hello"
