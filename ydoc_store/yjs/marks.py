@@ -35,7 +35,7 @@ def insert_formatted(
     if formats is None:
         _put(writer, parent, left, content)
         return
-    current = _formats_at(parent, left)
+    current = _formats_at(writer, parent, left)
     wanted = {key: formats.get(key) for key in (*current, *formats)}
     left, before = _begin(writer, parent, left, wanted, current)
     left = _put(writer, parent, left, content)
@@ -49,7 +49,7 @@ def format_range(writer: Writer, parent: Branch, index: int, count: int, formats
     the end.
     """
     left = writer.seek(parent, index)
-    left, before = _begin(writer, parent, left, formats, _formats_at(parent, left))
+    left, before = _begin(writer, parent, left, formats, _formats_at(writer, parent, left))
     rest = count
     item = parent.start if left is None else left.right
     while item is not None and (rest > 0 or (before and not item.is_counted)):
@@ -97,14 +97,22 @@ def _end(writer: Writer, parent: Branch, left: Item | None, before: dict[str, An
         left = writer.format(parent, left, key, value)
 
 
-def _formats_at(parent: Branch, left: Item | None) -> dict[str, Any]:
-    formats: dict[str, Any] = {}
-    item = parent.start if left is not None else None
-    while item is not None:
+def _formats_at(writer: Writer, parent: Branch, left: Item | None) -> dict[str, Any]:
+    """The formats that hold behind `left`, found from where the last ones were: many edits of a long text would each
+    walk through all that is in front."""
+    known, formats = writer.formats.pop(parent, (None, {}))
+    found: list[Item] = []
+    item = left
+    while item is not None and item is not known:
         if not item.deleted and item.struct.kind == FORMAT:
-            apply_format(read_format(item.struct.payload), formats)
-        item = item.right if item is not left else None
-    return formats
+            found.append(item)
+        item = item.left
+    formats = formats.copy() if item is not None else {}
+    for change in reversed(found):
+        apply_format(read_format(change.struct.payload), formats)
+    if left is not None:
+        writer.formats[parent] = left, formats
+    return formats.copy()
 
 
 def _pass(parent: Branch, left: Item | None, wanted: dict[str, Any], current: dict[str, Any]) -> Item | None:

@@ -33,6 +33,8 @@ class Writer:
         # last one (`seek`), or it is forgotten.
         self._marks: dict[Branch, tuple[Item, int]] = {}
         self._ends: dict[Branch, Item] = {}
+        # Which formats hold behind an item of a text: marks.py's, which writes formats behind its last one alone.
+        self.formats: dict[Branch, tuple[Item, dict[str, Any]]] = {}
         self._client = secrets.randbits(32)
         while self._client in tree.clients:
             self._client = secrets.randbits(32)

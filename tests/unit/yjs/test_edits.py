@@ -188,6 +188,36 @@ def test_an_embed_is_one_unit_of_a_text() -> None:
     assert shown(document) == {"body": "ab"}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_many_formats_of_one_call_come_to_what_each_of_them_says(seed: int) -> None:
+    """What holds at a place is found from where the last edit was: in front of it, behind it, over it."""
+    random = Random(seed)
+    expected: list[tuple[str, dict[str, Any]]] = [("a", {})]
+    edits: list[dict[str, Any]] = [{"op": "append", "path": ["body"], "text": "a"}]
+    for number in range(150):
+        at = random.randint(0, len(expected))
+        count = random.randint(1, min(8, len(expected) - at)) if at < len(expected) else 0
+        formats = {random.choice("bi"): random.choice([None, 1, 2])}
+        is_set = {key: value for key, value in formats.items() if value}
+        match random.choice(["insert", "type", "format", "format", "delete"]):
+            case "insert":
+                edits.append({"op": "insert", "path": ["body", at], "text": str(number % 10), "attributes": formats})
+                expected.insert(at, (str(number % 10), is_set))
+            case "type":
+                edits.append({"op": "insert", "path": ["body", at], "text": "x"})
+                expected.insert(at, ("x", expected[at - 1][1] if at else {}))
+            case "format" if count:
+                edits.append({"op": "format", "path": ["body", at], "count": count, "attributes": formats})
+                for place in range(at, at + count):
+                    character, before = expected[place]
+                    expected[place] = character, {key: one for key, one in (before | formats).items() if one}
+            case "delete" if count and count < len(expected):
+                edits.append({"op": "delete", "path": ["body", at], "count": count})
+                del expected[at : at + count]
+    delta = to_delta(Tree(edited(EMPTY_UPDATE, *edits)).root("body"))
+    assert [(one, run.get("attributes", {})) for run in delta for one in run["insert"]] == expected
+
+
 def test_xml_takes_nodes_attributes_and_text() -> None:
     document = draft({"type": "doc", "content": [{"type": "paragraph"}]}, "prosemirror", "default")
     heading = {"type": "heading", "attrs": {"level": 2}, "content": [{"type": "text", "text": "Title"}]}
