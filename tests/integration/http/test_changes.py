@@ -53,6 +53,11 @@ async def read_all(client: httpx.AsyncClient, **parameters: Any) -> list[dict[st
         parameters["after"] = checkpoint["cursor"]
 
 
+def placed(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The changes, without how much of the WAL each answer's cursors speak for."""
+    return [change | {"cursor": change["cursor"][:64]} for change in changes]
+
+
 def told(changes: list[dict[str, Any]]) -> list[tuple[str, str, int | None]]:
     return [(change["type"], change["document"], change["seq"]) for change in changes]
 
@@ -78,7 +83,7 @@ async def test_each_line_says_what_happened_and_carries_a_cursor(site: Site, cli
     assert (changes[2]["epoch"], changes[2]["count"], changes[2]["actor"]) == (1, 1, "ann")
     assert checkpoint == {"cursor": changes[-1]["cursor"], "type": "checkpoint", "at_end": True}
     for place, change in enumerate(changes):
-        assert (await read(client, after=change["cursor"]))[0] == changes[place + 1 :]
+        assert placed((await read(client, after=change["cursor"]))[0]) == placed(changes[place + 1 :])
 
 
 async def test_a_limit_ends_an_answer_and_the_next_goes_on(site: Site, client: httpx.AsyncClient) -> None:
@@ -89,8 +94,8 @@ async def test_a_limit_ends_an_answer_and_the_next_goes_on(site: Site, client: h
     assert len(whole) == 142
     for limit in (1, 7, 142, 1_000):
         first, checkpoint = await read(client, limit=limit)
-        assert first == whole[:limit]
-        assert (await read_all(client, limit=60, after=checkpoint["cursor"])) == whole[limit:]
+        assert placed(first) == placed(whole[:limit])
+        assert placed(await read_all(client, limit=60, after=checkpoint["cursor"])) == placed(whole[limit:])
 
 
 async def test_a_prefix_leaves_out_the_others_and_the_checkpoint_is_behind_them(

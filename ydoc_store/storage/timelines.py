@@ -1,0 +1,62 @@
+"""The timelines that this database has been on: which cursors of the change feed are good here, and up to where.
+
+A row says on which timeline it was written, so whoever finds it is on that one or on one that came from it. A server
+that was a standby until it took over tells up to where it had followed, until its next restart: nodes note it when
+they see it. Where a link is missing, what was handed out before is not trusted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ydoc_store.storage.feed_cursor import Source, Timeline
+from ydoc_store.storage.incarnation import read_incarnation
+from ydoc_store.storage.pool import mapping_errors
+
+if TYPE_CHECKING:
+    from ydoc_store.storage.incarnation import Incarnation
+    from ydoc_store.storage.pool import Connection, Database
+
+# Only a server that received WAL in this life was a standby in it: any other replayed its own, behind a crash. The
+# next in number is the next in line, for each takes a greater number than those it knows.
+READ_TIMELINES = """
+SELECT t.timeline, t.marker, t.noted_at,
+    (CASE WHEN t.timeline = $2 THEN pg_current_wal_flush_lsn() ELSE n.began_at END - '0/0')::bigint AS ends_at
+FROM ydoc.timelines AS t
+LEFT JOIN ydoc.timelines AS n ON n.system_identifier = t.system_identifier AND n.timeline = t.timeline + 1
+WHERE t.system_identifier = $1 AND t.timeline <= $2
+ORDER BY t.timeline
+"""
+NOTE_TIMELINE = """
+INSERT INTO ydoc.timelines (system_identifier, timeline, began_at)
+VALUES ($1, $2, CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL THEN pg_last_wal_replay_lsn() END)
+ON CONFLICT (system_identifier, timeline) DO NOTHING
+"""
+
+
+async def read_source(connection: Connection) -> Source:
+    """Whose cursors are good on this connection, as of now; notes the timeline if nobody has. Raises asyncpg's
+    errors."""
+    incarnation = await read_incarnation(connection)
+    timelines = await _timelines(connection, incarnation)
+    if not timelines or timelines[-1].number != incarnation.timeline:
+        await _note(connection, incarnation)
+        timelines = await _timelines(connection, incarnation)
+    named = (incarnation.system_identifier, incarnation.database_oid, incarnation.table_oid, incarnation.bump)
+    return Source("\0".join(map(str, named)), timelines)
+
+
+async def note_timeline(database: Database, incarnation: Incarnation) -> None:
+    """Keep where this timeline began, as long as that can be told. Raises ServerFault."""
+    async with database.acquire() as connection:
+        with mapping_errors("noting the timeline"):
+            await _note(connection, incarnation)
+
+
+async def _note(connection: Connection, incarnation: Incarnation) -> None:
+    await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
+
+
+async def _timelines(connection: Connection, incarnation: Incarnation) -> list[Timeline]:
+    rows = await connection.fetch(READ_TIMELINES, incarnation.system_identifier, incarnation.timeline)
+    return [Timeline(row["timeline"], str(row["marker"]), row["noted_at"], row["ends_at"]) for row in rows]
