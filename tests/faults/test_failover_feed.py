@@ -20,6 +20,7 @@ from tests.log_rows import Writer
 from tests.postgres import Cluster
 from tests.sites import Site, running_site
 from tests.stored import connecting
+from tests.waiting import until
 from ydoc_store.errors import CursorExpired
 from ydoc_store.storage.beginnings import create_empty
 from ydoc_store.storage.commits import note
@@ -198,6 +199,9 @@ async def test_where_a_server_took_over_is_known_after_its_restart_if_a_node_has
     async with opened(pair.primary.url(DATABASE)) as database:
         await create_empty(database, "t", "a")
         cursor = await newest_cursor(database, "t")
+        if is_noted:
+            await pair.caught_up()
+            cursor = await read_by_the_standby(pair, cursor)
     await pair.caught_up()
     await pair.take_over()
     if is_noted:
@@ -212,6 +216,19 @@ async def test_where_a_server_took_over_is_known_after_its_restart_if_a_node_has
         else:
             with pytest.raises(CursorExpired, match="another one took over"):
                 await read_changes(database, "t", cursor)
+
+
+async def read_by_the_standby(pair: Pair, cursor: str) -> str:
+    """The cursor that it hands out for all that there is, once it has replayed what the primary's is behind."""
+    async with opened(pair.standby.url(DATABASE)) as database:
+
+        async def has_replayed() -> bool:
+            with contextlib.suppress(CursorExpired):
+                return not (await read_changes(database, "t", cursor)).changes
+            return False
+
+        await until(has_replayed)
+        return (await read_changes(database, "t", None)).changes[-1].cursor
 
 
 async def test_a_server_that_replayed_its_own_log_behind_a_crash_was_no_standby(mortal_cluster: Cluster) -> None:

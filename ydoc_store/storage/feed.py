@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from ydoc_store.errors import CursorExpired
 from ydoc_store.storage.feed_cursor import OLDEST, START_OVER, Place, read_cursor, write_cursor
 from ydoc_store.storage.pool import mapping_errors
-from ydoc_store.storage.timelines import read_source
+from ydoc_store.storage.timelines import READ_THROUGH_LSN, read_source
 
 if TYPE_CHECKING:
     import asyncpg
@@ -29,7 +29,7 @@ EVENTS_A_PAGE: Final = 500
 EMPTY_PLACE_HOURS: Final = 12
 """Half of the least that the feed keeps: what came behind the cursor of an empty feed is there for so long."""
 
-# From the cursor's own row on, so that its absence shows. What a snapshot shows was flushed before.
+# From the cursor's own row on, so that its absence shows.
 READ_CHANGES = """
 WITH page AS MATERIALIZED (
     SELECT c.through_xid, c.id, c.at, c.what, c.document_ids, c.seqs, c.counts, c.actors, c.name_before,
@@ -57,7 +57,7 @@ SELECT p.through_xid, p.id, p.at, p.what, e.document_id, d.epoch, e.seq, e.count
         ),
         d.name
     ) AS name,
-    p.name_before, (SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint) AS through_lsn
+    p.name_before
 FROM page AS p
 CROSS JOIN LATERAL unnest(p.document_ids, p.seqs, p.counts, p.actors) AS e (document_id, seq, count, actor)
 LEFT JOIN ydoc.documents AS d ON d.id = e.document_id
@@ -84,7 +84,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS s ON true
 """
-MOMENT = "SELECT now() AS at, (pg_current_wal_flush_lsn() - '0/0')::bigint AS through_lsn"
+NOW = "SELECT now()"
 
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -152,11 +152,12 @@ async def read_changes(database: Database, tenant: str, cursor: str | None, limi
             if after.id == 0:
                 after = await _check_empty_place(connection, after, is_empty=not rows)
             is_behind = _check_row(after, rows)
+            through_lsn = await connection.fetchval(READ_THROUGH_LSN)
     changes: list[Change] = []
     place, in_row = after, 0
     for row in rows:
         in_row = in_row + 1 if (row["through_xid"], row["id"]) == (place.through_xid, place.id) else 1
-        place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), in_row, row["through_lsn"])
+        place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), in_row, through_lsn)
         if is_behind > 0:
             is_behind -= 1
         elif len(changes) < limit:
@@ -172,13 +173,12 @@ async def newest_cursor(database: Database, tenant: str) -> str:
         with mapping_errors("looking for the change feed's end"):
             source = await read_source(connection)
             row = await connection.fetchrow(FIND_NEWEST, [tenant])
-            moment = await connection.fetchrow(MOMENT)
-    assert row is not None and moment is not None  # noqa: S101,PT018 # one row a tenant that is asked for
+            now, through_lsn = await connection.fetchval(NOW), await connection.fetchval(READ_THROUGH_LSN)
+    assert row is not None  # noqa: S101 # one row a tenant that is asked for
     if row["id"] is None:
-        place = Place(at_us=_microseconds(moment["at"]), through_lsn=moment["through_lsn"])
+        place = Place(at_us=_microseconds(now), through_lsn=through_lsn)
     else:
-        at_us = _microseconds(row["at"])
-        place = Place(row["through_xid"], row["id"], at_us, row["events"], moment["through_lsn"])
+        place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), row["events"], through_lsn)
     return write_cursor(source, tenant, place)
 
 
@@ -207,9 +207,7 @@ async def _check_empty_place(connection: Connection, after: Place, *, is_empty: 
     """The place to go on from; where the feed is still empty it is of this moment."""
     if after.at_us == 0 and not is_empty:
         return after
-    moment = await connection.fetchrow(MOMENT)
-    assert moment is not None  # noqa: S101 # always one row
-    now_us = _microseconds(moment["at"])
+    now_us = _microseconds(await connection.fetchval(NOW))
     if after.at_us and now_us - after.at_us > EMPTY_PLACE_HOURS * 3_600_000_000:
         raise CursorExpired(f"what came behind this cursor may not be kept any more: {START_OVER}")
     return Place(at_us=now_us, through_lsn=after.through_lsn) if is_empty else after

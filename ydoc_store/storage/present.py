@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.timelines import READ_THROUGH_LSN
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
@@ -35,8 +36,6 @@ FIND_PRESENT = (
     AND d.replaced_at IS NULL AND d.deleted_at IS NULL
 """
 )
-# What a snapshot shows was flushed before.
-FLUSHED = "SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ async def list_present(database: Database, tenant: str, after_name: str, limit: 
     async with database.acquire_in_turn() as connection:
         with mapping_errors("listing documents"):
             rows = await connection.fetch(LIST_PRESENT, tenant, after_name, limit)
-            return [Listed(*row) for row in rows], await connection.fetchval(FLUSHED)
+            return [Listed(*row) for row in rows], await connection.fetchval(READ_THROUGH_LSN)
 
 
 async def find_present(database: Database, tenant: str, names: Sequence[str]) -> tuple[dict[str, Listed], int]:
@@ -65,4 +64,4 @@ async def find_present(database: Database, tenant: str, names: Sequence[str]) ->
     async with database.acquire_in_turn() as connection:
         with mapping_errors("looking documents up"):
             rows = await connection.fetch(FIND_PRESENT, tenant, list(names))
-            return {row["name"]: Listed(*row) for row in rows}, await connection.fetchval(FLUSHED)
+            return {row["name"]: Listed(*row) for row in rows}, await connection.fetchval(READ_THROUGH_LSN)

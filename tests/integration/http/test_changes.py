@@ -13,6 +13,8 @@ import pytest
 from tests.appending import Owner, numbered
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
+from ydoc_store.auth.access import Access, Asked, Granted
+from ydoc_store.errors import Forbidden
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.rooms import feed
 from ydoc_store.storage.epochs import delete_document
@@ -315,6 +317,34 @@ async def test_a_token_is_told_of_the_documents_that_it_may_read_and_of_no_other
             assert (await client.get(CHANGES, params={"after": cursor})).status_code == 410
         async with site.client() as client:
             assert (await client.get(CHANGES)).status_code == 401
+
+
+def decide(asked: Asked) -> Granted:
+    """The application: a token is a team's name, whose documents it lists."""
+    assert asked.document == "*"
+    if asked.token != "team":
+        raise Forbidden("no")
+    return Granted(DEFAULT_TENANT, asked.token, Access.NONE, documents={"team/*": Access.READ, "one": Access.WRITE})
+
+
+async def test_an_application_says_what_a_follower_is_told_of(database_url: str) -> None:
+    async with running_site(database_url, authorize=f"{__name__}:decide") as site:
+        for name in ("team/a", "one", "other"):
+            await write(site, name)
+        await settled(site)
+        async with site.client("team") as client:
+            assert {change["document"] for change in await read_all(client)} == {"team/a", "one"}
+            listed = (await client.get("/v1/stream/documents")).json()
+            assert [message["key"] for message in listed if message["headers"]["operation"] == "insert"] == [
+                "one",
+                "team/a",
+            ]
+            found = (await client.get("/v1/documents")).json()["documents"]
+            assert [document["name"] for document in found] == ["one", "team/a"]
+            # Not all that there is.
+            assert (await client.get("/v1/revocations")).status_code == 403
+        async with site.client("nobody") as client:
+            assert (await client.get(CHANGES)).status_code == 403
 
 
 async def test_what_was_taken_back_for_one_document_is_not_told(database_url: str) -> None:
