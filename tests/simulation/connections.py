@@ -18,7 +18,7 @@ import asyncpg
 from tests.simulation.loop import OWNER
 from tests.simulation.postgres import Document, Postgres, Session
 from tests.simulation.weather import Fate, Weather
-from ydoc_store.storage import append_batch, creating, heads, incarnation, lane, loader, notifications
+from ydoc_store.storage import append_batch, creating, heads, incarnation, lane, loader, notifications, timelines
 from ydoc_store.storage.pool import mapping_errors
 
 LOST = "connection was closed in the middle of operation"
@@ -140,6 +140,7 @@ class SimulatedConnection:
             loader.READ_AFTER: self._read_after,
             heads.READ_HEADS: self._read_heads,
             incarnation.READ_INCARNATION: self._read_incarnation,
+            timelines.NOTE_TIMELINE: self._note_timeline,
             heads.FIND_CREATED: self._find_created,
             notifications.NOTIFY: self._notify,
             notifications.LISTENERS_AND_QUEUE: self._listeners,
@@ -344,6 +345,10 @@ class SimulatedConnection:
     async def _read_incarnation(self) -> list[Record]:
         names = "system_identifier timeline started_at database_oid table_oid bump bumped_at"
         return records(names, [(1, self._postgres.timeline, *(0,) * 5)])
+
+    async def _note_timeline(self, _system_identifier: int, _timeline: int) -> list[Record]:
+        # For the change feed, which nobody follows here.
+        return []
 
     async def _find_created(self, tenants: Sequence[str], names: Sequence[str]) -> list[Record]:
         keys = enumerate(zip(tenants, names, strict=True))

@@ -348,6 +348,21 @@ async def test_a_cursor_from_before_a_restore_is_refused(
             await read_changes(database, "t", old)
 
 
+async def test_a_database_that_takes_no_writes_hands_out_cursors_too(
+    appender: Appender, connection: Connection, lanes: list[Connection], database_url: str
+) -> None:
+    (owner,) = await owners(appender, connection, "a")
+    await commit(lanes[0], (owner, 1))
+    assert await connection.fetchval("SELECT count(*) FROM ydoc.timelines") == 0
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    read_only = await Database.open(database_url)
+    changes, cursor = await read_on(read_only)
+    assert told(changes) == [("append", "a", 1, 1)]
+    assert await read_on(read_only, cursor) == ([], cursor)
+    await read_only.close()
+
+
 async def test_a_cursor_whose_row_is_another_by_now_is_refused(
     appender: Appender, connection: Connection, lanes: list[Connection], database: Database
 ) -> None:
