@@ -242,5 +242,8 @@ async def test_a_server_that_replayed_its_own_log_behind_a_crash_was_no_standby(
         assert (await read_changes(database, "t", cursor)).taken_over is None
         async with database.acquire() as connection:
             assert await connection.fetchval("SELECT pg_last_wal_replay_lsn()") is not None
-            await connection.execute(NOTE_TIMELINE, 7, 2)
-            assert await connection.fetchval("SELECT began_at IS NULL FROM ydoc.timelines WHERE timeline = 2")
+            # Of another number than the server's own nothing is noted.
+            for timeline in (1, 2):
+                await connection.execute(NOTE_TIMELINE, 7, timeline)
+            noted = await connection.fetch("SELECT timeline, began_at FROM ydoc.timelines WHERE system_identifier = 7")
+            assert [tuple(row) for row in noted] == [(1, None)]

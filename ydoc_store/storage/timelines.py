@@ -7,6 +7,7 @@ they see it. Where a link is missing, what was handed out before is not trusted.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -42,10 +43,12 @@ LEFT JOIN ydoc.timelines AS n ON n.system_identifier = t.system_identifier AND n
 WHERE t.system_identifier = $1 AND t.timeline <= $2
 ORDER BY t.timeline
 """
-# Only a server that received WAL in this life was a standby in it: any other replayed its own, behind a crash.
+# Only a server that received WAL in this life was a standby in it: any other replayed its own, behind a crash. Whoever
+# read the number from a server that was followed by another since writes nothing there.
 NOTE_TIMELINE = """
 INSERT INTO ydoc.timelines (system_identifier, timeline, began_at)
-VALUES ($1, $2, CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL THEN pg_last_wal_replay_lsn() END)
+SELECT $1, $2, CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL THEN pg_last_wal_replay_lsn() END
+WHERE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer = $2
 ON CONFLICT (system_identifier, timeline) DO NOTHING
 """
 
@@ -55,13 +58,13 @@ async def read_source(connection: Connection) -> Source:
     errors."""
     incarnation = await read_incarnation(connection)
     timelines = await _timelines(connection, incarnation)
-    if not timelines or timelines[-1].number != incarnation.timeline:
-        if await _note(connection, incarnation):
-            timelines = await _timelines(connection, incarnation)
-        else:
-            # Good for as long as nobody who may write has come by.
-            unnoted = Timeline(incarnation.timeline, f"timeline {incarnation.timeline}", incarnation.started_at, 2**63)
-            timelines = [*timelines, unnoted]
+    if not _ends_with(timelines, incarnation):
+        await _note(connection, incarnation)
+        timelines = await _timelines(connection, incarnation)
+    if not _ends_with(timelines, incarnation):
+        # The database takes no writes. Good for as long as nobody who may write has come by.
+        unnoted = Timeline(incarnation.timeline, f"timeline {incarnation.timeline}", incarnation.started_at, 2**63)
+        timelines = [*timelines, unnoted]
     named = (incarnation.system_identifier, incarnation.database_oid, incarnation.table_oid, incarnation.bump)
     return Source("\0".join(map(str, named)), timelines)
 
@@ -74,12 +77,13 @@ async def note_timeline(database: Database, incarnation: Incarnation) -> None:
             await _note(connection, incarnation)
 
 
-async def _note(connection: Connection, incarnation: Incarnation) -> bool:
-    try:
+async def _note(connection: Connection, incarnation: Incarnation) -> None:
+    with contextlib.suppress(asyncpg.ReadOnlySQLTransactionError):
         await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
-    except asyncpg.ReadOnlySQLTransactionError:
-        return False
-    return True
+
+
+def _ends_with(timelines: list[Timeline], incarnation: Incarnation) -> bool:
+    return bool(timelines) and timelines[-1].number == incarnation.timeline
 
 
 async def _timelines(connection: Connection, incarnation: Incarnation) -> list[Timeline]:

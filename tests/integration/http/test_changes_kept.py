@@ -63,6 +63,7 @@ async def test_a_follower_that_keeps_up_goes_on_and_one_that_is_overtaken_is_tol
         await passing.drop_some()
     await followed
     assert keeping_up == list(range(1, 41))
+    await settled(site)
     # As README says: a place, what there is, and on from there.
     place = (await read(client, after="now"))[1]["cursor"]
     await write(site, "later")
