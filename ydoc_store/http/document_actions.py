@@ -24,7 +24,7 @@ from ydoc_store.errors import (
     WrongState,
 )
 from ydoc_store.http.bodies import read_body
-from ydoc_store.http.document_keys import Key, key_of
+from ydoc_store.http.document_keys import keyed
 from ydoc_store.http.document_reading import DIALECT, as_json, catch_up, current, database_here
 from ydoc_store.http.document_requests import (
     JSON_TYPE,
@@ -64,7 +64,7 @@ async def copy(here: Here, request: Request, granted: Granted, name: str) -> Res
     _refuse_conditions(request, has_new_name=True)
     new_name = await _new_name(here, request)
     writer = await _admit_same(here, request, granted, new_name)
-    producer = _keyed(key_of(request, writer.actor), "copy", name)
+    producer = keyed(request, writer.actor, "copy", name)
     found = await find_listed(here.database, granted.tenant, new_name)
     if found is not None and await was_done(here.database, found.id, producer):
         # It was copied by this call before; what it was copied from may have gone since.
@@ -122,12 +122,14 @@ async def rename(here: Here, request: Request, granted: Granted, name: str) -> R
     if new_name == name:
         raise WrongState("that is its name")
     _require_writable(here)
-    keyed = _keyed(key_of(request, granted.actor), "rename", name, new_name)
-    renamed = await rename_document(here.database, granted.tenant, name, new_name, actor=granted.actor, request=keyed)
+    producer = keyed(request, granted.actor, "rename", name, new_name)
+    renamed = await rename_document(
+        here.database, granted.tenant, name, new_name, actor=granted.actor, request=producer
+    )
     room = here.rooms.rooms.get((granted.tenant, name))
     if room is not None and renamed.changed:
         room.discard(DocumentRenamed(RENAMED))
-    answer = await _answer_placed(here, new_name, renamed.epoch, None if keyed else renamed.head)
+    answer = await _answer_placed(here, new_name, renamed.epoch, None if producer else renamed.head)
     answer.headers["Location"] = location_of(request, new_name)
     return answer
 
@@ -146,10 +148,10 @@ async def delete(here: Here, request: Request, granted: Granted, name: str) -> R
         if asked is None or asked.database != await database_here(here):
             raise ConditionFailed((await current(here, granted, name)).seq)
         expected = asked.epoch, asked.seq
-    keyed = _keyed(key_of(request, granted.actor), "delete")
+    producer = keyed(request, granted.actor, "delete")
     try:
         found = await delete_document(
-            here.database, granted.tenant, name, expected=expected, actor=granted.actor, request=keyed
+            here.database, granted.tenant, name, expected=expected, actor=granted.actor, request=producer
         )
     except NoSuchDocument:
         if conditions.is_any or expected is not None:
@@ -168,9 +170,9 @@ async def undelete(here: Here, request: Request, granted: Granted, name: str) ->
     _refuse_conditions(request)
     accepted(request, (JSON_TYPE,))
     _require_writable(here)
-    keyed = _keyed(key_of(request, granted.actor), "undelete")
-    found = await undelete_document(here.database, granted.tenant, name, actor=granted.actor, request=keyed)
-    return await _answer_placed(here, name, found.epoch, None if keyed else found.head)
+    producer = keyed(request, granted.actor, "undelete")
+    found = await undelete_document(here.database, granted.tenant, name, actor=granted.actor, request=producer)
+    return await _answer_placed(here, name, found.epoch, None if producer else found.head)
 
 
 async def _answer_placed(here: Here, name: str, epoch: int, seq: int | None) -> Response:
@@ -178,10 +180,6 @@ async def _answer_placed(here: Here, name: str, epoch: int, seq: int | None) -> 
     if seq is None:
         return as_json(told)
     return as_json(told | {"seq": seq}, headers={"ETag": Version(epoch, seq, await database_here(here)).etag})
-
-
-def _keyed(key: Key | None, *parts: str) -> Producer | None:
-    return None if key is None else key.of(*parts)
 
 
 async def _new_name(here: Here, request: Request) -> str:

@@ -48,6 +48,12 @@ def key_of(request: Request, actor: str | None) -> Key | None:
     return parse_key(headers[0], actor) if headers else None
 
 
+def keyed(request: Request, actor: str | None, *parts: str) -> Producer | None:
+    """The request that is these parts, where it brings a key. Raises InvalidRequest."""
+    key = key_of(request, actor)
+    return None if key is None else key.of(*parts)
+
+
 def parse_key(text: str, actor: str | None) -> Key:
     """Raises InvalidRequest for a key that is none. It may stand in quotation marks, which are no part of it."""
     match = _KEY.fullmatch(text)
