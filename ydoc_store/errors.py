@@ -187,9 +187,6 @@ class KeyReused(ClientFault):
 
     http_status = 422
 
-    def __init__(self) -> None:
-        super().__init__("this Idempotency-Key came with another request before: a new request takes a new key")
-
 
 class ProducerStale(ClientFault):
     """A producer of this id has begun a later epoch: this one is a leftover and writes nothing more."""

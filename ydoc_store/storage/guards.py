@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PRODUCER_ID_BYTES_MAX: Final = 256
 """Producers' ids are UUIDs and service names; they are kept with every document that they write to."""
 STREAM_SEQ_BYTES_MAX: Final = 256
+ANOTHER_REQUEST: Final = "this key came with another request before: a new request takes a new key"
 PRODUCER_NUMBER_MAX: Final = 2**53 - 1
 """Greatest epoch and seq: what JavaScript counts exactly."""
 
@@ -206,7 +207,7 @@ def _judge_one(state: GuardedState, guard: Guard, *, is_empty: bool) -> Verdict 
 
 def _judge_producer(place: Place | None, producer: Producer) -> YdocError | None:
     if place is not None and producer.is_request:
-        return KeyReused()
+        return KeyReused(ANOTHER_REQUEST)
     if place is not None and producer.epoch < place.epoch:
         return ProducerStale(place.epoch)
     if place is not None and producer.epoch > place.epoch:

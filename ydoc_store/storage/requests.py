@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ydoc_store.errors import KeyReused
+from ydoc_store.storage.guards import ANOTHER_REQUEST
 from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.storage.producers import WRITE_PRODUCERS
 
@@ -35,7 +36,7 @@ async def is_repeat(connection: Connection, document_id: int, request: Producer 
         return False
     found = await connection.fetchval(FIND_REQUEST, document_id, request.id)
     if found is not None and found != request.epoch:
-        raise KeyReused
+        raise KeyReused(ANOTHER_REQUEST)
     return found is not None
 
 
