@@ -260,6 +260,33 @@ connect_sync(sys.argv[1], "notes", token=give, timeout_s=60)
 """
 
 
+FORKED = """
+import os, sys
+from pycrdt import Text
+from ydoc_store.client import connect_sync
+
+with connect_sync(sys.argv[1], "notes") as document:
+    text = document.ydoc.get("text", type=Text)
+    if os.fork() == 0:
+        told = 0
+        for work in (document.saved, lambda: text.insert(0, "nobody sends it"), lambda: document.presence.others):
+            try:
+                work()
+            except (RuntimeError, ExceptionGroup) as error:
+                told += "another process" in str(getattr(error, "exceptions", [error])[0])
+        sys.exit(10 + told)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    text.insert(0, "goes on")
+"""
+
+
+async def test_a_process_that_was_forked_off_is_told_that_the_document_is_not_its_own(node: Node) -> None:
+    """Its thread is not there: whoever waited for it would wait for ever."""
+    ended = await run(sys.executable, "-W", "ignore", "-c", FORKED, url(node), timeout_s=60)
+    assert (ended.exit_code, ended.output.strip()) == (0, "13"), ended.messages
+    assert await count_stored(node.database, "notes") == 1
+
+
 async def test_a_process_that_ends_without_leaving_leaves_all_the_same(node: Node) -> None:
     ended = await run(sys.executable, "-c", FORGETFUL, url(node))
     assert (ended.exit_code, ended.messages) == (0, "")
