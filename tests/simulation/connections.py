@@ -18,7 +18,16 @@ import asyncpg
 from tests.simulation.loop import OWNER
 from tests.simulation.postgres import Document, Postgres, Session
 from tests.simulation.weather import Fate, Weather
-from ydoc_store.storage import append_batch, creating, heads, incarnation, lane, loader, notifications
+from ydoc_store.storage import (
+    append_batch,
+    creating,
+    heads,
+    incarnation,
+    lane_connection,
+    loader,
+    notifications,
+    outcomes,
+)
 from ydoc_store.storage.pool import mapping_errors
 
 LOST = "connection was closed in the middle of operation"
@@ -127,13 +136,13 @@ class SimulatedConnection:
         database.connections[self] = None
         self._postgres.sessions[self._session] = None
         self._statements: dict[str, Callable[..., Awaitable[list[Record]]]] = {
-            lane.SET_UP_LANE: self._set_up,
-            lane.IS_READ_ONLY: self._is_read_only,
+            lane_connection.SET_UP_LANE: self._set_up,
+            lane_connection.IS_READ_ONLY: self._is_read_only,
             append_batch.BEGIN_CREATING: self._begin,
             creating.CREATE_DOCUMENTS: self._create,
             creating.FIND_DOCUMENTS: self._find,
             append_batch.APPEND_BATCH: self._append,
-            append_batch.FIND_FREE_HEADS: self._find_free,
+            outcomes.FIND_FREE_HEADS: self._find_free,
             append_batch.COMMIT_CREATED: self._nothing,
             append_batch.ROLL_BACK_CREATED: self._roll_back,
             loader.LOAD_BY_NAME: self._load,

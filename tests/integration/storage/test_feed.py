@@ -20,7 +20,7 @@ from ydoc_store.storage.commits import drop_outlived
 from ydoc_store.storage.epochs import delete_document
 from ydoc_store.storage.feed import Change, find_newest, newest_cursor, read_changes
 from ydoc_store.storage.incarnation import bump_incarnation
-from ydoc_store.storage.lane import SET_UP_LANE
+from ydoc_store.storage.lane_connection import SET_UP_LANE
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.renaming import rename_document
 
