@@ -51,11 +51,22 @@ async def test_nothing_is_called_saved_before_its_commit_and_everything_is_in_th
     await scene.heal()
 
 
+@pytest.mark.parametrize("seed", range(100, 120))
+async def test_nothing_is_called_saved_that_a_failover_has_lost_and_everything_comes_back(
+    world: Worlds, seed: int
+) -> None:
+    """I1, I11: what a standby lacks is not called saved once it has been heard of, deletes neither."""
+    scene = world(seed, lives=2 + seed % 2, fails_over=True)
+    for _ in range(STEPS):
+        await scene.step()
+    await scene.heal()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3_600)
 async def test_nothing_is_called_saved_too_early_in_many_lives(world: Worlds) -> None:
     for seed in range(1_000, 1_000 + LONG_SEEDS):
-        scene = world(seed, lives=2 + seed % 3)
+        scene = world(seed, lives=2 + seed % 3, fails_over=seed % 2 == 1)
         for _ in range(4 * STEPS):
             await scene.step()
         await scene.heal()
