@@ -75,6 +75,9 @@ class BlockingDocument:
         self._ended: Future[None] = Future()
         self._is_left = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.ended or self.trouble or 'in sync'}>"
+
     # In the caller's thread
 
     @property

@@ -212,6 +212,7 @@ async def test_a_notebook_whose_cells_share_a_document_leaves_it_when_it_is_done
         document.saved(timeout_s=TIMEOUT_S)
         assert not document.has_unsaved
         assert document.trouble is None
+        assert repr(document) == "<BlockingDocument 'notes': in sync>"
         text_of(document.ydoc).insert(0, "and another ")
         document.leave()
         assert clients_threads() == []

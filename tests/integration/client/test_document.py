@@ -66,6 +66,7 @@ async def test_two_clients_and_an_editor_edit_one_document_and_saved_is_stored(n
         assert not ann.has_unsaved
         assert ann.is_connected
         assert ann.may_write
+        assert repr(ann) == "<Document 'team/notes': in sync>"
     await editor.leave()
 
 

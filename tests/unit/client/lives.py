@@ -133,11 +133,11 @@ class World:
         if taken:
             self.room.refused(taken, StorageBusy("busy"))
 
-    async def fail_over(self) -> None:
-        """A standby takes over that lacks what was committed last; whoever was connected is cut."""
+    async def fail_over(self, lost: int) -> None:
+        """A standby takes over that lacks so many of the last commits; whoever was connected is cut."""
         self.leave()
         await self.talk.rooms.stop()
-        kept = self.committed[: max(0, len(self.committed) - self.dice.randrange(8))]
+        kept = self.committed[: max(0, len(self.committed) - lost)]
         self.talk, self.committed = Talk(), []
         self.room = self.talk.room(NAME)
         standby = Life(self.talk, 1_000)
@@ -179,7 +179,7 @@ class World:
                 elif dice.random() < 0.2:
                     life.cut()
             case 12 if self.fails_over and dice.random() < 0.2:
-                await self.fail_over()
+                await self.fail_over(dice.randrange(8))
         await asyncio.sleep(0)
         self.judge()
 

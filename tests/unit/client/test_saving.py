@@ -5,6 +5,7 @@ Sessions talk to the server's real rooms; the dice decide when frames move, comm
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
@@ -127,6 +128,28 @@ async def test_an_ack_that_is_lost_with_its_connection_is_asked_for_again(world:
     assert not ann.session.is_saved(1)
     await scene.heal()
     assert str(scene.lives[1].text) == "ab"
+
+
+async def test_an_erasure_that_a_failover_has_lost_is_not_called_saved_before_it_is_back(world: Worlds) -> None:
+    """I1, I11: of what was erased no state vector tells."""
+    scene = world()
+    ann = await settle(scene)
+    ann.insert(0, "abc")
+    await scene.heal()
+    ann.erase(0, 1)
+    await scene.heal()
+    assert ann.session.is_saved(2)
+    await scene.fail_over(lost=1)
+    assert scene.committed
+    ann.connect()
+    ann.turn()
+    ann.carry_up()
+    while not ann.session.is_synced:
+        await asyncio.sleep(0)
+        ann.carry_down()
+    assert not ann.session.is_saved(2)
+    await scene.heal()
+    assert str(scene.lives[1].text) == "bc"
 
 
 async def test_edits_between_a_connect_and_the_servers_answer_are_in_the_first_round(world: Worlds) -> None:
