@@ -6,61 +6,21 @@ received when the primary died. Who is still connected has that part and brings 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-
 import asyncpg
 import pytest
 
 from tests.faults.agents import open_agent
 from tests.faults.journal import Journal, Known, marked, markers_in
 from tests.faults.oracle import Scene, verify
-from tests.faults.proxy import Proxy
-from tests.faults.standby import PRIMARY_SETTINGS, STANDBY_NAME, Standby, Switch, caught_up, followed
+from tests.faults.standby import DATABASE, STANDBY_NAME, Pair, Switch
 from tests.faults.writing import writing
 from tests.interop.editors import Editors
 from tests.log_rows import text_of
 from tests.nodes import Editor, Node, running_node
-from tests.postgres import Cluster
 from tests.stored import connecting, head_of, log_of
 from tests.waiting import until
 from ydoc_store.client import Unavailable
 from ydoc_store.errors import ServerFault
-
-DATABASE = "migrated"
-
-
-@dataclass
-class Pair:
-    """A primary that serves, a standby that follows, and the address of whichever serves."""
-
-    primary: Cluster
-    standby: Standby
-    line: Proxy
-    switch: Switch
-
-    async def fall_over(self) -> None:
-        """The primary dies; the standby takes over with what it has; the address leads there."""
-        await self.take_over()
-        self.switch.to(self.standby)
-
-    async def take_over(self) -> None:
-        """The primary dies and the standby takes over, before anyone is led there."""
-        await asyncio.to_thread(self.primary.kill)
-        await self.standby.promote()
-
-    async def caught_up(self) -> None:
-        async with connecting(self.primary.url(DATABASE)) as here, connecting(self.standby.url(DATABASE)) as there:
-            await caught_up(here, there)
-
-
-@pytest.fixture
-async def pair(start_cluster: Callable[..., Cluster]) -> AsyncIterator[Pair]:
-    primary = start_cluster(durable=True, settings=PRIMARY_SETTINGS)
-    primary.create_template()
-    async with followed(primary, apply_delay="1s") as (standby, line), Switch(primary.url(DATABASE)) as switch:
-        yield Pair(primary, standby, line, switch)
 
 
 def url_of(node: Node) -> str:
