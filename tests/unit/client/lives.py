@@ -25,6 +25,11 @@ from ydoc_store.yjs.walker import Walked, walk
 NAME = "notes"
 
 
+def patient_talk() -> Talk:
+    """Only dice move frames here: a machine that stands still is no client that says nothing."""
+    return Talk(handshake_timeout_s=86_400)
+
+
 class Life:
     """One client over all its connections. `edits` is what it edited, each as the walker sees it."""
 
@@ -138,7 +143,7 @@ class World:
         self.leave()
         await self.talk.rooms.stop()
         kept = self.committed[: max(0, len(self.committed) - lost)]
-        self.talk, self.committed = Talk(), []
+        self.talk, self.committed = patient_talk(), []
         self.room = self.talk.room(NAME)
         standby = Life(self.talk, 1_000)
         standby.doc.apply_update(merge(kept) if kept else EMPTY_UPDATE)

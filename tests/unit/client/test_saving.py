@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.client.lives import Life, World
-from tests.unit.rooms.test_hocuspocus import ACK, READS, Talk
+from tests.unit.client.lives import Life, World, patient_talk
+from tests.unit.rooms.test_hocuspocus import ACK, READS
 from ydoc_store.client import session
 from ydoc_store.client.errors import Refused
 from ydoc_store.yjs.lib0 import encode_string
@@ -27,8 +27,7 @@ async def world() -> AsyncIterator[Callable[..., World]]:
     worlds: list[World] = []
 
     def make(seed: int = 0, **how: Any) -> World:
-        # Only dice move frames here: a machine that stands still is no client that says nothing.
-        worlds.append(World(Talk(handshake_timeout_s=86_400), Random(seed), **how))
+        worlds.append(World(patient_talk(), Random(seed), **how))
         return worlds[-1]
 
     yield make
