@@ -107,12 +107,12 @@ class Connection:
             self._deadlines += 1
             self._is_waited_for.set()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as deadline:
                 while not holds():
                     await self.pulse()
-        except Unavailable:
-            raise  # of `holds`, and a TimeoutError too
         except TimeoutError:
+            if not deadline.expired():
+                raise  # of `holds`
             state = f"last trouble: {self.trouble}"
             if self.session.is_synced:
                 state = "it is connected"

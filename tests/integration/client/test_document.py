@@ -391,8 +391,14 @@ async def test_an_agent_waits_for_what_others_write_and_show(node: Node) -> None
         await waiting
         with pytest.raises(Unavailable, match=r"did not come within 0\.1 s; it is connected"):
             await ann.wait_for(lambda _ydoc: False, timeout_s=0.1)
-        with pytest.raises(ZeroDivisionError):
-            await ann.wait_for(lambda _ydoc: 1 / 0)
+        own = TimeoutError("the caller's own")
+
+        def fail(_ydoc: Doc[Any]) -> bool:
+            raise own
+
+        with pytest.raises(TimeoutError) as raised:
+            await ann.wait_for(fail, timeout_s=None)
+        assert raised.value is own
         waiting = asyncio.create_task(ann.wait_for(lambda _ydoc: False, timeout_s=None))
         await ann.saved(timeout_s=TIMEOUT_S)
         await delete_document(node.database, DEFAULT_TENANT, "notes")
