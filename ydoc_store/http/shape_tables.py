@@ -142,9 +142,7 @@ async def open_updates(follower: Follower, asked: ShapeRequest, rooms: Rooms, in
     if held is Held.STALE and asked.offset is not Start.BEGINNING:
         raise StaleHandle(table.handle)
     if table.position > follower.head:
-        # Another node may have told it so a moment ago, or another database, which its next request then hears as a
-        # stale handle; raises EpochChanged where nobody can have.
-        await rooms.watch.judge_database()
+        # Another node may have told it so a moment ago; raises where nobody can have.
         async with follower.missed(table.position):
             pass
     follower.has_marker = held is Held.CURRENT and table.position > 0

@@ -142,12 +142,6 @@ class Watch:
             return await show_incarnation(self._rooms.database)
         return self._incarnation
 
-    async def judge_database(self) -> None:
-        """Raises RoomDiscarded, as all rooms then are, where the database is another one than at the last poll."""
-        if await show_incarnation(self._rooms.database) != await self.which_database():
-            await self.poll()
-            raise RoomDiscarded("the database was restored, or another one took over")
-
     # Where all documents stand
 
     async def run(self) -> None:
