@@ -142,6 +142,12 @@ class Watch:
             return await show_incarnation(self._rooms.database)
         return self._incarnation
 
+    async def judge_database(self) -> None:
+        """Raises RoomDiscarded, as all rooms then are, where the database is another one by now than they are of."""
+        if await show_incarnation(self._rooms.database) != await self.which_database():
+            await self.poll()
+            raise RoomDiscarded("the database was restored, or another one took over")
+
     # Where all documents stand
 
     async def run(self) -> None:

@@ -358,8 +358,9 @@ async def test_who_holds_more_than_the_restored_database_has_reads_it_again_too(
     assert (shape.text, shape.offset) == ("kept ", "1_0")
 
 
-async def test_nobody_is_sent_away_before_a_failover_is_noticed(database_url: str) -> None:
-    """I11: a node hears that its connection is lost, and of the other database only with its next poll."""
+@pytest.mark.parametrize("hears", ["that its connection is lost", "nothing"])
+async def test_nobody_is_sent_away_before_another_database_is_noticed(database_url: str, hears: str) -> None:
+    """I11: the next poll would tell."""
     async with running_site(database_url, poll_interval_s=3_600) as site, site.client() as client:
         shape = Shape(client)
         await shape.put(typed("kept "))
@@ -369,12 +370,40 @@ async def test_nobody_is_sent_away_before_a_failover_is_noticed(database_url: st
         async with site.database.acquire() as connection:
             assert await connection.execute(LOSE_LAST_ROW, "notes") == "UPDATE 1"
             await connection.execute(BUMP)
-        site.service.rooms.discard_all(RoomDiscarded("the connection was lost"))
+        if hears == "nothing":
+            site.room("notes").discard(RoomDiscarded("it is loaded anew"))
+            assert (await shape.ask()).json()["code"] == "room_discarded"
+        else:
+            site.service.rooms.discard_all(RoomDiscarded("the connection was lost"))
         answer = await shape.ask()
         assert answer.status_code == 409
         shape.handle, shape.offset = answer.headers["electric-handle"], "-1"
         await shape.read()
         assert shape.offset == "1_0"
+
+
+async def test_a_node_that_has_not_heard_of_another_database_sends_nobody_back_to_the_one_before(
+    database_url: str,
+) -> None:
+    """A client takes a handle that it was once told to drop for a cache's answer, and gives up on it in the end."""
+    async with running_site(database_url, poll_interval_s=3_600) as behind, behind.client() as client:
+        shape = Shape(client)
+        await shape.put(typed("kept "))
+        await shape.read()
+        await behind.service.rooms.watch.poll()
+        async with behind.database.acquire() as connection:
+            await connection.execute(BUMP)
+        async with running_site(database_url) as ahead, ahead.client() as there:
+            shape.client = there
+            answer = await shape.ask()
+            assert answer.status_code == 409
+            shape.handle, shape.offset = answer.headers["electric-handle"], "-1"
+            shape.client = client
+            answer = await shape.ask()
+            assert (answer.status_code, answer.json()["code"]) == (503, "room_discarded")
+            told = shape.handle
+            await shape.read()
+            assert shape.handle == told
 
 
 async def test_an_offset_with_the_handle_of_nothing_is_refused(shape: Shape) -> None:
