@@ -431,7 +431,7 @@ BAD = [
     (
         "POST",
         "s",
-        TEXT | {"Producer-Id": "p" * 257, "Producer-Epoch": "0", "Producer-Seq": "0"},
+        TEXT | {"Producer-Id": "p" * 1025, "Producer-Epoch": "0", "Producer-Seq": "0"},
         b"x",
         400,
         "invalid_request",
@@ -472,6 +472,31 @@ async def test_bad_input_is_told_with_a_code_and_stores_nothing(database_url: st
             assert answer.headers["x-content-type-options"] == "nosniff"
         assert tuple(await connection.fetchrow(counted) or ()) == before
         assert await read(client) == b"kept"
+
+
+TWICE = [
+    ("Producer-Id", "p", "q"),
+    ("Producer-Epoch", "0", "1"),
+    ("Producer-Seq", "0", "1"),
+    ("Producer-Seq", "0", "0"),
+    ("Content-Type", "text/plain", "application/octet-stream"),
+    ("Stream-Seq", "a", "b"),
+    ("Stream-Closed", "false", "true"),
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/stream/s", "/v1/yjs/default/docs/s"])
+async def test_a_header_that_comes_twice_is_refused_alike_for_streams_and_for_documents(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    assert (await client.put(path, headers=TEXT if "stream" in path else {})).status_code == 201
+    for name, first, second in TWICE:
+        producer = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+        sent = [(key, value) for key, value in producer.items() if key != name]
+        answer = await client.post(path, headers=[*sent, (name, first), (name, second)], content=b"\2\0\0")
+        assert answer.status_code == 400, (name, answer.text)
+        assert f"{name.lower()} is given twice" in answer.text
+    assert (await client.get(path)).content == b""
 
 
 # How it ends

@@ -17,12 +17,10 @@ from ydoc_store.http.stream_requests import (
     read_content_type,
     read_offset,
     read_parameters,
-    read_producer,
     read_settings,
     same_type,
 )
 from ydoc_store.http.tokens import Sentinel, Token
-from ydoc_store.storage.guards import Producer
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -130,22 +128,6 @@ def test_a_type_is_compared_without_its_case_and_its_parameters() -> None:
         False,
         False,
     ]
-
-
-def test_a_producer_says_all_of_who_it_is_or_nothing() -> None:
-    whole = {b"producer-id": "p-é".encode(), b"producer-epoch": b"0", b"producer-seq": b"12"}
-    assert read_producer(whole) == Producer("p-é", 0, 12)
-    assert read_producer({}) is None
-    for left_out in whole:
-        with pytest.raises(InvalidRequest):
-            read_producer({name: value for name, value in whole.items() if name != left_out})
-
-
-@pytest.mark.parametrize("number", [b"", b"-1", b"+1", b"1.0", b"1abc", b"1e3", b" 1", b"9007199254740992", b"9" * 17])
-def test_a_producers_number_that_is_none_is_refused(number: bytes) -> None:
-    for name in (b"producer-epoch", b"producer-seq"):
-        with pytest.raises(InvalidRequest):
-            read_producer({b"producer-id": b"p", b"producer-epoch": b"0", b"producer-seq": b"0", name: number})
 
 
 # Parameters
