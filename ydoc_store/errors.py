@@ -215,6 +215,12 @@ class StreamDiffers(ClientFault):
     http_status = 409
 
 
+class StreamFull(ClientFault):
+    """A stream holds as many bytes as it may; it can still be read, closed and deleted."""
+
+    http_status = 413
+
+
 class StreamSeqStale(ClientFault):
     """A writer's own sequence did not rise."""
 

@@ -301,7 +301,8 @@ async def _advance_guarded(
         for queued in batch.updates
         if queued.guard is not None and queued.guard.producer is not None
     }
-    states = await read_states(connection, locked, sorted(asked))
+    ceilings = {document_id: batches[place].queue.bytes_ceiling for document_id, place in places.items()}
+    states = await read_states(connection, locked, sorted(asked), ceilings)
     for batch in batches:
         if batch.queue in created or batch.queue.document_id is not None:
             batch.judgement = None

@@ -14,7 +14,8 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, YdocError
+from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, StreamFull, YdocError
+from ydoc_store.storage.guards import NO_ROOM
 from ydoc_store.storage.heads import Head, read_heads
 from ydoc_store.storage.streams import (
     StoredStream,
@@ -74,6 +75,7 @@ class Streams:
         self._take = take
         self.read_only = settings.read_only
         self.recent_bytes = 0
+        self.bytes_max = settings.stream_bytes_max
         self._queued_bytes_max = settings.process_incoming_bytes_max
         self._update_bytes_max = settings.update_bytes_max
         # Counts the connections that were lost: what was looked up under another number is not trusted.
@@ -175,8 +177,10 @@ class Streams:
     async def create(
         self, tenant: str, name: str, settings: StreamSettings, first: bytes, actor: str | None, *, closed: bool
     ) -> tuple[Stream, bool]:
-        """The stream, and whether this call created it. Raises StreamDiffers, ServerFault."""
+        """The stream, and whether this call created it. Raises StreamDiffers, StreamFull, ServerFault."""
         self.may_write()
+        if len(first) > self.bytes_max:
+            raise StreamFull(NO_ROOM)
         stored, created = await create_stream(
             self.database, tenant, name, settings, first=first, actor=actor, closed=closed
         )

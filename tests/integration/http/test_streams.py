@@ -474,6 +474,45 @@ async def test_bad_input_is_told_with_a_code_and_stores_nothing(database_url: st
         assert await read(client) == b"kept"
 
 
+async def test_a_stream_takes_as_much_as_it_may_and_can_still_be_read_closed_and_deleted(database_url: str) -> None:
+    async with running_site(database_url, stream_bytes_max=10) as site, site.client() as client:
+        too_long = await client.put("/v1/stream/s", content=b"x" * 11, headers=TEXT)
+        assert (too_long.status_code, too_long.json()["code"]) == (413, "stream_full")
+        await create(client, body=b"12345")
+        first = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+        await append(client, b"678", **first)
+        for headers in ({}, {"Stream-Closed": "true"}, {"Stream-Seq": "a"}, first | {"Producer-Seq": "1"}):
+            full = await client.post("/v1/stream/s", content=b"9ab", headers=TEXT | headers)
+            assert (full.status_code, full.json()["code"]) == (413, "stream_full"), headers
+            assert "YDOC_STREAM_BYTES_MAX" in full.json()["detail"]
+        assert (await append(client, b"678", **first)).status_code == 204
+        await append(client, b"9a", **first | {"Producer-Seq": "1"})
+        assert await read(client) == b"123456789a"
+        assert (await client.post("/v1/stream/s", headers={"Stream-Closed": "true"})).status_code == 204
+        assert (await client.delete("/v1/stream/s")).status_code == 204
+
+
+async def test_of_many_that_come_at_once_those_are_stored_that_fit(
+    database_url: str, client: httpx.AsyncClient, connection: Connection
+) -> None:
+    """Whether they met in one commit or not, and on two nodes: no room is left unused, and none is used twice."""
+    await create(client)
+    async with (
+        running_site(database_url, stream_bytes_max=100) as one,
+        running_site(database_url, stream_bytes_max=100) as two,
+        one.client() as here,
+        two.client() as there,
+    ):
+        answers = await asyncio.gather(
+            *((here, there)[number % 2].post("/v1/stream/s", content=b"x" * 7, headers=TEXT) for number in range(60))
+        )
+        assert sorted(answer.status_code for answer in answers) == [204] * 14 + [413] * 46
+        assert await read(here) == b"x" * 98
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 413} == {"stream_full"}
+        await append(there, b"yy")
+        assert await connection.fetchval("SELECT accepted_bytes FROM ydoc.documents") == 100
+
+
 TWICE = [
     ("Producer-Id", "p", "q"),
     ("Producer-Epoch", "0", "1"),

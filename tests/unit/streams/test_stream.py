@@ -24,6 +24,7 @@ class Log:
     def __init__(self) -> None:
         self.appender = Appender(None)  # type: ignore[arg-type] # it gives out queues, and is never started
         self.recent_bytes = 0
+        self.bytes_max = 2**30
         self.is_crowded = False
         self.read_only = False
         self.committed = 0
