@@ -16,10 +16,10 @@ from ydoc_store.errors import ServerFault, StorageBusy, StorageUnavailable
 from ydoc_store.logs import logger
 from ydoc_store.storage.commits import drop_outlived, list_tenants_noted
 from ydoc_store.storage.compactions import drop_compactions, try_lock
+from ydoc_store.storage.dead_streams import drop_tombstones, expire_stream, find_dead_streams, purge_stream_rows
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.producers import drop_producers
 from ydoc_store.storage.segments import drop_history, find_expired
-from ydoc_store.storage.streams import expire_stream, find_dead_streams, purge_stream_rows
 
 log = logger(__name__)
 
@@ -34,10 +34,12 @@ COMPACTIONS_DAYS_MIN: Final = 7
 """What was done can be read for a week even where no history is kept."""
 STREAMS_MAX: Final = 1_000
 STREAM_ROWS_MAX: Final = 5_000
+TOMBSTONES_MAX: Final = 1_000
 PRODUCERS_MAX: Final = 5_000
 PRODUCERS_DAYS_MIN: Final = 7
 """A producer may come back with an unanswered update for a week even where no history is kept; later it is taken for
-a new one, whose updates begin at 0: a later one of the old is refused as a gap, its first would be stored again."""
+a new one, whose updates begin at 0: a later one of the old is refused as a gap, its first would be stored again. What
+is left of a dead stream stays so long too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,12 @@ class Retained:
     producers: int = 0
     streams: int = 0
     commits: int = 0
+    tombstones: int = 0
+
+    @property
+    def has_dropped(self) -> bool:
+        """Anything that an operator reads of: silent producers go by the dozen in any pass."""
+        return bool(self.segments or self.compactions or self.commits or self.streams or self.tombstones)
 
 
 class Retention:
@@ -61,6 +69,7 @@ class Retention:
         self._database = database
         self._history_days = history_days
         self._bases_min = bases_min
+        self._producers_days = max(history_days, PRODUCERS_DAYS_MIN)
         self._after_id = 0
         self._next_pass_s = 0.0
         # Whose rows of the change feed this pass has still to look at.
@@ -94,17 +103,18 @@ class Retention:
             segments += dropped.segments
             bases += dropped.bases
             dropped_bytes += dropped.bytes
-        compactions = producers = streams = commits = 0
+        compactions = producers = streams = commits = tombstones = 0
         self._after_id = page.next_after_id or 0
         if page.next_after_id is None:
             compactions = await self._drop_compactions()
             producers = await self._drop_producers()
             streams = await self._purge_streams()
+            tombstones = await self._drop_tombstones()
             async with self._database.acquire() as connection:
                 self._tenants = await list_tenants_noted(connection)
             commits = await self._drop_some_commits()
             self._next_pass_s = time.monotonic() + PASS_INTERVAL_S
-        return Retained(documents, segments, bases, dropped_bytes, compactions, producers, streams, commits)
+        return Retained(documents, segments, bases, dropped_bytes, compactions, producers, streams, commits, tombstones)
 
     async def _drop_compactions(self) -> int:
         total = 0
@@ -128,7 +138,7 @@ class Retention:
                 page = await drop_producers(
                     connection,
                     after,
-                    silent_days=max(self._history_days, PRODUCERS_DAYS_MIN),
+                    silent_days=self._producers_days,
                     limit=PRODUCERS_MAX,
                 )
             total += page.producers
@@ -141,7 +151,12 @@ class Retention:
             async with self._database.acquire() as connection:
                 dead = await find_dead_streams(connection, after_id, STREAMS_MAX)
             for document_id in dead:
-                total += await self._purge_stream(document_id)
+                try:
+                    total += await self._purge_stream(document_id)
+                except (StorageUnavailable, StorageBusy):
+                    raise
+                except ServerFault as error:
+                    log.warning("stream not purged", document_id=document_id, reason=str(error))
             if len(dead) < STREAMS_MAX:
                 return total
             after_id = dead[-1]
@@ -154,6 +169,22 @@ class Retention:
             async with self._database.transaction() as connection:
                 if await purge_stream_rows(connection, document_id, STREAM_ROWS_MAX) < STREAM_ROWS_MAX:
                     return True
+
+    async def _drop_tombstones(self) -> int:
+        total = 0
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    dropped = await drop_tombstones(connection, kept_days=self._producers_days, limit=TOMBSTONES_MAX)
+            except (StorageUnavailable, StorageBusy):
+                raise
+            except ServerFault as error:
+                # Roles that were granted before this release may not do it: that must not hold up the rest of a pass.
+                log.warning("dead streams not forgotten", reason=str(error), advice="run `grant-sql` again")
+                return total
+            total += dropped
+            if dropped < TOMBSTONES_MAX:
+                return total
 
     async def _drop_some_commits(self) -> int:
         total = 0
