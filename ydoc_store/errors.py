@@ -207,6 +207,13 @@ class NoSuchStream(ClientFault):
     """No stream of this name is alive: none was created, or it was deleted, or its time is over."""
 
     http_status = 404
+    exit_code = 4
+
+
+class NameReserved(ClientFault):
+    """A stream of this name would never be found, because something of the server's own stands there."""
+
+    http_status = 409
 
 
 class StreamDiffers(ClientFault):

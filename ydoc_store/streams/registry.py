@@ -14,7 +14,15 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, StreamFull, YdocError
+from ydoc_store.errors import (
+    NameReserved,
+    NoSuchStream,
+    RoomDiscarded,
+    ServerFull,
+    StorageUnavailable,
+    StreamFull,
+    YdocError,
+)
 from ydoc_store.storage.guards import NO_ROOM
 from ydoc_store.storage.heads import Head, read_heads
 from ydoc_store.storage.streams import (
@@ -47,6 +55,9 @@ FROM_THE_END: Final = 2**62
 """A cursor that nothing follows: a read from it says where the stream ends."""
 RECENT_ALL_BYTES_MAX: Final = 64 * 1024 * 1024
 """What all streams together keep for readers at their end; beyond that readers share reads of the log."""
+
+LIST_OF_DOCUMENTS: Final = "documents"
+"""The name under which the live list of documents is read, as if it were a stream."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
@@ -177,7 +188,9 @@ class Streams:
     async def create(
         self, tenant: str, name: str, settings: StreamSettings, first: bytes, actor: str | None, *, closed: bool
     ) -> tuple[Stream, bool]:
-        """The stream, and whether this call created it. Raises StreamDiffers, StreamFull, ServerFault."""
+        """The stream, and whether this call created it. Raises NameReserved, StreamDiffers, StreamFull, ServerFault."""
+        if name == LIST_OF_DOCUMENTS:
+            raise NameReserved(f"the stream {name!r} is the live list of documents: choose another name")
         self.may_write()
         if len(first) > self.bytes_max:
             raise StreamFull(NO_ROOM)
