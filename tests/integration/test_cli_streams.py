@@ -185,3 +185,19 @@ async def test_what_is_appended_while_a_stream_is_written_out_is_not_half_of_it(
             found.append(appended)
             assert (await client.post("/v1/stream/s", headers=TEXT, content=b"later")).status_code == 204
         assert found == [b"a", b"b", b"c"]
+
+
+def test_verify_all_looks_at_streams_too(run: Run, writing: Any, database_url: str) -> None:
+    writing(some)
+    sound = run("verify", "--all", "--json")
+    assert sound.code == 0
+    assert "0 documents and 4 streams verified, 0 with something wrong" in sound.err
+    assert [(row["kind"], row["name"], row["ok"]) for row in sound.rows] == [
+        ("stream", name, True) for name in ("log/a", "orders", "none", "raw")
+    ]
+    on_database(database_url, "UPDATE ydoc.documents SET head = head + 1 WHERE name = 'orders'")
+    broken = run("verify", "--all")
+    assert broken.code == 1
+    assert b"stream orders: WRONG" in broken.out
+    assert b"I6: the log ends at 2 and the head is 3" in broken.out
+    assert "1 with something wrong" in broken.err
