@@ -51,6 +51,11 @@ def read_closed(headers: Headers) -> bool:
     return headers.get(b"stream-closed", b"").lower() == b"true"
 
 
+def read_etags(headers: Headers) -> list[str]:
+    """What a reader holds already, by If-None-Match. A proxy may have made a strong tag weak: read as the same."""
+    return [tag.strip().removeprefix("W/") for tag in headers.get(b"if-none-match", b"").decode("latin-1").split(",")]
+
+
 def read_producer(headers: Headers) -> Producer | None:
     """Who numbers this request, None where nobody does. Raises InvalidRequest: all three headers, or none."""
     identity, epoch, seq = (read_text(headers, name) for name in _PRODUCER)

@@ -22,6 +22,7 @@ from ydoc_store.errors import AheadOfLog, EpochChanged, InvalidRequest, Unauthen
 from ydoc_store.http.bodies import PIECE_BYTES, PacedBody, in_pieces
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
 from ydoc_store.http.here import Here
+from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_requests import is_json, is_text, read_offset, read_parameters
 from ydoc_store.http.tokens import Sentinel, Token, cursor_after
@@ -134,7 +135,7 @@ class _Reader:
             headers["Vary"] = "Authorization, Cookie"
             end = "-end" if page.is_end else ""
             headers["ETag"] = f'"{self._stream.id:x}-{place}-{page.through_seq}{end}"'
-            if headers["ETag"] in _etags(self._request):
+            if headers["ETag"] in read_etags(dict(self._request.scope["headers"])):
                 return Response(status_code=304, headers=headers)
         parts = list(parts_of(self._stream, page.updates))
         size = sum(map(len, parts))
@@ -266,7 +267,3 @@ def _base64(parts: Iterable[bytes]) -> Iterator[bytes]:
     whole = memoryview(b"".join(parts))
     for at in range(0, len(whole), _BASE64_PIECE_BYTES):
         yield base64.b64encode(whole[at : at + _BASE64_PIECE_BYTES])
-
-
-def _etags(request: Request) -> list[str]:
-    return [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]

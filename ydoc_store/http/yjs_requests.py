@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -37,6 +38,7 @@ from ydoc_store.errors import (
     Unauthenticated,
     YdocError,
 )
+from ydoc_store.yjs.lib0 import Malformed, frames
 
 PREFIX: Final = "/v1/yjs/"
 PATH_CHARACTERS_MAX: Final = 256
@@ -144,6 +146,20 @@ def single(request: Request, parameter: str) -> str | None:
     if len(found) > 1:
         raise InvalidRequest(f"{parameter!r} is given twice")
     return found[0] if found else None
+
+
+def read_frames(body: bytes, what: str, frames_max: int) -> list[bytes]:
+    """What a body brings, at least one `what`. Raises InvalidRequest, TooLarge."""
+    try:
+        # Not one more is read than may come: a large body of empty frames would hold up everyone for seconds.
+        found = list(islice(frames(body), frames_max + 1))
+    except Malformed as error:
+        raise InvalidRequest(f"the body is no run of frames, each a length and {what}: {error}") from None
+    if not found:
+        raise InvalidRequest("the body is empty: send one or more frames")
+    if len(found) > frames_max:
+        raise TooLarge(f"more frames in one body than {frames_max:,}")
+    return found
 
 
 def _decoded(raw: bytes, what: str) -> str:

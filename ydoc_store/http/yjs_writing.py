@@ -28,7 +28,6 @@ from ydoc_store.errors import (
     RoomDiscarded,
     StorageBusy,
     StorageUnavailable,
-    TooLarge,
     Unauthenticated,
     WrongState,
 )
@@ -38,7 +37,7 @@ from ydoc_store.http.here import Here
 from ydoc_store.http.protocol_headers import read_closed, read_headers, read_producer, read_text
 from ydoc_store.http.tokens import Token
 from ydoc_store.http.yjs_reading import CONTENT_TYPE, DIALECT
-from ydoc_store.http.yjs_requests import Refused
+from ydoc_store.http.yjs_requests import Refused, read_frames
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.contribution import Contributed, contribute
 from ydoc_store.rooms.member import READ_ONLY
@@ -49,7 +48,6 @@ from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.producers import find_replaced_producer
 from ydoc_store.storage.streams import media_type_of
 from ydoc_store.yjs.join import join
-from ydoc_store.yjs.lib0 import Malformed, frames
 from ydoc_store.yjs.walker import UpdateLimits, walk
 
 FRAMES_MAX: Final = 10_000
@@ -176,14 +174,7 @@ async def _admit_writer(here: Here, request: Request, name: str, tenant: str, *,
 
 
 async def _update_of(here: Here, body: bytes) -> bytes:
-    try:
-        updates = list(frames(body))
-    except Malformed as error:
-        raise InvalidRequest(f"the body is no run of frames, each a length and an update: {error}") from None
-    if not updates:
-        raise InvalidRequest("the body is empty: send one or more frames")
-    if len(updates) > FRAMES_MAX:
-        raise TooLarge(f"{len(updates)} frames in one body, at most {FRAMES_MAX}")
+    updates = read_frames(body, "an update", FRAMES_MAX)
     if len(updates) == 1:
         return updates[0]
     return await here.rooms.heavy.run(len(body), joined_within, updates, here.rooms.limits.update)
