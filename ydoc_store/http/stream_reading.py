@@ -190,13 +190,13 @@ class _Reader:
             while True:
                 if page.updates or page.is_end or is_first:
                     is_first = False
-                    size = sum(map(len, page.updates))
-                    if size > PIECE_BYTES:
+                    if sum(map(len, page.updates)) > PIECE_BYTES:
                         for piece in in_pieces(_data_event(stream, page.updates)):
                             yield piece
-                    elif page.updates:
-                        yield self._shared_data(page)
-                    yield self._control(page)
+                        yield self._control(page)
+                    else:
+                        # In one piece: who stops reading behind the data has its place too.
+                        yield self._shared_data(page) + self._control(page)
                     if page.is_end:
                         return
                 has_nothing_more = page.is_whole or not page.updates
@@ -219,7 +219,9 @@ class _Reader:
         return schedule.wait_s if ttl_s is None else min(schedule.wait_s, ttl_s / 2)
 
     def _shared_data(self, page: Page) -> bytes:
-        """Encoded once for all readers that are given this page."""
+        """Encoded once for all readers that are given this page; nothing where it is empty."""
+        if not page.updates:
+            return b""
         stream = self._stream
         key = page.through_seq, len(page.updates)
         if stream.encoded is None or stream.encoded[0] != key:

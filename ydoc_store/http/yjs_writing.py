@@ -54,6 +54,8 @@ FRAMES_MAX: Final = 10_000
 """In one body; the stock provider puts what is typed in 5 ms into one."""
 FRAMES_OVERHEAD_BYTES: Final = 64 * 1024
 """What the lengths of so many frames take beside an update of the largest size."""
+FRAME_WORK_BYTES: Final = 64
+"""Walking and joining an update, however small, takes as long as so many bytes of a large one."""
 TRIED_AGAIN_S: Final = 5.0
 """A lost connection or a held row is over in that time; the stock provider forgets an edit that is answered 503."""
 TRIED_AGAIN_INTERVAL_S: Final = 0.1
@@ -177,7 +179,8 @@ async def _update_of(here: Here, body: bytes) -> bytes:
     updates = read_frames(body, "an update", FRAMES_MAX)
     if len(updates) == 1:
         return updates[0]
-    return await here.rooms.heavy.run(len(body), joined_within, updates, here.rooms.limits.update)
+    size = len(body) + FRAME_WORK_BYTES * len(updates)
+    return await here.rooms.heavy.run(size, joined_within, updates, here.rooms.limits.update)
 
 
 def joined_within(updates: Sequence[bytes], limits: UpdateLimits) -> bytes:

@@ -198,6 +198,7 @@ class Stream:
             self._wake()
 
     def _drop_recent(self, after: int) -> None:
+        self.encoded = None
         self._streams.recent_bytes -= self._recent_bytes
         self._recent.clear()
         self._recent_bytes = 0
@@ -218,6 +219,9 @@ class Stream:
         finally:
             self.readers -= 1
             self.used_at_s = time.monotonic()
+            if not self.readers:
+                # Of a stream that is forgotten next it would count for ever.
+                self._drop_recent(self.head)
 
     async def moved(self, seq: int, timeout_s: float) -> bool:
         """Wait until there is more than `seq`, or nothing can come any more; False after `timeout_s`.

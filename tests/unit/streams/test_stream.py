@@ -127,6 +127,22 @@ async def test_what_is_kept_is_bounded_and_nothing_is_kept_for_nobody() -> None:
     assert stream.head == 40
 
 
+async def test_what_was_kept_for_readers_goes_with_the_last_of_them() -> None:
+    log = Log()
+    stream = opened(log)
+    with stream.being_read():
+        with stream.being_read():
+            stream.arrived(1, 2, LOG[:2])
+            stream.encoded = (2, 2), b"event"
+        assert log.recent_bytes == 4
+        assert (await stream.after(0)).updates == LOG[:2]
+    assert log.recent_bytes == 0
+    assert stream.encoded is None
+    log.committed = 2
+    assert (await stream.after(0)).updates == LOG[:2]
+    assert log.reads == 1
+
+
 async def test_an_end_is_not_told_before_the_last_update_is() -> None:
     log = Log()
     stream = opened(log)
