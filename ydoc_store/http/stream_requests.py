@@ -7,7 +7,7 @@ with commas between them, as the elements of one array: what a body brings is th
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -64,8 +64,10 @@ def _read_moment(text: str) -> datetime:
     try:
         if _MOMENT.fullmatch(text) is not None:
             # Python takes six digits of a second, and no leap second.
-            return datetime.fromisoformat(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper()))
-    except ValueError:
+            moment = datetime.fromisoformat(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper()))
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # Also what is another year, and none that can be written down, in UTC.
         pass
     raise InvalidRequest("Stream-Expires-At is a moment of RFC 3339, such as 2030-01-01T00:00:00Z")
 

@@ -97,6 +97,8 @@ def test_a_moment_is_one_of_rfc_3339_and_keeps_its_text(text: str) -> None:
         "20300102T030405Z",
         "2030-13-02T03:04:05Z",
         "2030-01-02T03:04:60Z",
+        "9999-12-31T23:59:59-00:01",
+        "0001-01-01T00:00:00+00:01",
     ],
 )
 def test_a_moment_that_is_none_is_refused(text: str) -> None:
