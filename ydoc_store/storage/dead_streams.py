@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ydoc_store.storage.pool import affected
 from ydoc_store.storage.streams import about_life
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ async def expire_stream(connection: Connection, document_id: int) -> bool:
 
 async def purge_stream_rows(connection: Connection, document_id: int, limit: int) -> int:
     """Delete its oldest rows; returns how many. Fewer than `limit`: none are left, and that is written down."""
-    status = await connection.execute(PURGE_STREAM_ROWS, document_id, limit)
-    purged = int(status.rpartition(" ")[2])
+    purged = affected(await connection.execute(PURGE_STREAM_ROWS, document_id, limit))
     if purged < limit:
         await connection.execute(MARK_STREAM_PURGED, document_id)
     return purged

@@ -32,6 +32,7 @@ RELAY: Final[dict[str, str]] = {
     "quarantines": "SELECT, DELETE",
     "revocations": "SELECT, INSERT, DELETE",
     "commits": "SELECT, INSERT",
+    "timelines": "SELECT, INSERT",
     "incarnation": "SELECT",
 }
 COMPACTOR: Final[dict[str, str]] = {
@@ -49,6 +50,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "quarantines": "SELECT, INSERT, UPDATE, DELETE",
     "revocations": "",
     "commits": "SELECT, INSERT, DELETE",
+    "timelines": "",
     "incarnation": "",
 }
 _DROP_TOMBSTONES: Final = "ydoc.drop_stream_tombstones(integer, integer)"

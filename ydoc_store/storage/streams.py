@@ -8,18 +8,17 @@ epoch.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ydoc_store.errors import CorruptDocument, NoSuchStream, StorageBusy, StreamDiffers
+from ydoc_store.storage.creating import new_marker
 from ydoc_store.storage.epochs import LOCK_TRIES_MAX, REPLACE, SET_TOMBSTONE, tell_changed
 from ydoc_store.storage.loader import LogRow
 from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.yjs.lib0 import frame
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
     import asyncpg
@@ -247,9 +246,7 @@ async def _insert(
     closed: bool,
 ) -> StoredStream | None:
     used = {row["marker"] for row in await connection.fetch(STREAM_MARKERS_OF, tenant, name)}
-    marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
-    while marker in used:
-        marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
+    marker = new_marker(used)
     head = int(bool(first))
     stream_id = await connection.fetchval(INSERT_STREAM, tenant, name, epoch, marker, head, len(first), closed)
     if stream_id is None:
