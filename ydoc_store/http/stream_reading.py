@@ -20,7 +20,7 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import AheadOfLog, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PIECE_BYTES, PacedBody, in_pieces
-from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
+from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, text_event_parts
 from ydoc_store.http.here import Here
 from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
@@ -258,7 +258,7 @@ def parts_of(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:
 
 def _data_event(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:
     if is_text(stream.media_type):
-        yield encode_text_event("data", b"".join(parts_of(stream, updates)))
+        yield from text_event_parts("data", b"".join(parts_of(stream, updates)))
         return
     yield b"event: data\ndata:"
     yield from _base64(updates)
