@@ -81,6 +81,9 @@ def test_what_is_alive_is_listed_with_its_size_and_its_end(run: Run, writing: An
     assert list(rows) == ["log/a", "none", "orders", "raw"]
     assert (rows["log/a"]["head"], rows["log/a"]["size_bytes"]) == (10, 70)
     assert rows["log/a"]["closed_at"] is not None
+    near = run("streams", "list", "--json", YDOC_STREAM_BYTES_MAX="80").rows
+    assert [row["name"] for row in near if row["near_limit"]] == ["log/a"]
+    assert not any(row["near_limit"] for row in rows.values())
     assert rows["orders"]["closed_at"] is None
     assert (rows["raw"]["content_type"], rows["raw"]["ttl_s"]) == ("application/octet-stream", 3600)
     assert run("streams", "list", "--json", "--tenant", "other").rows == []

@@ -37,7 +37,17 @@ from ydoc_store.yjs.lib0 import frame
 
 PAGE_STREAMS = 1_000
 INDEX = "streams.jsonl"
-LIST_COLUMNS = ("name", "content_type", "head", "size_bytes", "closed_at", "ttl_s", "expires_at", "changed_at")
+LIST_COLUMNS = (
+    "name",
+    "content_type",
+    "head",
+    "size_bytes",
+    "near_limit",
+    "closed_at",
+    "ttl_s",
+    "expires_at",
+    "changed_at",
+)
 ExportFormat = Literal["content", "log"]
 
 
@@ -50,13 +60,13 @@ def streams_command() -> None:
 @tenant_option
 @json_option
 @with_database
-async def list_command(database: Database, _settings: Settings, /, *, tenant: str, as_json: bool) -> int:
+async def list_command(database: Database, settings: Settings, /, *, tenant: str, as_json: bool) -> int:
     """Every stream that is alive: its type, appends, bytes, and when it ends."""
     if as_json:
         async for stream in _streams(database, tenant):
-            emit_json(asdict(stream))
+            emit_json(_row(stream, settings))
         return DONE
-    rows = [asdict(stream) async for stream in _streams(database, tenant)]
+    rows = [_row(stream, settings) async for stream in _streams(database, tenant)]
     emit_rows(rows, as_json=False, columns=LIST_COLUMNS)
     return DONE
 
@@ -199,6 +209,11 @@ async def _streams(database: Database, tenant: str) -> AsyncIterator[ListedStrea
         for stream in page:
             yield stream
         after_name = page[-1].name if len(page) == PAGE_STREAMS else None
+
+
+def _row(stream: ListedStream, settings: Settings) -> dict[str, object]:
+    near_bytes = settings.stream_bytes_max * settings.document_warn_share
+    return {**asdict(stream), "near_limit": stream.size_bytes >= near_bytes}
 
 
 def _is_text(stream: StoredStream) -> bool:

@@ -122,9 +122,9 @@ async def _append(here: Here, request: Request, name: str, headers: Headers) -> 
     stream = await here.rooms.streams.find(granted.tenant, name)
     try:
         return await _append_to(here, stream, body, content_type, granted.actor, guard)
-    except NoSuchStream:
-        # Another node may have begun the name anew. Nothing was stored.
-        again = await here.rooms.streams.find(granted.tenant, name)
+    except (NoSuchStream, StreamDiffers):
+        # Another node may have begun the name anew, and its hint be lost. Nothing was stored.
+        again = await here.rooms.streams.find(granted.tenant, name, anew=True)
         return await _append_to(here, again, body, content_type, granted.actor, guard)
 
 

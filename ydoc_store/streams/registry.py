@@ -96,13 +96,13 @@ class Streams:
 
     # Finding
 
-    async def find(self, tenant: str, name: str) -> Stream:
+    async def find(self, tenant: str, name: str, *, anew: bool = False) -> Stream:
         """The stream of this name, as it is known here: an append judges whether it is still that.
 
-        Raises NoSuchStream, ServerFault.
+        With `anew` as the database has it now. Raises NoSuchStream, ServerFault.
         """
         stream = self._open.get((tenant, name))
-        if stream is None or stream.gone is not None:
+        if stream is None or stream.gone is not None or anew:
             generation = self._generation
             stored = await find_stream(self.database, tenant, name)
             self._trust(generation)

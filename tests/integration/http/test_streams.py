@@ -214,6 +214,12 @@ async def test_a_stream_that_is_deleted_elsewhere_is_nobodys_any_more(
         await create(other, body=b"third ")
         await append(client, b"time")
         assert await read(other) == b"third time"
+        # Also where it is of another type now, by which an append is judged before it is stored.
+        await connection.execute("UPDATE ydoc.documents SET deleted_at = now() WHERE replaced_at IS NULL")
+        assert (await other.put("/v1/stream/s", headers=JSON, content=b"[1]")).status_code == 201
+        assert (await client.post("/v1/stream/s", headers=JSON, content=b"[2]")).status_code == 204
+        assert (await client.post("/v1/stream/s", headers=TEXT, content=b"3")).status_code == 409
+        assert await read(other) == b"[1,2]"
 
 
 async def test_one_of_many_that_create_a_stream_at_once_makes_it(client: httpx.AsyncClient, elsewhere: Site) -> None:
