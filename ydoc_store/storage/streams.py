@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection, Database
 
 TTL_SLACK: Final = 0.05
-"""A stream lives this share longer than it was to (below), so that not every use of it has to be written down."""
+"""A stream lives this share longer than it was to, so that not every use of it has to be written down."""
 
 _IS_ALIVE = """d.deleted_at IS NULL AND d.replaced_at IS NULL AND s.expired_at IS NULL
     AND (s.expires_at IS NULL OR s.expires_at > now())
-    AND (s.ttl_s IS NULL OR s.used_at + make_interval(secs => s.ttl_s * 1.05) > now())"""
+    AND (s.ttl_s IS NULL OR s.used_at + make_interval(secs => s.ttl_s * (1 + <slack>)) > now())"""
 
 _COLUMNS = """d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed, s.content_type, s.ttl_s,
     s.expires_text, extract(epoch FROM s.expires_at - now())::double precision AS expires_in_s,
@@ -39,7 +39,7 @@ _COLUMNS = """d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed
 
 def about_life(statement: str) -> str:
     """A statement about `d`, a head row, and `s`, what it was created with, that asks `<alive>` or for `<columns>`."""
-    return statement.replace("<columns>", _COLUMNS).replace("<alive>", _IS_ALIVE)
+    return statement.replace("<columns>", _COLUMNS).replace("<alive>", _IS_ALIVE).replace("<slack>", str(TTL_SLACK))
 
 
 FIND_STREAM = about_life("""
