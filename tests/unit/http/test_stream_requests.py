@@ -57,11 +57,38 @@ def test_an_empty_array_has_nothing_to_append_and_begins_an_empty_stream(body: b
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[1,]", b"1 2", b"[1],[2]", b"NaN", b"'a'", b"\xff", b'"\xff"', b"\xef\xbb\xbf1", b"[" * 5_000],
+    [
+        b"",
+        b"{",
+        b"[1,]",
+        b"1 2",
+        b"1, 2",
+        b"[1],[2]",
+        b"1],[2",
+        b"NaN",
+        b"'a'",
+        b"\xff",
+        b'"\xff"',
+        b"\xef\xbb\xbf1",
+        b"[" * 5_000,
+    ],
 )
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         flatten_json(body)
+
+
+def test_what_is_taken_can_be_read_as_an_array_however_deep_it_nests() -> None:
+    taken = 0
+    for depth in range(1_000, 1_040):
+        body = b'{"a":' * depth + b"1" + b"}" * depth
+        try:
+            stored = flatten_json(body)
+        except InvalidRequest:
+            continue
+        taken += 1
+        assert orjson.loads(b"[" + stored + b"]")
+    assert 0 < taken < 40
 
 
 # Headers
