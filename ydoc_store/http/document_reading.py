@@ -35,6 +35,7 @@ from ydoc_store.http.document_requests import (
 )
 from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.follower import follow
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.storage.documents import find_document
 from ydoc_store.storage.listing import Listed, find_listed
 from ydoc_store.yjs.answers import TREE_BYTES_MAX, WORK_A_BYTE, content_of, lacking, roots_of
@@ -239,11 +240,13 @@ class _Reader:
         self._granted = granted
         self._name = name
         self._database = ""
+        self._pace = Pace(here.settings.slow_member_s)
 
     async def enter(self, stack: contextlib.AsyncExitStack) -> Follower:
         """Raises NoSuchDocument, DocumentDeleted, and as `follow` does."""
         self._database = await database_here(self._here)
         follower = await stack.enter_async_context(follow(self._here.rooms, self._granted, self._name, dialect=DIALECT))
+        self._pace = follower.pace
         await follower.must_exist()
         await catch_up(self._here, follower)
         return follower
@@ -255,4 +258,5 @@ class _Reader:
         """Hands the answer over in pieces; what is in `stack` is held until the last one has left."""
         content_type = media_type if media_type in (UPDATE_TYPE, JSON_TYPE) else f"{media_type}; charset=utf-8"
         headers = _HEADERS | {"ETag": version.etag, "Content-Type": content_type}
-        return PacedBody(self._here, self._granted, self._name, [body], len(body), stack.pop_all(), headers)
+        closing = stack.pop_all()
+        return PacedBody(self._here, self._granted, self._name, [body], len(body), closing, headers, self._pace)

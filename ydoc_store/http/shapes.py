@@ -93,7 +93,8 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
             headers = _headers(asked, table.handle, table.position)
-            return EventStream(here, granted, asked.document, _events(here, table), closing.pop_all(), headers)
+            rows = _events(here, table)
+            return EventStream(here, granted, asked.document, rows, closing.pop_all(), headers, follower.pace)
         if asked.is_live:
             await _wait(here, request, granted, asked, table)
         page = await closing.enter_async_context(table.page())
@@ -106,6 +107,7 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
             array_size(page.rows, last),
             closing.pop_all(),
             {**_headers(asked, table.handle, page.position), "Content-Type": _JSON, "electric-up-to-date": "true"},
+            follower.pace,
         )
 
 

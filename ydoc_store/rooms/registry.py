@@ -28,7 +28,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
 from ydoc_store.rooms.attendance import Attendance
-from ydoc_store.rooms.budgets import Incoming, Outboxes, Shares
+from ydoc_store.rooms.budgets import Incoming, Outboxes
 from ydoc_store.rooms.cache import CacheBudget, RoomCache
 from ydoc_store.rooms.feed import Feeds
 from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
@@ -87,11 +87,14 @@ class Rooms:
         self.heavy = Heavy(memory_bytes_max=settings.sync_worker_memory_bytes_max)
         self.outboxes = Outboxes(settings.process_outbox_bytes_max)
         self.incoming = Incoming(appender, settings.process_incoming_bytes_max)
+        limits_of_readers = FirstSyncLimits.of(settings)
         self.first_sync = FirstSync(
-            database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
+            database, self.heavy, limits_of_readers, lambda: self.outboxes.is_crowded, self.spawn
         )
-        pages = Shares(PAGES_ALL_BYTES_MAX, 2 * settings.slow_member_s)
+        pages = limits_of_readers.shares(PAGES_ALL_BYTES_MAX)
         self.streams = Streams(database, appender, settings, self.spawn, pages.take)
+        # What readers wait for while others hold it.
+        self.shares = (self.first_sync.sending, self.first_sync.prepared, pages)
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
         self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
@@ -389,12 +392,3 @@ class Rooms:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.heavy.stop()
-
-
-def _first_sync_limits(settings: Settings) -> FirstSyncLimits:
-    return FirstSyncLimits(
-        settings.sync_piece_bytes_max,
-        settings.syncs_at_once_max,
-        settings.process_sync_bytes_max,
-        wait_s=2 * settings.slow_member_s,
-    )

@@ -100,7 +100,7 @@ class Snapshots:
             if stored is None:
                 held.resize(0)
                 return None
-            snapshot = Whole(with_marker(stored, marker), through_seq)
+            snapshot = Whole(with_marker(stored, marker), through_seq, held)
         except BaseException:
             held.resize(0)
             raise
@@ -110,8 +110,6 @@ class Snapshots:
             self._keep(key, snapshot)
         else:
             held.resize(len(snapshot.update))
-            # Its last reader gives it back.
-            weakref.finalize(snapshot, held.resize, 0).atexit = False
         return snapshot
 
     def _keep(self, key: _Key, snapshot: Whole) -> None:
@@ -124,4 +122,7 @@ class Snapshots:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, key: _Key) -> None:
-        self.kept_bytes -= len(self._kept.pop(key).update)
+        snapshot = self._kept.pop(key)
+        self.kept_bytes -= len(snapshot.update)
+        # Those who are still reading it hold it from now on; where nobody is, this is its end.
+        snapshot.held.resize(len(snapshot.update))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, YdocError
 from ydoc_store.storage.heads import Head, read_heads
@@ -25,7 +25,7 @@ from ydoc_store.storage.streams import (
     read_stream,
     read_stream_after,
 )
-from ydoc_store.streams.stream import Page, Stream, page_of
+from ydoc_store.streams.stream import Held, Page, Stream, page_of
 
 if TYPE_CHECKING:
     from ydoc_store.settings import Settings
@@ -48,12 +48,6 @@ RECENT_ALL_BYTES_MAX: Final = 64 * 1024 * 1024
 """What all streams together keep for readers at their end; beyond that readers share reads of the log."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
-
-
-class Held(Protocol):
-    """A share of what all pages may take; `resize(0)` gives it back."""
-
-    def resize(self, size: int) -> None: ...
 
 
 class Streams:
@@ -282,6 +276,6 @@ def _counted(page: Page, held: Held | None) -> Page:
     if held is not None:
         held.resize(sum(map(len, page.updates)))
         if page.updates:
-            # Its last reader gives it back.
-            weakref.finalize(page, held.resize, 0).atexit = False
+            page = replace(page, held=held)
+            held.until_gone(page)
     return page
