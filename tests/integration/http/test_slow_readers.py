@@ -10,12 +10,16 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 from websockets.frames import Frame, Opcode
 
 from tests.integration.http.stream_copies import WAIT_S, created, path_of, typed
 from tests.nodes import new_doc
 from tests.sites import Site, running_site
+from tests.tokens import SECRET, token
 from tests.waiting import until
+from ydoc_store.http import staying
+from ydoc_store.storage.revocations import insert_revocation
 from ydoc_store.yjs import messages
 
 MIB = 1024 * 1024
@@ -143,3 +147,33 @@ async def test_a_trickling_reader_is_let_be_while_nobody_waits(database_url: str
         await until(lambda: held.speed(time.monotonic(), site.settings.reader_bytes_per_s_min) < 1)
         await until(lambda: slow.taken_bytes > before_bytes + 100_000)
         assert held_bytes(site) >= LARGE_BYTES
+
+
+async def test_whoever_is_revoked_while_it_streams_is_cut_however_slow_it_is(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I18."""
+    monkeypatch.setattr(staying, "LOOK_INTERVAL_S", 0.1)
+    async with running_site(database_url, jwt_secret=SECRET) as site, contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(site.client(token("root", {"*": "admin"})))
+        await created(client, typed("abcdefgh" * (LARGE_BYTES // 8)), name="large")
+        plain = {"Content-Type": "text/plain"}
+        assert (await client.put("/v1/stream/large", content=b"x", headers=plain)).status_code == 201
+        asks = f"Authorization: Bearer {token('ann', {'*': 'admin'})}\r\n"
+        handle = (await client.get(SHAPE)).headers["electric-handle"]
+        for target, more in (
+            (WAYS[0], ""),
+            (WAYS[1], ""),
+            (f"{SHAPE}&live=true&live_sse=true&handle={handle}", ""),
+            ("/v1/stream/large?offset=now&live=sse", ""),
+            ("/v1/stream/documents?offset=now&live=sse", ""),
+            ("/v1/changes?after=now", "Accept: text/event-stream\r\n"),
+        ):
+            slow = await stack.enter_async_context(trickling(site))
+            await slow.ask(target, headers=asks + more)
+        stays = staying._STAYS[site.phase.stopping]._all
+        assert len(stays) == 6
+        await insert_revocation(site.database, "default", "user", "ann", None, lifetime_s_max=86_400)
+        await site.service.authorizer.revocations.refresh(site.database, 86_400)
+        await until(lambda: not stays)
+        await until(lambda: held_bytes(site) == 0)
