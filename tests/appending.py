@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
 
 from ydoc_store.errors import YdocError
 from ydoc_store.storage.append_batch import Accepted, DocumentBatch
-from ydoc_store.storage.appender import Appender, DocumentQueue, QueuedUpdate
+from ydoc_store.storage.appender import Appender, BatchLimits, DocumentQueue, QueuedUpdate
 from ydoc_store.storage.guards import Guard, Verdict
+from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import frames
 
 WAIT_S = 60.0
@@ -20,6 +22,19 @@ READ_DOCUMENT = """
 SELECT head, accepted_rows, accepted_bytes, (SELECT count(*) FROM ydoc.updates WHERE document_id = id) AS rows
 FROM ydoc.documents WHERE id = $1
 """
+
+
+@asynccontextmanager
+async def appending(url: str, *, timeout_s: float = 5.0, limits: BatchLimits | None = None) -> AsyncIterator[Appender]:
+    """A started appender on a pool of its own; what waits at the end is refused."""
+    database = await Database.open(url)
+    appender = Appender(database, timeout_s=timeout_s, limits=limits)
+    try:
+        await appender.start()
+        yield appender
+    finally:
+        await appender.drain(0)
+        await database.close(timeout_s=0.2)
 
 
 @dataclass(eq=False)

@@ -37,7 +37,6 @@ class Lag:
     def __init__(self, is_due: IsDue) -> None:
         self._is_due = is_due
         self._due_since: dict[int, float] = {}
-        self._now_s = 0.0
         self.waiting_s = 0.0
         self.documents = 0
 

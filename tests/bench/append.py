@@ -24,7 +24,7 @@ from ydoc_store.errors import YdocError
 from ydoc_store.storage.append_batch import APPEND_BATCH, Accepted
 from ydoc_store.storage.appender import Appender, QueuedUpdate
 from ydoc_store.storage.guards import Verdict
-from ydoc_store.storage.lane import SET_UP_LANE
+from ydoc_store.storage.lane_connection import SET_UP_LANE
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import encode_uint
 

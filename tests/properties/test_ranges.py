@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ydoc_store.yjs.ranges import IntervalSet, Knowledge, decode_delete_set, decode_state_vector
+from ydoc_store.yjs.intervals import IntervalSet
+from ydoc_store.yjs.ranges import Knowledge, decode_delete_set, decode_state_vector
 from ydoc_store.yjs.walker import Walked, walk
 
 spans = st.tuples(st.integers(0, 40), st.integers(1, 12)).map(lambda span: (span[0], span[0] + span[1]))

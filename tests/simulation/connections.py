@@ -18,7 +18,17 @@ import asyncpg
 from tests.simulation.loop import OWNER
 from tests.simulation.postgres import Document, Postgres, Session
 from tests.simulation.weather import Fate, Weather
-from ydoc_store.storage import append_batch, creating, heads, incarnation, lane, loader, notifications
+from ydoc_store.storage import (
+    append_batch,
+    creating,
+    heads,
+    incarnation,
+    lane_connection,
+    loader,
+    notifications,
+    outcomes,
+    timelines,
+)
 from ydoc_store.storage.pool import mapping_errors
 
 LOST = "connection was closed in the middle of operation"
@@ -127,19 +137,20 @@ class SimulatedConnection:
         database.connections[self] = None
         self._postgres.sessions[self._session] = None
         self._statements: dict[str, Callable[..., Awaitable[list[Record]]]] = {
-            lane.SET_UP_LANE: self._set_up,
-            lane.IS_READ_ONLY: self._is_read_only,
+            lane_connection.SET_UP_LANE: self._set_up,
+            lane_connection.IS_READ_ONLY: self._is_read_only,
             append_batch.BEGIN_CREATING: self._begin,
             creating.CREATE_DOCUMENTS: self._create,
             creating.FIND_DOCUMENTS: self._find,
             append_batch.APPEND_BATCH: self._append,
-            append_batch.FIND_FREE_HEADS: self._find_free,
+            outcomes.FIND_FREE_HEADS: self._find_free,
             append_batch.COMMIT_CREATED: self._nothing,
             append_batch.ROLL_BACK_CREATED: self._roll_back,
             loader.LOAD_BY_NAME: self._load,
             loader.READ_AFTER: self._read_after,
             heads.READ_HEADS: self._read_heads,
             incarnation.READ_INCARNATION: self._read_incarnation,
+            timelines.NOTE_TIMELINE: self._note_timeline,
             heads.FIND_CREATED: self._find_created,
             notifications.NOTIFY: self._notify,
             notifications.LISTENERS_AND_QUEUE: self._listeners,
@@ -344,6 +355,10 @@ class SimulatedConnection:
     async def _read_incarnation(self) -> list[Record]:
         names = "system_identifier timeline started_at database_oid table_oid bump bumped_at"
         return records(names, [(1, self._postgres.timeline, *(0,) * 5)])
+
+    async def _note_timeline(self, _system_identifier: int, _timeline: int) -> list[Record]:
+        # For the change feed, which nobody follows here.
+        return []
 
     async def _find_created(self, tenants: Sequence[str], names: Sequence[str]) -> list[Record]:
         keys = enumerate(zip(tenants, names, strict=True))

@@ -33,7 +33,6 @@ from ydoc_store.storage.append_batch import (
     DocumentBatch,
     Result,
     append_batch,
-    find_free_heads,
 )
 from ydoc_store.storage.appender import Appender
 from ydoc_store.storage.creating import CREATE_DOCUMENTS
@@ -41,6 +40,7 @@ from ydoc_store.storage.heads import find_created, read_heads
 from ydoc_store.storage.lane import Lane
 from ydoc_store.storage.loader import Absent, StoredDocument, load, read_after
 from ydoc_store.storage.notifications import Listener, notify
+from ydoc_store.storage.outcomes import find_free_heads
 from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
@@ -165,7 +165,7 @@ class Contract:
         connection = await hand.connect()
         async with log.held(owner.document_id):
             batches = [owner.batch(b"u"), other.batch(b"v")]
-            free = await find_free_heads(connection, batches, timeout_s=5)
+            free = await find_free_heads(connection, [owner.document_id, other.document_id], timeout_s=5)
             assert free == {other.document_id}
             with pytest.raises(StorageBusy):
                 await hand.commit(*batches, connection=connection)

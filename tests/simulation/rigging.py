@@ -18,7 +18,7 @@ import structlog
 
 from tests.simulation.loop import SimulatedLoop, simulated_time
 from tests.simulation.oracle import ACK, NACK
-from ydoc_store.rooms import first_sync, heavy, registry, room, session, ywebsocket
+from ydoc_store.rooms import delivering, first_sync, heavy, registry, session, ywebsocket
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def rigged(loop: SimulatedLoop, dice: random.Random) -> Iterator[Complaints]:
             inline, diffed, live = (dice.choice((16, 64, 10**6)) for _ in range(3))
             stack.enter_context(set_to(session, INLINE_BYTES_MAX=inline))
             stack.enter_context(set_to(first_sync, INLINE_BYTES_MAX=diffed, DIFF_INLINE_BYTES_MAX=diffed))
-            stack.enter_context(set_to(room, LIVE_BYTES_MAX=live))
+            stack.enter_context(set_to(delivering, LIVE_BYTES_MAX=live))
         structlog.configure(processors=[complaints], wrapper_class=structlog.make_filtering_bound_logger(40))
         try:
             yield complaints

@@ -13,7 +13,7 @@ from random import Random
 from typing import Protocol
 
 from ydoc_store.storage import append_batch
-from ydoc_store.storage.lane import SERVER_GRACE_S
+from ydoc_store.storage.lane_connection import SERVER_GRACE_S
 
 
 class Fate(Enum):

@@ -16,7 +16,6 @@ from typing import Final
 
 from ydoc_store.errors import InvalidRequest
 
-NUMBER_MAX: Final = 10**16 - 1
 CURSOR_INTERVAL_S: Final = 20
 CURSOR_EPOCH_S: Final = 1_728_432_000
 """9 October 2024, 00:00 UTC, from which the protocol counts intervals."""

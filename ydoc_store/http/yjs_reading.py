@@ -20,6 +20,7 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import Draining, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PacedBody, in_pieces
+from ydoc_store.http.document_requests import database_of
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_binary_events, encode_event
 from ydoc_store.http.here import Here
 from ydoc_store.http.staying import End, staying
@@ -89,7 +90,9 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         await follower.must_exist()
         if offset is Sentinel.SNAPSHOT:
             return await _discover(here, request, follower)
-        reader = _Reader(here, request, granted, name, follower, stack, cursor)
+        database = database_of(await here.rooms.watch.which_database())
+        follower.raise_if_ended()
+        reader = _Reader(here, request, granted, name, follower, stack, cursor, database)
         if isinstance(offset, SnapshotAt):
             return await reader.snapshot(offset.token)
         seq = seq_of(offset, follower)
@@ -154,6 +157,7 @@ class _Reader:
         follower: Follower,
         stack: contextlib.AsyncExitStack,
         cursor: str | None,
+        database: str,
     ):
         self._here = here
         self._request = request
@@ -162,6 +166,8 @@ class _Reader:
         self._follower = follower
         self._stack = stack
         self._cursor = cursor
+        # A restored backup gives seqs again: what a browser keeps of before is not the same.
+        self._database = database
 
     def _token(self, seq: int) -> Token:
         return Token(self._follower.room.epoch, seq)
@@ -186,7 +192,7 @@ class _Reader:
             raise Refused(404, "SNAPSHOT_NOT_FOUND", "this is not the document's snapshot: ask for offset=snapshot")
         headers = self.headers(token.seq, is_whole=False) | {
             "Stream-Next-Offset": str(token.behind_snapshot),
-            "ETag": f'"{room.marker:x}-{token.seq}-snapshot"',
+            "ETag": f'"{self._database}-{room.marker:x}-{token.seq}-snapshot"',
             "Cache-Control": "private, no-cache",
         }
         # Superseded meanwhile, it still counts for as long as this reader takes it.
@@ -199,7 +205,7 @@ class _Reader:
 
     def _missed(self, seq: int, missed: Missed) -> Response:
         # Of the same content, though a compaction may have joined it otherwise: so a weak one.
-        etag = f'W/"{self._follower.room.marker:x}-{seq}-{missed.through_seq}"'
+        etag = f'W/"{self._database}-{self._follower.room.marker:x}-{seq}-{missed.through_seq}"'
         caching = "no-store" if missed.is_substituted else "private, no-cache"
         is_whole = missed.through_seq >= self._follower.head
         headers = self.headers(missed.through_seq, is_whole=is_whole) | {"ETag": etag, "Cache-Control": caching}

@@ -89,14 +89,15 @@ async def contribute(
         existed = room.document_id is not None
         await _submit(rooms, member, update, guard)
         seq = await member.stored()
+        is_new = seq is not None and not member.is_duplicate
         return Contributed(
             room.document_id or 0,
             room.epoch,
             room.marker or 0,
             room.head if seq is None else seq,
-            is_new=seq is not None,
+            is_new=is_new,
             is_duplicate=member.is_duplicate,
-            created=seq == 1 and not existed,
+            created=is_new and seq == 1 and not existed,
         )
     finally:
         rooms.left(member)
@@ -129,7 +130,8 @@ class _Contributor(Member):
         self.deletes_ahead_left = rooms.settings.import_deletes_ahead_max
 
     async def stored(self) -> int | None:
-        """The seq of the update, None where nothing had to be stored. Raises what it was refused for."""
+        """The seq of the update, of a producer's repeat the head where it was found out; None where the room held all
+        of it already. Raises what it was refused for."""
         outcome = await self._outcome
         if isinstance(outcome, DocumentRenamed):
             # What was in flight is in the document all the same, under its new name.
@@ -147,11 +149,12 @@ class _Contributor(Member):
             self._came_to(seq)
 
     def judged(self, queued: QueuedUpdate, verdict: Verdict) -> None:
-        if isinstance(verdict, YdocError):
-            self._came_to(verdict)
+        if isinstance(verdict, Duplicate):
+            # The room may be behind the node that stored it.
+            self.is_duplicate = True
+            self._came_to(verdict.head)
         else:
-            self.is_duplicate = isinstance(verdict, Duplicate)
-            self._came_to(None)
+            self._came_to(verdict if isinstance(verdict, YdocError) else None)
 
     def decline(self, why: str, *, answers: bool = False) -> None:
         self.counts.read_only += 1

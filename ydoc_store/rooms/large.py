@@ -40,7 +40,7 @@ async def submit_large(
         news = await _news_in_turns(member.room.knowledge, walked, limits)
         # Asked behind the last await: whoever was fenced meanwhile sent this behind what was refused (I4).
         if not member.closed:
-            member.room.submit_walked(member, update, news, answers=answers, guard=guard)
+            member.room.submit_walked(member, update, walked, news=news, answers=answers, guard=guard)
     finally:
         incoming.walking_bytes -= len(update)
 

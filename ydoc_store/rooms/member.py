@@ -73,16 +73,6 @@ class Dialect(Protocol):
         """The message that carries words which are never stored, None where the dialect has none."""
 
 
-class Delivery:
-    """One update on its way to many members: each kind of frame is built once."""
-
-    __slots__ = ("encoded", "update")
-
-    def __init__(self, update: bytes):
-        self.update = update
-        self.encoded: dict[Dialect, bytes] = {}
-
-
 class Member:
     """One connection in one room. `unsettled_bytes` is what it sent and what has no outcome yet."""
 
@@ -139,14 +129,6 @@ class Member:
         self.unsettled_bytes = 0
         # How many units this member may delete of content that never came; an editor none, it syncs again instead.
         self.deletes_ahead_left = 0
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Send one update, behind everything sent before."""
-        frame = delivery.encoded.get(self.dialect)
-        if frame is None:
-            frame = self.outlet.encode(self.dialect.update(delivery.update))
-            delivery.encoded[self.dialect] = frame
-        self.outlet.write(frame)
 
     def send(self, message: bytes) -> None:
         self.outlet.write(self.outlet.encode(message))

@@ -17,38 +17,34 @@ import structlog
 
 from ydoc_store.auth.stateless import Stateless
 from ydoc_store.errors import (
-    CorruptDocument,
     Draining,
-    InvalidUpdate,
     RoomDiscarded,
     ServerFailed,
     ServerFull,
-    TooLarge,
     YdocError,
 )
-from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits
 from ydoc_store.rooms.attendance import Attendance
+from ydoc_store.rooms.audits import Audits
 from ydoc_store.rooms.budgets import Incoming, Outboxes
-from ydoc_store.rooms.cache import CacheBudget, RoomCache
+from ydoc_store.rooms.cache import CacheBudget
 from ydoc_store.rooms.feed import Feeds
 from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
-from ydoc_store.rooms.heavy import Heavy, digest_tail
-from ydoc_store.rooms.presence import Presence
-from ydoc_store.rooms.room import Room
+from ydoc_store.rooms.heavy import Heavy
+from ydoc_store.rooms.opening import make_room, new_presence
 from ydoc_store.rooms.snapshots import Snapshots
 from ydoc_store.rooms.watch import Watch
 from ydoc_store.rooms.whole import Wholes
-from ydoc_store.storage.loader import Absent, StoredDocument, load
+from ydoc_store.storage.loader import load
 from ydoc_store.storage.turns import Turns
 from ydoc_store.streams.registry import PAGES_ALL_BYTES_MAX, Streams
-from ydoc_store.yjs.lib0 import Malformed
 from ydoc_store.yjs.merge import EMPTY_UPDATE
-from ydoc_store.yjs.ranges import Knowledge
 
 if TYPE_CHECKING:
     from ydoc_store.metrics import Metrics
+    from ydoc_store.rooms.admission import RoomLimits
     from ydoc_store.rooms.keeper import Audited
     from ydoc_store.rooms.member import Member
+    from ydoc_store.rooms.room import Room
     from ydoc_store.settings import Settings
     from ydoc_store.storage.appender import Appender
     from ydoc_store.storage.pool import Database
@@ -59,8 +55,6 @@ log = structlog.get_logger(__name__)
 LOADED_KEPT_S = 10.0
 # Empty rooms that wait for somebody to come back; beyond that the one empty for longest is closed.
 EMPTY_ROOMS_MAX = 1_000
-# One line an interval for what was accepted under suspicion: a flood of it must not flood the log. All are counted.
-AUDIT_LINE_INTERVAL_S = 1.0
 
 Key = tuple[str, str]
 
@@ -102,7 +96,7 @@ class Rooms:
         self.by_document_id: dict[int, Room] = {}
         # Open here under a name that nobody has written to yet, as far as this node knows.
         self.absent: dict[Room, None] = {}
-        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s, self._new_presence)
+        self.attendance = Attendance(self.rooms, settings.awareness_timeout_s, lambda: new_presence(settings))
         self.stateless = Stateless(None, metrics.ignored)
         self.watch = Watch(self)
         self.feeds = Feeds(database, settings.poll_interval_s, self.spawn)
@@ -114,9 +108,10 @@ class Rooms:
         self._loading: dict[Key, asyncio.Task[Room]] = {}
         self._loads = Turns(settings.loads_at_once_max)
         # Counts the connections that were lost: a load that began under another number is not trusted.
-        self._generation = 0
+        self.generation = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._draining, self._audit_line_at_s, self._audits_left_out = False, 0.0, 0
+        self._audits = Audits(metrics)
+        self._draining = False
         appender.events.connection_lost = self.discard_all
         appender.events.connected_again = self._connected_again
 
@@ -165,9 +160,9 @@ class Rooms:
             while True:
                 # A room rests on its lane's connection: without one nobody would tell it of a failover (I11).
                 await self.appender.connect_again(*key)
-                generation = self._generation
-                room = await self._room_of(key, await load(self.database, *key))
-                if generation == self._generation:
+                generation = self.generation
+                room = await make_room(self, self._budget, key, await load(self.database, *key))
+                if generation == self.generation:
                     break
                 room.cache.clear()
         room.emptied_at_s = time.monotonic()
@@ -181,43 +176,6 @@ class Rooms:
         self.events.opened(room)
         self.attendance.opened(room)
         return room
-
-    async def _room_of(self, key: Key, stored: StoredDocument | Absent) -> Room:
-        cache = RoomCache(self._budget, self.settings.room_cache_bytes_max)
-        presence = self._new_presence()
-        room = Room(*key, self.appender, cache, self.limits, presence, self.metrics.deliver_seconds, self)
-        try:
-            if isinstance(stored, Absent):
-                cache.fill(0, b"")
-            else:
-                await self._fill(room, stored)
-        except (InvalidUpdate, TooLarge, Malformed) as error:
-            cache.clear()
-            raise CorruptDocument(f"the stored document cannot be read: {error}") from error
-        except BaseException:
-            cache.clear()
-            raise
-        return room
-
-    def _new_presence(self) -> Presence:
-        settings = self.settings
-        states_max, bytes_max = settings.awareness_entries_max, settings.awareness_bytes_max
-        return Presence(states_max * 10, states_max, bytes_max, is_stamped=settings.has_identities)
-
-    async def _fill(self, room: Room, stored: StoredDocument) -> None:
-        snapshot = stored.snapshot
-        knowledge = Knowledge.decode(snapshot.state_vector, snapshot.delete_set) if snapshot else Knowledge()
-        parts = [snapshot.bytes] if snapshot and snapshot.bytes else []
-        room.cache.fill(snapshot.through_seq if snapshot else 0, parts[0] if parts else b"")
-        if stored.tail:
-            rows = [row.frames for row in stored.tail]
-            joined, of_tail = await self.heavy.run(stored.tail_bytes, digest_tail, rows, STORED_LIMITS)
-            knowledge.update(of_tail)
-            parts.append(joined)
-            room.cache.add(stored.head, joined)
-        room.open_stored(stored, knowledge)
-        if room.cache.base is None:
-            room.cache.lend(stored.head, parts)
 
     def close(self, room: Room) -> None:
         """Forget the room. Whoever comes next gets one that is loaded anew."""
@@ -238,8 +196,9 @@ class Rooms:
     def discard_all(self, error: YdocError) -> None:
         """The database's connection was lost, or it is another database: nothing is acked or shown on what a room
         remembers from before."""
-        self._generation += 1
+        self.generation += 1
         self.database.drop_connections()
+        self.snapshots.discard_all()
         self.streams.discard_all()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
@@ -248,7 +207,8 @@ class Rooms:
 
     def _connected_again(self) -> None:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.
-        self._generation += 1
+        self.generation += 1
+        self.snapshots.discard_all()
         if self.rooms or self.streams.ids:
             self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
 
@@ -271,21 +231,7 @@ class Rooms:
         self.close(room)
 
     def audited(self, room: Room, member: Member, what: Audited, seq: int | None) -> None:
-        self.metrics.audited(what)
-        now_s = time.monotonic()
-        self._audits_left_out += 1
-        if now_s >= self._audit_line_at_s:
-            told, self._audits_left_out = self._audits_left_out - 1, 0
-            self._audit_line_at_s = now_s + AUDIT_LINE_INTERVAL_S
-            log.warning(
-                "accepted, and to be looked at",
-                what=what,
-                document=room.document_id,
-                seq=seq,
-                connection=member.outlet.id,
-                actor=member.actor,
-                left_out=told,
-            )
+        self._audits.note(room, member, what, seq)
 
     def follow(self, member: Member, seq: int) -> None:
         member.is_live = False

@@ -23,10 +23,10 @@ from ydoc_store.errors import (
     YdocError,
 )
 from ydoc_store.rooms.admission import STORED_LIMITS, RoomLimits, blanks_a_live_client
+from ydoc_store.rooms.delivering import deliver, send_all
 from ydoc_store.rooms.early import EarlyRuns, Run
-from ydoc_store.rooms.joined import joined
 from ydoc_store.rooms.judging import judge
-from ydoc_store.rooms.member import MAY_ONLY_READ, READ_ONLY, Delivery, Member, close_all
+from ydoc_store.rooms.member import MAY_ONLY_READ, READ_ONLY, Member, close_all
 from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES
 from ydoc_store.yjs.ranges import Knowledge
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 # A full document of which more than one part in this many is not compacted yet will shrink: a passing trouble.
 COMPACTION_HELPS_SHARE = 10
-# A larger update takes a slow link some time: members are sent it as a first sync is, and not through their outbox.
-LIVE_BYTES_MAX = 1024 * 1024
 # Runs of clocks are counted anew when so many more may have come; a typed character mostly makes none.
 COUNT_AGAIN_AFTER = 1_000
 
@@ -151,13 +149,22 @@ class Room:
         self.submit_walked(member, update, walk(update, self.limits.update), answers=answers)
 
     def submit_walked(
-        self, member: Member, update: bytes, walked: Walked, *, answers: bool = False, guard: Guard | None = None
+        self,
+        member: Member,
+        update: bytes,
+        walked: Walked,
+        *,
+        news: Walked | None = None,
+        answers: bool = False,
+        guard: Guard | None = None,
     ) -> None:
-        """`submit`, for an update that was walked already, within this room's limits.
+        """`submit`, for an update that was walked already, within this room's limits. `news` is what of it the room
+        lacks, where somebody has looked.
 
         One with a guard always goes to the database, which alone can judge it.
         """
-        if guard is None and self.knowledge.covers(walked):
+        news = walked if news is None else news
+        if guard is None and self.knowledge.covers(news):
             member.counts.nothing_new += 1
             member.acknowledge(accepted=True, times=member.acks_for(walked, answers=answers))
             return
@@ -165,14 +172,14 @@ class Room:
         if self.limits.read_only or not member.may_write:
             member.decline(READ_ONLY if self.limits.read_only else MAY_ONLY_READ, answers=answers)
             return
-        judge(self, member, walked)
+        judge(self, member, news)
         if self.appender.queued_bytes > self.limits.incoming_bytes_max:
             raise ServerFull("this server is busy: try again later")
         member.unsettled_bytes += len(update) + QUEUED_OVERHEAD_BYTES
         acks = member.acks_for(walked, answers=answers)
-        self.queue.put(QueuedUpdate(update, member.actor, member, walked, time.perf_counter(), acks, guard))
+        self.queue.put(QueuedUpdate(update, member.actor, member, news, time.perf_counter(), acks, guard))
         if self._in_flight is not None:
-            self._in_flight.add(walked)
+            self._in_flight.add(news)
         is_much = self.appender.queued_bytes > self.limits.queue_bytes_max
         if is_much or member.unsettled_bytes > self.limits.member_unsettled_bytes_max:
             member.pause()
@@ -243,7 +250,7 @@ class Room:
         self._identify(created.document_id, created.epoch, created.marker)
         self._state_vector = None
         self.knowledge.add_marker(created.marker)
-        self._send_all(marker_update(created.marker), None, syncing_too=True)
+        send_all(self, marker_update(created.marker), None, syncing_too=True)
 
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows. Whoever sent them is fenced; the log decides the rest."""
@@ -326,34 +333,12 @@ class Room:
 
     def _deliver(self, run: Run) -> None:
         before, self.head = self.head, run.last
-        sole = run.sole_writer
-        if len(run.updates) > 1 and any(member.is_live and member is not sole for member in self.members):
-            run.updates = list(joined(run.updates))
-        for update in run.updates:
-            self.cache.add(run.last, update)
-            if len(update) > LIVE_BYTES_MAX:
-                self._send_paced(before, sole)
-            else:
-                self._send_all(update, sole)
-        self.wake_followers()
+        deliver(self, run, before)
 
     def wake_followers(self) -> None:
         """Something that a reader at its own pace may wait for has happened here."""
         for wake in tuple(self.wakers):
             wake()
-
-    def _send_paced(self, seq: int, but: Member | None) -> None:
-        # In an outbox it would close every member whose link takes a while for it.
-        for member in tuple(self.members):
-            if member.is_live and member is not but:
-                self.keeper.follow(member, seq)
-
-    def _send_all(self, update: bytes, but: Member | None, *, syncing_too: bool = False) -> None:
-        delivery = Delivery(update)
-        # A copy: whoever an outlet tells may leave before the next one is served.
-        for member in tuple(self.members):
-            if (member.is_live or (syncing_too and member.presence_sent)) and member is not but:
-                member.deliver(delivery)
 
     # Coming and going
 

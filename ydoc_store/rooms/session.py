@@ -48,8 +48,6 @@ VECTOR_EXTRA_KEPT = 100
 # Step1 and QueryAwareness: a client asks once a connection, and again when its application forces a sync.
 QUESTIONS_BURST = 20
 QUESTIONS_PER_S = 2.0
-# Ranges of a large update that are looked up before others have their turn: some 5 ms.
-RANGES_A_TURN = 20_000
 # A timer of asyncio may not be further away than some days; nobody is connected for longer.
 TIMER_S_MAX = 30 * 86_400.0
 

@@ -1,8 +1,9 @@
 """Stored snapshots as they are handed out, byte for byte the same to everyone who asks for one.
 
-A snapshot never changes and is superseded by the next, so its bytes are kept for the next reader, and asking which
-one is current is asked anew only as often as everything else about a document is. What a reader of the whole
-document gets, tail included, is `wholes`.
+A snapshot never changes and is superseded by the next, so its bytes are kept for the next reader, and which one is
+current is asked anew only as often as everything else about a document is. In another database, such as a restored
+backup, the same document may have another one through the same seq. What a reader of the whole document gets, tail
+included, is `whole`'s.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 KEPT_SHARE_MAX: Final = 4
 """One snapshot takes a quarter of that at most: a larger one would put all others out."""
 
-_Key = tuple[int, int, int]
+_Key = tuple[int, int, int, int]
+"""Generation, document id, marker, seq."""
 
 
 class Snapshots:
@@ -51,6 +53,8 @@ class Snapshots:
         self.kept_bytes = 0
         self._read: weakref.WeakValueDictionary[_Key, Whole] = weakref.WeakValueDictionary()
         self._reading: dict[_Key, asyncio.Task[Whole | None]] = {}
+        # Counts the databases that were lost: what a read brings that began under another number is nobody's.
+        self._generation = 0
 
     async def find(self, room: Room, *, unless: int | None = None) -> int | None:
         """Up to which seq the document's snapshot reaches, as of the last poll interval; None where it has none.
@@ -70,6 +74,12 @@ class Snapshots:
         """Ask anew at the next reader: the document is known to have been compacted."""
         self._found.pop(room, None)
 
+    def discard_all(self) -> None:
+        """The database's connection was lost, or it is another database: what was read before is not handed out."""
+        self._generation += 1
+        for key in list(self._kept):
+            self._forget(key)
+
     async def read(self, room: Room, through_seq: int) -> Whole | None:
         """The snapshot through this seq with the epoch's marker in it, while it is the current one; else None.
 
@@ -78,7 +88,7 @@ class Snapshots:
         # Another node may have told the reader of a newer one.
         if through_seq != await self.find(room, unless=through_seq) or room.document_id is None or room.marker is None:
             return None
-        key = (room.document_id, room.marker, through_seq)
+        key = (self._generation, room.document_id, room.marker, through_seq)
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._kept[key] = kept
@@ -90,10 +100,11 @@ class Snapshots:
         if reading is None:
             reading = self._reading[key] = self._spawn(self._from_log(key, room.size_bytes))
             reading.add_done_callback(lambda _task: self._reading.pop(key, None))
-        return await asyncio.shield(reading)
+        found = await asyncio.shield(reading)
+        return found if key[0] == self._generation else None
 
     async def _from_log(self, key: _Key, size_at_most: int) -> Whole | None:
-        document_id, marker, through_seq = key
+        generation, document_id, marker, through_seq = key
         held = await self._prepared.take(size_at_most)
         try:
             stored = await read_snapshot(self._database, document_id, marker, through_seq)
@@ -105,7 +116,7 @@ class Snapshots:
             held.resize(0)
             raise
         self._read[key] = snapshot
-        if len(snapshot.update) <= KEPT_BYTES_MAX // KEPT_SHARE_MAX:
+        if len(snapshot.update) <= KEPT_BYTES_MAX // KEPT_SHARE_MAX and generation == self._generation:
             held.resize(0)
             self._keep(key, snapshot)
         else:
@@ -113,7 +124,7 @@ class Snapshots:
         return snapshot
 
     def _keep(self, key: _Key, snapshot: Whole) -> None:
-        for other in [other for other in self._kept if other[:2] == key[:2]]:
+        for other in [other for other in self._kept if other[:3] == key[:3]]:
             # Superseded: nobody will be given it any more.
             self._forget(other)
         self._kept[key] = snapshot

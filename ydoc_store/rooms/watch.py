@@ -33,6 +33,7 @@ from ydoc_store.storage.creating import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
 from ydoc_store.storage.incarnation import Incarnation, show_incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
+from ydoc_store.storage.timelines import note_timeline
 from ydoc_store.storage.turns import NoneFree
 from ydoc_store.yjs.lib0 import Malformed, frames
 
@@ -55,6 +56,9 @@ class Watch:
         self._rooms = rooms
         # The database that the rooms were loaded from, from the first poll on.
         self._incarnation: Incarnation | None = None
+        # How often a connection had been lost by then: behind the next loss there may be another database.
+        self._generation = 0
+        self._noted: Incarnation | None = None
         self._catching_up: set[Room] = set()
         self._finding = False
 
@@ -132,8 +136,17 @@ class Watch:
             raise EpochChanged("this document was recreated or repaired: reload it")
 
     async def which_database(self) -> Incarnation:
-        """The one that the rooms are of: as of the last poll, or asked for now where there was none yet."""
-        return self._incarnation or await show_incarnation(self._rooms.database)
+        """The one that the rooms are of: as of the last poll, or asked for now where there was none since a connection
+        was lost."""
+        if self._incarnation is None or self._generation != self._rooms.generation:
+            return await show_incarnation(self._rooms.database)
+        return self._incarnation
+
+    async def judge_database(self) -> None:
+        """Raises RoomDiscarded, as all rooms then are, where the database is another one than at the last poll."""
+        if await show_incarnation(self._rooms.database) != await self.which_database():
+            await self.poll()
+            raise RoomDiscarded("the database was restored, or another one took over")
 
     # Where all documents stand
 
@@ -160,11 +173,10 @@ class Watch:
         """One look at all open documents: what is behind catches up, what is deleted or replaced closes."""
         asked = {document_id: (room, room.head) for document_id, room in self._rooms.by_document_id.items()}
         streams = self._rooms.streams.heads_then()
+        generation = self._rooms.generation
         incarnation, heads = await read_heads(self._rooms.database, [*asked, *streams])
-        if self._incarnation is None:
-            self._incarnation = incarnation
-        elif incarnation != self._incarnation:
-            self._incarnation = incarnation
+        before, self._incarnation, self._generation = self._incarnation, incarnation, generation
+        if before not in (None, incarnation):
             # Before any head is looked at: one that was written over may stand where it stood, or further on.
             self._rooms.discard_all(RoomDiscarded("the database was restored, or another one took over"))
             return
@@ -173,6 +185,9 @@ class Watch:
                 self._judge(room, head_then, heads.get(document_id))
         self._rooms.streams.polled(streams, heads)
         await self._find_created()
+        if self._noted != incarnation:
+            await note_timeline(self._rooms.database, incarnation)
+            self._noted = incarnation
 
     def unknown_moved(self) -> None:
         """A hint names a document that is not open here by its id: it may have been created under a name that is."""

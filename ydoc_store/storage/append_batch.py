@@ -20,9 +20,6 @@ from ydoc_store.errors import (
     DocumentDeleted,
     EpochChanged,
     RoomDiscarded,
-    ServerFault,
-    StorageBusy,
-    StorageUnavailable,
     StreamClosed,
     TooLarge,
     YdocError,
@@ -30,6 +27,7 @@ from ydoc_store.errors import (
 from ydoc_store.storage.append_columns import LogRows, hints_of
 from ydoc_store.storage.creating import Created, create_missing
 from ydoc_store.storage.guards import judge
+from ydoc_store.storage.outcomes import outcome_of
 from ydoc_store.storage.producers import lock_guarded, read_states, write_judged
 
 if TYPE_CHECKING:
@@ -117,15 +115,6 @@ FROM locked AS l
 CROSS JOIN heads AS h
 """
 
-# Which of these heads nobody holds right now.
-FIND_FREE_HEADS = """
-SELECT d.id
-FROM ydoc.documents AS d
-WHERE d.id = ANY ($1::bigint[])
-ORDER BY d.id
-FOR NO KEY UPDATE SKIP LOCKED
-"""
-
 BEGIN_CREATING = "BEGIN ISOLATION LEVEL READ COMMITTED"
 COMMIT_CREATED = "COMMIT"
 ROLL_BACK_CREATED = "ROLLBACK"
@@ -198,39 +187,10 @@ async def append_batch(
         async with asyncio.timeout(timeout_s):
             results = await _append(connection, batches, hints, keep_deleted, failpoints)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise _outcome_of(error) from error
+        raise outcome_of(error) from error
     if not waited_for_standby():
         raise CommitUnknown("the commit did not wait for its standby")
     return results
-
-
-async def find_free_heads(
-    connection: asyncpg.Connection[asyncpg.Record], batches: list[DocumentBatch], *, timeout_s: float
-) -> set[int]:
-    """The ids of those documents of the batches whose heads nobody holds at this moment. Raises as `append_batch`."""
-    ids = [batch.queue.document_id for batch in batches if batch.queue.document_id is not None]
-    try:
-        async with asyncio.timeout(timeout_s):
-            return {row[0] for row in await connection.fetch(FIND_FREE_HEADS, ids)}
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise _outcome_of(error) from error
-
-
-def _outcome_of(error: Exception) -> ServerFault:
-    """What this error says about the transaction: rolled back for certain, or unknown."""
-    words = str(error) or type(error).__name__
-    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        return StorageUnavailable(f"this server takes no writes: {words}")
-    if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
-        # A session that is ended may have written its commit record before; a query that is cancelled has not.
-        ended = getattr(error, "severity_en", None) in ("FATAL", "PANIC")
-        shut_down = isinstance(error, asyncpg.OperatorInterventionError)
-        if not ended and (not shut_down or isinstance(error, asyncpg.QueryCanceledError)):
-            return StorageBusy(f"the append was rolled back: {words}")
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        # A value that cannot be encoded: asyncpg found it before it sent the statement.
-        return StorageBusy(f"the append was never sent: {words}")
-    return CommitUnknown(f"no answer to the commit: {words}")
 
 
 async def _append(
@@ -243,7 +203,7 @@ async def _append(
     new = [batch for batch in batches if batch.queue.document_id is None]
     is_guarded = any(batch.is_guarded for batch in batches)
     if not new and not is_guarded:
-        return await _advance(connection, batches, {}, hints)
+        return await _Advance(connection, batches, {}, hints).all()
     # Not asyncpg's own transaction block: on its way out of a time-out that would wait for the answer to a ROLLBACK.
     await connection.execute(BEGIN_CREATING)
     try:
@@ -252,8 +212,8 @@ async def _append(
             created = await create_missing(connection, new, keep_deleted)
             if failpoints is not None:
                 await failpoints.reach("append.after-create")
-        advance = _advance_guarded if is_guarded else _advance
-        results = await advance(connection, batches, created, hints)
+        advance = _Advance(connection, batches, created, hints)
+        results = await (advance.guarded() if is_guarded else advance.all())
         if failpoints is not None:
             await failpoints.reach("append.before-commit")
         await connection.execute(COMMIT_CREATED)
@@ -263,117 +223,108 @@ async def _append(
     return results
 
 
-async def _advance(
-    connection: asyncpg.Connection[asyncpg.Record],
-    batches: list[DocumentBatch],
-    created: dict[DocumentQueue, Created],
-    hints: Hints | None,
-) -> list[Result]:
-    results, places = _place(batches, created)
-    await _send(connection, batches, created, hints, places, results)
-    return results
+class _Advance:
+    """One transaction's heads: what became of each document, in the order of the batches."""
 
+    def __init__(
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        batches: list[DocumentBatch],
+        created: dict[DocumentQueue, Created],
+        hints: Hints | None,
+    ):
+        self._connection = connection
+        self._batches = batches
+        self._created = created
+        self._hints = hints
+        # As they are for documents that are not found; and at which place each document is.
+        self._results: list[Result] = [RoomDiscarded("the document is gone from the database")] * len(batches)
+        self._places: dict[int, int] = {}
+        for place, batch in enumerate(batches):
+            queue = batch.queue
+            document_id = created[queue].document_id if queue in created else queue.document_id
+            if document_id in self._places:
+                # A room that was discarded and its successor: rows of both would claim the same seqs.
+                self._results[place] = RoomDiscarded("this document is open twice here: sync again")
+            elif document_id is not None:
+                self._places[document_id] = place
 
-async def _advance_guarded(
-    connection: asyncpg.Connection[asyncpg.Record],
-    batches: list[DocumentBatch],
-    created: dict[DocumentQueue, Created],
-    hints: Hints | None,
-) -> list[Result]:
-    results, places = _place(batches, created)
-    for place, batch in enumerate(batches):
-        if batch.queue.document_id is None and batch.queue not in created:
-            # Refused before it was created: its judgement, on a document that is not there, stands.
-            results[place] = Accepted(0, None)
-    # All of them: the append locks the rest behind these, and would do it out of order.
-    locked = await lock_guarded(connection, sorted(places))
-    judged = {
-        document_id: batches[place]
-        for document_id, place in places.items()
-        if document_id in locked
-        and batches[place].is_guarded
-        # The append refuses what is not this document any more.
-        and (batches[place].queue in created or batches[place].queue.marker in (None, locked[document_id].marker))
-    }
-    asked = {
-        (document_id, queued.guard.producer.id)
-        for document_id, batch in judged.items()
-        for queued in batch.updates
-        if queued.guard is not None and queued.guard.producer is not None
-    }
-    states = await read_states(connection, locked, sorted(asked))
-    for batch in batches:
-        if batch.queue in created or batch.queue.document_id is not None:
-            batch.judgement = None
-    for document_id, batch in judged.items():
-        if locked[document_id].is_live:
-            batch.judgement = judge(states[document_id], batch.updates)
-    appended = {document_id: place for document_id, place in places.items() if batches[place].kept}
-    if appended:
-        await _send(connection, batches, created, hints, appended, results)
-    for document_id in places.keys() - appended.keys():
-        batch = batches[places[document_id]]
-        results[places[document_id]] = Accepted(locked[document_id].head, created.get(batch.queue))
-    await write_judged(
-        connection,
-        {
-            document_id: batch.judgement
+    async def all(self) -> list[Result]:
+        """Append everything."""
+        await self._append(self._places)
+        return self._results
+
+    async def guarded(self) -> list[Result]:
+        """Append what guards leave, and write what they come to."""
+        batches, created, places, results = self._batches, self._created, self._places, self._results
+        for place, batch in enumerate(batches):
+            if batch.queue.document_id is None and batch.queue not in created:
+                # Refused before it was created: its judgement, on a document that is not there, stands.
+                results[place] = Accepted(0, None)
+            else:
+                batch.judgement = None
+        # All of them: the append locks the rest behind these, and would do it out of order.
+        locked = await lock_guarded(self._connection, sorted(places))
+        judged = {
+            document_id: batches[place]
+            for document_id, place in places.items()
+            if document_id in locked
+            and batches[place].is_guarded
+            # The append refuses what is not this document any more.
+            and (batches[place].queue in created or batches[place].queue.marker in (None, locked[document_id].marker))
+        }
+        asked = {
+            (document_id, queued.guard.producer.id)
             for document_id, batch in judged.items()
-            if batch.judgement is not None and isinstance(results[places[document_id]], Accepted)
-        },
-    )
-    return results
+            for queued in batch.updates
+            if queued.guard is not None and queued.guard.producer is not None
+        }
+        states = await read_states(self._connection, locked, sorted(asked))
+        for document_id, batch in judged.items():
+            if locked[document_id].is_live:
+                batch.judgement = judge(states[document_id], batch.updates)
+        appended = {document_id: place for document_id, place in places.items() if batches[place].kept}
+        if appended:
+            await self._append(appended)
+        for document_id in places.keys() - appended.keys():
+            batch = batches[places[document_id]]
+            results[places[document_id]] = Accepted(locked[document_id].head, created.get(batch.queue))
+        await write_judged(
+            self._connection,
+            {
+                document_id: batch.judgement
+                for document_id, batch in judged.items()
+                if batch.judgement is not None and isinstance(results[places[document_id]], Accepted)
+            },
+        )
+        return results
 
-
-def _place(batches: list[DocumentBatch], created: dict[DocumentQueue, Created]) -> tuple[list[Result], dict[int, int]]:
-    """The results as they are for documents that are not found, and at which place each document is."""
-    results: list[Result] = [RoomDiscarded("the document is gone from the database")] * len(batches)
-    places: dict[int, int] = {}
-    for place, batch in enumerate(batches):
-        queue = batch.queue
-        document_id = created[queue].document_id if queue in created else queue.document_id
-        if document_id in places:
-            # A room that was discarded and its successor: rows of both would claim the same seqs.
-            results[place] = RoomDiscarded("this document is open twice here: sync again")
-        elif document_id is not None:
-            places[document_id] = place
-    return results, places
-
-
-async def _send(
-    connection: asyncpg.Connection[asyncpg.Record],
-    batches: list[DocumentBatch],
-    created: dict[DocumentQueue, Created],
-    hints: Hints | None,
-    places: dict[int, int],
-    results: list[Result],
-) -> None:
-    """Append the documents of `places`, and put into `results` what became of each that is there."""
-    ids = sorted(places)
-    in_order = [batches[places[document_id]] for document_id in ids]
-    kept = [(batch.kept, batch.kept_size) for batch in in_order]
-    rows = LogRows()
-    row_counts = [rows.add(document_id, updates) for document_id, (updates, _) in zip(ids, kept, strict=True)]
-    hint_numbers, hint_texts = hints_of(kept, hints)
-    answer = await connection.fetch(
-        APPEND_BATCH,
-        ids,
-        [len(updates) for updates, _ in kept],
-        row_counts,
-        [size for _, size in kept],
-        [batch.queue.bytes_ceiling for batch in in_order],
-        hint_numbers,
-        rows.document_ids,
-        rows.followed_by,
-        rows.counts,
-        rows.actors,
-        rows.frames,
-        hint_texts,
-        [None if batch.queue in created else batch.queue.marker for batch in in_order],
-    )
-    for row in answer:
-        place = places[row[0]]
-        results[place] = _judge(row, created.get(batches[place].queue))
+    async def _append(self, places: dict[int, int]) -> None:
+        ids = sorted(places)
+        in_order = [self._batches[places[document_id]] for document_id in ids]
+        kept = [(batch.kept, batch.kept_size) for batch in in_order]
+        rows = LogRows()
+        row_counts = [rows.add(document_id, updates) for document_id, (updates, _) in zip(ids, kept, strict=True)]
+        hint_numbers, hint_texts = hints_of(kept, self._hints)
+        answer = await self._connection.fetch(
+            APPEND_BATCH,
+            ids,
+            [len(updates) for updates, _ in kept],
+            row_counts,
+            [size for _, size in kept],
+            [batch.queue.bytes_ceiling for batch in in_order],
+            hint_numbers,
+            rows.document_ids,
+            rows.followed_by,
+            rows.counts,
+            rows.actors,
+            rows.frames,
+            hint_texts,
+            [None if batch.queue in self._created else batch.queue.marker for batch in in_order],
+        )
+        for row in answer:
+            place = places[row[0]]
+            self._results[place] = _judge(row, self._created.get(self._batches[place].queue))
 
 
 def _judge(row: asyncpg.Record, created: Created | None) -> Result:

@@ -7,12 +7,11 @@ the appender's.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
+from ydoc_store.storage.creating import new_marker
 from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.yjs.lib0 import frame
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
     from ydoc_store.storage.guards import Producer
@@ -66,7 +65,7 @@ async def create_empty(
     """
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
-            status = await connection.execute(CREATE_EMPTY, tenant, name, _new_marker(), keep_deleted, actor)
+            status = await connection.execute(CREATE_EMPTY, tenant, name, new_marker(), keep_deleted, actor)
     return bool(status == "INSERT 0 1")
 
 
@@ -85,7 +84,7 @@ async def create_with_content(
 
     Raises StorageUnavailable or StorageBusy; after the former it may have been created all the same.
     """
-    marker = _new_marker()
+    marker = new_marker()
     place = (None, None, None) if producer is None else (producer.id, producer.epoch, producer.seq)
     async with database.acquire() as connection:
         with mapping_errors(f"creating {name!r}"):
@@ -93,7 +92,3 @@ async def create_with_content(
                 CREATE_WITH_CONTENT, tenant, name, marker, len(update), actor, frame(update), keep_deleted, *place
             )
     return bool(status == "INSERT 0 1")
-
-
-def _new_marker() -> int:
-    return random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)

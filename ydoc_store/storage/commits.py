@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from ydoc_store.storage.pool import affected
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -122,4 +124,4 @@ async def drop_outlived(
     """
     await connection.execute(DROP_FROM_ELSEWHERE, tenant)
     status = await connection.execute(DROP_OUTLIVED, tenant, max(history_days, DAYS_MIN), limit, max(keep_newest, 1))
-    return int(status.rpartition(" ")[2])
+    return affected(status)

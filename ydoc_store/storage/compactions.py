@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.pool import affected, mapping_errors
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection, Database
@@ -163,4 +163,4 @@ async def list_compactions(
 async def drop_compactions(connection: Connection, *, older_than_days: int, keep_newest: int, limit: int) -> int:
     """Delete up to `limit` rows older than the window; returns how many. Raises asyncpg's errors."""
     status = await connection.execute(DROP_COMPACTIONS, older_than_days, keep_newest, limit)
-    return int(status.rpartition(" ")[2])
+    return affected(status)

@@ -7,6 +7,7 @@ created elsewhere, with what they are; an append to one always knows its id.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,12 @@ class Created:
     marker: int
 
 
+def new_marker(used: Collection[int] = ()) -> int:
+    """The marker of a new epoch: random, and drawn again where an epoch of the same name has had it (`used`)."""
+    marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
+    return new_marker(used) if marker in used else marker
+
+
 async def create_missing(
     connection: asyncpg.Connection[asyncpg.Record], new: list[DocumentBatch], keep_deleted: bool
 ) -> dict[DocumentQueue, Created]:
@@ -64,7 +71,7 @@ async def create_missing(
     names = [batch.queue.name for batch in wanted]
     tenants = [batch.queue.tenant for batch in wanted]
     if wanted:
-        markers = [random.randrange(RESERVED_CLIENT_ID_MIN, 2**53) for _ in wanted]
+        markers = [new_marker() for _ in wanted]
         await connection.execute(CREATE_DOCUMENTS, tenants, names, markers, keep_deleted)
     return await _find(connection, wanted)
 

@@ -8,7 +8,6 @@ hear of it by a hint, or by their poll. What a repaired epoch holds is made else
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,9 +16,10 @@ from ydoc_store.errors import ConditionFailed, DocumentDeleted, NoSuchDocument, 
 from ydoc_store.storage.append_batch import HINT_CHANNEL
 from ydoc_store.storage.commits import note
 from ydoc_store.storage.compactions import TRY_LOCK
-from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.creating import new_marker
+from ydoc_store.storage.pool import affected, mapping_errors
+from ydoc_store.storage.quarantine import clear_failures
 from ydoc_store.yjs.lib0 import frame
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
     import asyncpg
@@ -50,7 +50,6 @@ UPDATE ydoc.documents SET deleted_at = now(), changed_at = now() WHERE id = $1 R
 TAKE_TOMBSTONE = "UPDATE ydoc.documents SET deleted_at = NULL, changed_at = now() WHERE id = $1"
 
 REPLACE = "UPDATE ydoc.documents SET replaced_at = now() WHERE id = $1"
-# 24 random bits are drawn again where an epoch of this name had them already.
 MARKERS_OF = """
 SELECT d.marker FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2
 """
@@ -60,7 +59,6 @@ VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
 RETURNING id
 """
 INSERT_CONTENT = "INSERT INTO ydoc.updates (document_id, seq, count, frames) VALUES ($1, 1, 1, $2)"
-FORGET_FAILURES = "DELETE FROM ydoc.quarantines WHERE document_id = $1"
 
 LIST_EPOCHS = """
 SELECT d.id, d.epoch, d.head, d.created_at, d.changed_at, d.deleted_at, d.replaced_at, d.purged_at,
@@ -260,12 +258,12 @@ async def purge_document(
                 # Without it a compaction under way could put its snapshot behind our DELETE.
                 if not await connection.fetchval(TRY_LOCK, document_id):
                     raise StorageBusy(f"a compaction of {name!r} is under way: try again in a moment")
-                snapshots += _count(await connection.execute(PURGE_SNAPSHOTS, document_id))
-                updates += _count(await connection.execute(PURGE_UPDATES, document_id))
-                segments += _count(await connection.execute(PURGE_SEGMENTS, document_id))
+                snapshots += affected(await connection.execute(PURGE_SNAPSHOTS, document_id))
+                updates += affected(await connection.execute(PURGE_UPDATES, document_id))
+                segments += affected(await connection.execute(PURGE_SEGMENTS, document_id))
                 await connection.execute(PURGE_PRODUCERS, document_id)
                 await connection.execute(PURGE_COMPACTIONS, document_id)
-                await connection.execute(FORGET_FAILURES, document_id)
+                await clear_failures(connection, document_id)
                 await connection.execute(MARK_PURGED, document_id)
                 await note(connection, "purged", document_id, seq=0)
     return Purged(len(ids), updates, snapshots, segments)
@@ -307,11 +305,9 @@ async def _replace(
     actor: str | None = None,
 ) -> NewEpoch:
     used = {row["marker"] for row in await connection.fetch(MARKERS_OF, tenant, name)}
-    marker = _new_marker()
-    while marker in used:
-        marker = _new_marker()
+    marker = new_marker(used)
     await connection.execute(REPLACE, old["id"])
-    await connection.execute(FORGET_FAILURES, old["id"])
+    await clear_failures(connection, old["id"])
     size = 0 if content is None else len(content.update)
     epoch, head = old["epoch"] + 1, int(content is not None)
     new_id = await connection.fetchval(INSERT_EPOCH, tenant, name, epoch, marker, head, size, old["keep_deleted"])
@@ -320,11 +316,3 @@ async def _replace(
     await note(connection, what, new_id, seq=head, count=head, actor=actor)
     await tell_changed(connection, old["id"])
     return NewEpoch(new_id, epoch, old["id"], old["epoch"], old["head"])
-
-
-def _new_marker() -> int:
-    return random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
-
-
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])

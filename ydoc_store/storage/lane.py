@@ -27,8 +27,9 @@ from ydoc_store.errors import (
     StorageUnavailable,
     YdocError,
 )
-from ydoc_store.storage.append_batch import Accepted, DocumentBatch, Result, append_batch, find_free_heads
-from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.append_batch import Accepted, DocumentBatch, Result, append_batch
+from ydoc_store.storage.lane_connection import connect_lane, tells_of_no_standby
+from ydoc_store.storage.outcomes import find_free_heads
 
 if TYPE_CHECKING:
     from ydoc_store.storage.appender import Appender, DocumentQueue, QueuedUpdate
@@ -41,23 +42,8 @@ QUEUED_OVERHEAD_BYTES = 512
 RECONNECT_PAUSE_S = 0.25
 # A head that is held at every one of these looks is held by more than another node's commit.
 LOOK_PAUSES_S = (0.0, 0.05, 0.1)
-# The first wait for a lock takes at most this share of a batch's time; the neighbours are committed in the rest.
-LOCK_SHARE = 0.15
 # Parts of a batch are not begun when less than this share of its time is left: they would end as unknown.
 LAST_START_SHARE = 0.3
-# The server gives a statement up this long after we did, so that nothing of it commits much later.
-SERVER_GRACE_S = 1.0
-
-# Every look-up of an append goes by primary key. A generic plan, made once, must stay that: made on an empty table
-# it would scan the table it later runs on.
-SET_UP_LANE = """
-SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('jit', 'off', false),
-    set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-    set_config('enable_mergejoin', 'off', false),
-    set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)
-"""
-IS_READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on'"
-
 ENDED = "the database ended the append connection"
 
 
@@ -103,18 +89,7 @@ class Lane:
 
     async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
         """Make the lane's connection. Raises StorageUnavailable, or another ServerFault."""
-        database = self.appender.database
-        connection = await database.connect_alone()
-        try:
-            with mapping_errors("setting up an append connection"):
-                if await connection.fetchval(IS_READ_ONLY):
-                    raise StorageUnavailable("this server takes no writes: a standby, or set to read-only")
-                statement_s = self.appender.timeout_s + SERVER_GRACE_S
-                lock_s = min(database.lock_timeout_s, self.appender.timeout_s * LOCK_SHARE)
-                await connection.execute(SET_UP_LANE, f"{statement_s * 1000:.0f}", f"{lock_s * 1000:.0f}")
-        except BaseException:
-            connection.terminate()
-            raise
+        connection = await connect_lane(self.appender.database, self.appender.timeout_s)
         connection.add_log_listener(self._heard)
         connection.add_termination_listener(self._ended)
         self.connection = connection
@@ -136,10 +111,7 @@ class Lane:
                 self._drop_connection()
 
     def _heard(self, _connection: object, message: Any) -> None:
-        # A commit that warns that it did not wait for its standby is committed here only: a failover loses it.
-        # The message may be in any language; the file it comes from is not.
-        if message.server_source_filename == "syncrep.c" or "replication" in (message.message or ""):
-            self._without_standby = True
+        self._without_standby = self._without_standby or tells_of_no_standby(message)
 
     def _ended(self, connection: object) -> None:
         # Of a connection that we dropped, or that is under a commit, whoever does that tells.
@@ -331,7 +303,8 @@ class Lane:
         held = [batch for batch in batches if batch.queue.document_id is not None]
         for pause_s in LOOK_PAUSES_S:
             await asyncio.sleep(pause_s)
-            free = await find_free_heads(connection, held, timeout_s=deadline_s - time.monotonic())
+            ids = [batch.queue.document_id for batch in held if batch.queue.document_id is not None]
+            free = await find_free_heads(connection, ids, timeout_s=deadline_s - time.monotonic())
             held = [batch for batch in held if batch.queue.document_id not in free]
             if not held:
                 break

@@ -54,6 +54,11 @@ _GONE = (
 _GONE_FIRST = (asyncpg.TooManyConnectionsError,)
 
 
+def affected(status: str) -> int:
+    """How many rows a command changed, by the status that Postgres answers it with."""
+    return int(status.rpartition(" ")[2])
+
+
 @contextlib.contextmanager
 def mapping_errors(doing: str) -> Iterator[None]:
     """Whatever asyncpg or the socket raises inside leaves as one of ours; `doing` says what was tried."""

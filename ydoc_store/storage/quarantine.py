@@ -8,10 +8,9 @@ as a document's own failure is decided by the compactor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.pool import affected, mapping_errors
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection, Database
@@ -29,11 +28,6 @@ SET failures = q.failures + 1,
 RETURNING q.failures, q.quarantined_at IS NOT NULL AS quarantined
 """
 CLEAR_FAILURES = "DELETE FROM ydoc.quarantines WHERE document_id = $1"
-READ_FAILURES = """
-SELECT q.document_id, q.failures, q.reason, q.first_failed_at, q.last_failed_at, q.quarantined_at
-FROM ydoc.quarantines AS q
-WHERE q.document_id = $1
-"""
 COUNT_QUARANTINED = """
 SELECT count(*)
 FROM ydoc.quarantines AS q
@@ -43,18 +37,6 @@ WHERE q.quarantined_at IS NOT NULL AND NOT EXISTS (
     WHERE d.id = q.document_id AND (d.deleted_at IS NOT NULL OR d.replaced_at IS NOT NULL)
 )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Failures:
-    """How often in a row compacting a document failed, and why last; quarantined if `quarantined_at` is set."""
-
-    document_id: int
-    failures: int
-    reason: str
-    first_failed_at: datetime
-    last_failed_at: datetime
-    quarantined_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +56,7 @@ async def record_failure(connection: Connection, document_id: int, reason: str, 
 
 async def clear_failures(connection: Connection, document_id: int) -> bool:
     """Forget the failures, and with them the quarantine; False if there were none."""
-    return (await connection.execute(CLEAR_FAILURES, document_id)).endswith(" 1")
-
-
-async def read_failures(database: Database, document_id: int) -> Failures | None:
-    """The failures of one document, None where its last run went well."""
-    async with database.acquire() as connection:
-        with mapping_errors("reading the quarantine"):
-            row = await connection.fetchrow(READ_FAILURES, document_id)
-    return None if row is None else Failures(*row)
+    return bool(affected(await connection.execute(CLEAR_FAILURES, document_id)))
 
 
 async def count_quarantined(database: Database) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ydoc_store.storage.pool import affected
+
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection
 
@@ -65,23 +67,18 @@ async def take_over(connection: Connection, new: NewSnapshot, after_seq: int, *,
     lock_timeout.
     """
     if after_seq:
-        retired = keep_base and _one(await connection.execute(SUPERSEDE_AS_BASE, new.document_id, after_seq))
-        if not retired and not _one(await connection.execute(DELETE_SUPERSEDED, new.document_id, after_seq)):
+        retired = keep_base and affected(await connection.execute(SUPERSEDE_AS_BASE, new.document_id, after_seq))
+        if not retired and not affected(await connection.execute(DELETE_SUPERSEDED, new.document_id, after_seq)):
             return False
-    return _one(
-        await connection.execute(
-            INSERT_SNAPSHOT,
-            new.document_id,
-            new.through_seq,
-            new.content,
-            new.state_vector,
-            new.delete_set,
-            new.merged_rows,
-            new.merged_bytes,
-            new.way,
-        )
+    status = await connection.execute(
+        INSERT_SNAPSHOT,
+        new.document_id,
+        new.through_seq,
+        new.content,
+        new.state_vector,
+        new.delete_set,
+        new.merged_rows,
+        new.merged_bytes,
+        new.way,
     )
-
-
-def _one(status: str) -> bool:
-    return status.endswith(" 1")
+    return affected(status) == 1

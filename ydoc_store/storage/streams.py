@@ -7,18 +7,17 @@ everybody; the compactor takes its rows later. A name whose stream is dead may b
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ydoc_store.errors import CorruptDocument, NoSuchStream, StorageBusy, StreamDiffers
+from ydoc_store.storage.creating import new_marker
 from ydoc_store.storage.epochs import LOCK_TRIES_MAX, REPLACE, SET_TOMBSTONE, tell_changed
 from ydoc_store.storage.loader import LogRow
-from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.pool import affected, mapping_errors
 from ydoc_store.yjs.lib0 import frame
-from ydoc_store.yjs.walker import RESERVED_CLIENT_ID_MIN
 
 if TYPE_CHECKING:
     import asyncpg
@@ -266,7 +265,7 @@ async def expire_stream(connection: Connection, document_id: int) -> bool:
 async def purge_stream_rows(connection: Connection, document_id: int, limit: int) -> int:
     """Delete its oldest rows; returns how many. Fewer than `limit`: none are left, and that is written down."""
     status = await connection.execute(PURGE_STREAM_ROWS, document_id, limit)
-    purged = int(status.rpartition(" ")[2])
+    purged = affected(status)
     if purged < limit:
         await connection.execute(MARK_STREAM_PURGED, document_id)
     return purged
@@ -284,9 +283,7 @@ async def _insert(
     closed: bool,
 ) -> StoredStream | None:
     used = {row["marker"] for row in await connection.fetch(STREAM_MARKERS_OF, tenant, name)}
-    marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
-    while marker in used:
-        marker = random.randrange(RESERVED_CLIENT_ID_MIN, 2**53)
+    marker = new_marker(used)
     head = int(bool(first))
     stream_id = await connection.fetchval(INSERT_STREAM, tenant, name, epoch, marker, head, len(first), closed)
     if stream_id is None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ydoc_store.storage.pool import affected
+
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection
 
@@ -98,4 +100,4 @@ async def read_for_merge(
 async def delete_merged(connection: Connection, document_id: int, after_seq: int, through_seq: int) -> int:
     """Delete the rows that end in (after_seq, through_seq]; returns how many there were."""
     status = await connection.execute(DELETE_MERGED, document_id, after_seq, through_seq)
-    return int(status.rpartition(" ")[2])
+    return affected(status)

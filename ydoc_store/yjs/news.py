@@ -6,8 +6,9 @@ deletes alike, so that the log gains that alone.
 
 from __future__ import annotations
 
+from ydoc_store.yjs.intervals import IntervalSet
 from ydoc_store.yjs.merge import EMPTY_UPDATE
-from ydoc_store.yjs.ranges import IntervalSet, Knowledge
+from ydoc_store.yjs.ranges import Knowledge
 from ydoc_store.yjs.structs import Ranges, read_update, write_update
 from ydoc_store.yjs.union import diff_exactly
 from ydoc_store.yjs.walker import SKIP

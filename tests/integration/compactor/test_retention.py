@@ -13,7 +13,7 @@ from compactor.compaction import Compacted, Terms, compact
 from compactor.retention import Retained, Retention
 from compactor.worker import Worker
 from tests.log_rows import Writer, append, create_document, text_of
-from ydoc_store.errors import CorruptDocument
+from ydoc_store.errors import CorruptDocument, ServerFault
 from ydoc_store.storage.commits import NEWEST_KEPT
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.segments import Replay, replay
@@ -49,6 +49,13 @@ async def type_and_compact(
 ) -> None:
     await append(connection, document_id, updates, a_row=2, actor="ann")
     assert isinstance(await compact(database, worker, document_id, terms, forced=True), Compacted)
+
+
+async def compact_thrice(database: Database, connection: Connection, worker: Worker, terms: Terms) -> None:
+    writer = Writer()
+    document_id = await create_document(connection)
+    for _ in range(3):
+        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
 
 
 @pytest.mark.parametrize("compacted_through", [0, 10, 20, 31])
@@ -93,10 +100,7 @@ async def test_the_first_superseded_snapshot_of_a_day_is_kept_as_a_base_and_the_
 async def test_what_is_inside_the_window_stays(
     database: Database, connection: Connection, worker: Worker, terms: Terms
 ) -> None:
-    writer = Writer()
-    document_id = await create_document(connection)
-    for _ in range(3):
-        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await compact_thrice(database, connection, worker, terms)
     await days_pass(connection, 6)
     assert await Retention(database, history_days=7, bases_min=1).drop_some() == Retained()
     assert await segments(connection) == [(0, 2), (2, 4), (4, 6)]
@@ -126,10 +130,7 @@ async def test_segments_go_only_up_to_a_base_older_than_the_window_and_the_rest_
 async def test_a_quiet_document_keeps_its_snapshot_and_no_history_beyond_the_window(
     database: Database, connection: Connection, worker: Worker, terms: Terms
 ) -> None:
-    writer = Writer()
-    document_id = await create_document(connection)
-    for _ in range(3):
-        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await compact_thrice(database, connection, worker, terms)
     await days_pass(connection, 8)
     await Retention(database, history_days=7, bases_min=1).drop_some()
     assert (await bases(connection), await segments(connection)) == ([(6, True)], [])
@@ -138,10 +139,7 @@ async def test_a_quiet_document_keeps_its_snapshot_and_no_history_beyond_the_win
 async def test_a_minimum_of_bases_stays_whatever_a_clock_that_jumped_says(
     database: Database, connection: Connection, worker: Worker, terms: Terms
 ) -> None:
-    writer = Writer()
-    document_id = await create_document(connection)
-    for _ in range(3):
-        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await compact_thrice(database, connection, worker, terms)
     await days_pass(connection, 4_000)
     await Retention(database, history_days=7, bases_min=2).drop_some()
     assert (await bases(connection), await segments(connection)) == ([(2, False), (6, True)], [(2, 4), (4, 6)])
@@ -150,10 +148,7 @@ async def test_a_minimum_of_bases_stays_whatever_a_clock_that_jumped_says(
 async def test_with_no_window_all_history_is_dropped_at_once(
     database: Database, connection: Connection, worker: Worker, terms: Terms
 ) -> None:
-    writer = Writer()
-    document_id = await create_document(connection)
-    for _ in range(3):
-        await type_and_compact(database, connection, worker, terms, document_id, writer.type_each("ab"))
+    await compact_thrice(database, connection, worker, terms)
     await Retention(database, history_days=0, bases_min=3).drop_some()
     assert (await bases(connection), await segments(connection)) == ([(6, True)], [])
 
@@ -213,21 +208,77 @@ async def test_silent_producers_go_with_the_window_and_none_within_a_week(
     assert dropped.producers == 3 - len(left)
 
 
+async def fill_feed(connection: Connection, tenant: str, old: int) -> None:
+    """So many rows of last week's, and today's as many as are never dropped."""
+    await connection.execute(
+        "INSERT INTO ydoc.commits (tenant, what, document_ids, at)"
+        " SELECT $1, 'created', ARRAY[n], now() - make_interval(days => CASE WHEN n <= $2 THEN 8 ELSE 0 END)"
+        " FROM generate_series(1, $3::bigint) AS n",
+        tenant,
+        old,
+        NEWEST_KEPT + old,
+    )
+
+
+COUNT_OLD = "SELECT count(*) FROM ydoc.commits WHERE at < now() - interval '1 day'"
+
+
+async def pieces(passing: Retention, count: int) -> list[Retained]:
+    return [await passing.drop_some() for _ in range(count)]
+
+
 async def test_a_pass_drops_what_has_left_the_feeds_window_of_every_tenant_piece_by_piece(
     database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for tenant in ("one", "two"):
-        await connection.execute(
-            "INSERT INTO ydoc.commits (tenant, what, document_ids, at)"
-            " SELECT $1, 'created', ARRAY[n], now() - make_interval(days => CASE WHEN n <= 40 THEN 8 ELSE 0 END)"
-            " FROM generate_series(1, $2::bigint) AS n",
-            tenant,
-            NEWEST_KEPT + 40,
-        )
+        await fill_feed(connection, tenant, 40)
     assert (await Retention(database, history_days=9, bases_min=1).drop_some()).commits == 0
-    monkeypatch.setattr(retention, "COMMITS_MAX", 15)
-    monkeypatch.setattr(retention, "COMMIT_BITES_A_PIECE", 2)
+    monkeypatch.setattr(retention, "ROWS_MAX", 15)
+    monkeypatch.setattr(retention, "PIECE_S", 0)
     passing = Retention(database, history_days=7, bases_min=1)
-    # A piece with each sweep, though the pass over the documents is done.
-    assert [(await passing.drop_some()).commits for _ in range(5)] == [30, 25, 25, 0, 0]
-    assert await connection.fetchval("SELECT count(*) FROM ydoc.commits WHERE at < now() - interval '1 day'") == 0
+    dropped = [piece.commits for piece in await pieces(passing, 20)]
+    assert [commits for commits in dropped if commits] == [15, 15, 10] * 2
+    assert await connection.fetchval(COUNT_OLD) == 0
+
+
+async def test_a_pass_comes_to_its_end_before_the_next_begins_however_late(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the next one began by the clock, the same tenants were looked at again and the others never."""
+    for number in range(5):
+        await fill_feed(connection, f"tenant {number}", 1)
+    monkeypatch.setattr(retention, "PIECE_S", 0)
+    monkeypatch.setattr(retention, "PASS_INTERVAL_S", 0)
+    await pieces(Retention(database, history_days=7, bases_min=1), 12)
+    assert await connection.fetchval(COUNT_OLD) == 0
+
+
+async def test_what_postgres_refuses_of_one_thing_keeps_no_other_from_going(
+    database: Database, connection: Connection, worker: Worker, terms: Terms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged page stays damaged: a pass that ended there would never come to what lies behind it."""
+    await compact_thrice(database, connection, worker, terms)
+    await days_pass(connection, 8)
+    await fill_feed(connection, "one", 3)
+    rows = await connection.fetch(
+        "INSERT INTO ydoc.documents (tenant, kind, name, marker, deleted_at)"
+        " SELECT 't', 'stream', n, $1::bigint + n, now() FROM generate_series(1, 3) AS n RETURNING id",
+        2**53 - 2**24,
+    )
+    for row in rows:
+        await connection.execute("INSERT INTO ydoc.streams (document_id, content_type) VALUES ($1, 'text/plain')", *row)
+    damaged = rows[1]["id"]
+    purge = retention.purge_stream_rows
+
+    async def refuses(connection: Connection, document_id: int, limit: int) -> int:
+        if document_id == damaged:
+            raise ServerFault("invalid page in block 7")
+        return await purge(connection, document_id, limit)
+
+    async def refuses_all(*_arguments: object, **_keywords: object) -> int:
+        raise ServerFault("invalid page in block 7")
+
+    monkeypatch.setattr(retention, "purge_stream_rows", refuses)
+    monkeypatch.setattr(retention, "drop_compactions", refuses_all)
+    dropped = await Retention(database, history_days=7, bases_min=1).drop_some()
+    assert (dropped.segments, dropped.streams, dropped.commits) == (3, 2, 3)

@@ -169,6 +169,17 @@ async def test_a_producers_repeat_is_stored_once_even_where_it_holds_nothing_new
     assert await count_stored(node.database, "notes") == 2
 
 
+async def test_a_repeat_to_a_node_that_is_behind_names_a_head_that_has_it(database_url: str) -> None:
+    async with running_node(database_url) as one, running_node(database_url, poll_interval_s=60) as behind:
+        await write(one, typed("a"))
+        await Editor.open_synced(behind.url("notes"))
+        behind.service.fanout.on_log = lambda _hint: None
+        update, guard = typed("b"), Guard(Producer("p", 0, 0))
+        await write(one, update, guard=guard)
+        again = await write(behind, update, guard=guard)
+        assert (again.seq, again.is_duplicate, again.is_new, again.created) == (2, True, False, False)
+
+
 async def test_of_many_that_want_to_begin_a_document_one_does(node: Node) -> None:
     began = await asyncio.gather(
         *(write(node, typed(f"{number}"), guard=Guard(head_is=0)) for number in range(10)), return_exceptions=True

@@ -33,12 +33,12 @@ from ydoc_store.storage.append_batch import (
     DocumentBatch,
     Result,
     append_batch,
-    find_free_heads,
 )
 from ydoc_store.storage.append_columns import HINT_BYTES_MAX
 from ydoc_store.storage.appender import Appender
 from ydoc_store.storage.creating import CREATE_DOCUMENTS, FIND_DOCUMENTS
 from ydoc_store.storage.lane import Lane
+from ydoc_store.storage.outcomes import find_free_heads
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import frames
 
@@ -509,7 +509,8 @@ async def test_a_held_head_is_a_known_rollback(connect: Any, connection: Connect
         await connection.execute("SELECT FROM ydoc.documents WHERE id = $1 FOR UPDATE", held.document_id)
         with pytest.raises(StorageBusy):
             await commit(lane, free.batch(b"u"), held.batch(b"u"))
-        assert await find_free_heads(lane, [free.batch(b"u"), held.batch(b"u")], timeout_s=5) == {free.document_id}
+        ids = [free.document_id, held.document_id]
+        assert await find_free_heads(lane, ids, timeout_s=5) == {free.document_id}
     assert await commit(lane, free.batch(b"u")) == [Accepted(1, None)]
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import asyncpg
 import pytest
 
-from tests.appending import Owner, log_of, numbered
+from tests.appending import Owner, appending, log_of, numbered
 from tests.faults.proxy import Proxy
 from tests.log_rows import create_document
 from tests.postgres import Cluster
@@ -40,18 +40,6 @@ async def repeat(connection: Connection, statement: str) -> NoReturn:
 
 
 FILL = "SELECT pg_notify('anything', repeat(n::text, 1900)) FROM generate_series(1000, 1020) AS n"
-
-
-@asynccontextmanager
-async def appending(url: str, *, timeout_s: float = 5.0, limits: BatchLimits | None = None) -> AsyncIterator[Appender]:
-    database = await Database.open(url)
-    appender = Appender(database, timeout_s=timeout_s, limits=limits)
-    try:
-        await appender.start()
-        yield appender
-    finally:
-        await appender.drain(0)
-        await database.close(timeout_s=0.2)
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
 
-from tests.appending import Owner, log_of, numbered
+from tests.appending import Owner, appending, log_of, numbered
 from tests.faults.proxy import Proxy
 from tests.log_rows import create_document
 from tests.waiting import until
@@ -28,7 +28,6 @@ from ydoc_store.errors import (
 )
 from ydoc_store.storage.appender import Appender, QueuedUpdate
 from ydoc_store.storage.guards import Closed, Duplicate, Guard, Producer, Verdict
-from ydoc_store.storage.pool import Database
 from ydoc_store.storage.producers import drop_producers
 
 Connection = asyncpg.Connection  # type: ignore[type-arg] # generic for type checkers only
@@ -37,21 +36,9 @@ READ_PRODUCERS = "SELECT producer_id, epoch, seq FROM ydoc.producers WHERE docum
 COUNT_TRANSACTIONS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
-@asynccontextmanager
-async def appending(url: str, *, timeout_s: float = 10.0) -> AsyncIterator[Appender]:
-    database = await Database.open(url)
-    appender = Appender(database, timeout_s=timeout_s)
-    try:
-        await appender.start()
-        yield appender
-    finally:
-        await appender.drain(0)
-        await database.close(timeout_s=0.2)
-
-
 @pytest.fixture
 async def appender(database_url: str) -> AsyncIterator[Appender]:
-    async with appending(database_url) as started:
+    async with appending(database_url, timeout_s=10) as started:
         yield started
 
 
@@ -111,7 +98,7 @@ async def test_each_of_a_producers_updates_is_stored_once(appender: Appender, co
 async def test_a_retry_on_two_nodes_at_once_is_stored_once(
     database_url: str, appender: Appender, connection: Connection
 ) -> None:
-    async with appending(database_url) as elsewhere:
+    async with appending(database_url, timeout_s=10) as elsewhere:
         here = await document(appender, connection)
         there = Owner(elsewhere, "doc")
         there.queue.document_id = here.document_id
@@ -135,7 +122,7 @@ async def test_many_producers_on_many_nodes_store_everything_once_and_in_their_o
     producers, updates_each, documents = 4, 25, 3
     ids = [await create_document(connection, f"d{number}") for number in range(documents)]
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(appending(database_url)) for _ in range(3)]
+        nodes = [await stack.enter_async_context(appending(database_url, timeout_s=10)) for _ in range(3)]
         owners = []
         for node in nodes:
             for number, document_id in enumerate(ids):
@@ -316,7 +303,7 @@ async def test_nothing_is_created_for_what_a_guard_refuses(appender: Appender, c
 async def test_one_of_two_nodes_creates_and_the_other_hears_that_it_is_there(
     database_url: str, appender: Appender, connection: Connection
 ) -> None:
-    async with appending(database_url) as elsewhere:
+    async with appending(database_url, timeout_s=10) as elsewhere:
         for number in range(10):
             here, there = Owner(appender, f"n{number}"), Owner(elsewhere, f"n{number}")
             here.put(b"here", guard=Guard(head_is=0))

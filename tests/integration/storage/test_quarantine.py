@@ -9,13 +9,13 @@ import asyncpg
 from tests.log_rows import create_document
 from tests.statements import prepare_all
 from ydoc_store.storage import quarantine
+from ydoc_store.storage.documents import find_document
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.quarantine import (
     REASON_CHARACTERS_MAX,
     Counted,
     clear_failures,
     count_quarantined,
-    read_failures,
     record_failure,
 )
 
@@ -30,7 +30,6 @@ async def test_every_statement_is_one_that_postgres_accepts(connection: Connecti
     assert await prepare_all(connection, quarantine) == [
         "CLEAR_FAILURES",
         "COUNT_QUARANTINED",
-        "READ_FAILURES",
         "RECORD_FAILURE",
     ]
 
@@ -41,10 +40,10 @@ async def test_the_third_failure_quarantines_and_the_last_reason_is_the_one_show
     document_id = await create_document(connection)
     counted = [await record_failure(connection, document_id, f"reason {n}", 3) for n in (1, 2, 3, 4)]
     assert counted == [counted_as(1), counted_as(2), counted_as(3, quarantined=True), counted_as(4, quarantined=True)]
-    failures = await read_failures(database, document_id)
-    assert failures is not None
-    assert (failures.failures, failures.reason) == (4, "reason 4")
-    assert failures.quarantined_at is not None
+    shown = await find_document(database, "t", "doc")
+    assert shown is not None
+    assert (shown.failures, shown.failure_reason) == (4, "reason 4")
+    assert shown.quarantined_at is not None
     assert await count_quarantined(database) == 1
 
 
@@ -55,18 +54,21 @@ async def test_with_a_limit_of_one_the_first_failure_quarantines(connection: Con
 async def test_a_cleared_document_has_no_failures_and_counts_from_one_again(
     database: Database, connection: Connection
 ) -> None:
-    await record_failure(connection, 7, "no", 1)
-    assert await clear_failures(connection, 7)
-    assert not await clear_failures(connection, 7)
-    assert await read_failures(database, 7) is None
+    document_id = await create_document(connection)
+    await record_failure(connection, document_id, "no", 1)
+    assert await clear_failures(connection, document_id)
+    assert not await clear_failures(connection, document_id)
+    shown = await find_document(database, "t", "doc")
+    assert shown is not None
+    assert (shown.failures, shown.failure_reason, shown.quarantined_at) == (0, None, None)
     assert await count_quarantined(database) == 0
-    assert await record_failure(connection, 7, "no", 3) == counted_as(1)
+    assert await record_failure(connection, document_id, "no", 3) == counted_as(1)
 
 
 async def test_a_reason_of_any_length_is_cut_to_what_an_operator_reads(
     database: Database, connection: Connection
 ) -> None:
-    await record_failure(connection, 7, "x" * 100_000, 3)
-    failures = await read_failures(database, 7)
-    assert failures is not None
-    assert len(failures.reason) == REASON_CHARACTERS_MAX
+    await record_failure(connection, await create_document(connection), "x" * 100_000, 3)
+    shown = await find_document(database, "t", "doc")
+    assert shown is not None
+    assert len(shown.failure_reason or "") == REASON_CHARACTERS_MAX

@@ -17,8 +17,9 @@ from ydoc_store.errors import AheadOfLog, CommitUnknown, Draining, StorageBusy, 
 from ydoc_store.metrics import Metrics
 from ydoc_store.rooms import joined as joined_module
 from ydoc_store.rooms.admission import RoomLimits
+from ydoc_store.rooms.delivering import LIVE_BYTES_MAX
 from ydoc_store.rooms.member import READ_ONLY, RESUME_BELOW_BYTES, Member
-from ydoc_store.rooms.room import LIVE_BYTES_MAX, Room
+from ydoc_store.rooms.room import Room
 from ydoc_store.storage.append_batch import Created
 from ydoc_store.storage.appender import QueuedUpdate
 from ydoc_store.storage.lane import QUEUED_OVERHEAD_BYTES

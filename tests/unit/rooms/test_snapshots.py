@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from ydoc_store.rooms import snapshots as module
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.budgets import Shares
@@ -37,6 +38,8 @@ class Store:
         self.current: dict[int, tuple[int, bytes]] = {}
         self.looks = 0
         self.reads = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def find(self, _database: Any, document_id: int, _marker: int) -> int | None:
         self.looks += 1
@@ -46,7 +49,7 @@ class Store:
 
     async def read(self, _database: Any, document_id: int, _marker: int, through_seq: int) -> bytes | None:
         self.reads += 1
-        await asyncio.sleep(0)
+        await self.answers.wait()
         found = self.current.get(document_id)
         return found[1] if found is not None and found[0] == through_seq else None
 
@@ -92,6 +95,30 @@ async def test_one_that_is_superseded_is_not_given_and_not_kept(store: Store, sn
     assert await snapshots.read(room, 9) is not None
     assert await snapshots.read(room, 5) is None
     assert snapshots.kept_bytes == len(with_marker(EMPTY, MARKER))
+
+
+async def test_another_database_may_have_another_snapshot_of_the_same_seq(store: Store, snapshots: Any) -> None:
+    """I11: a restored backup gives ids and seqs again; its rooms are new, and nothing read for the old ones is kept."""
+    store.current[1] = 5, EMPTY
+    before = await snapshots.read(Room(), 5)
+    snapshots.discard_all()
+    store.current[1] = 5, EMPTY + b"another"
+    after = await snapshots.read(Room(), 5)
+    assert after.update != before.update
+    assert snapshots.kept_bytes == len(after.update)
+
+
+async def test_what_was_being_read_when_the_database_was_lost_is_nobodys(store: Store, snapshots: Any) -> None:
+    store.current[1] = 5, EMPTY
+    room = Room()
+    await snapshots.find(room)
+    store.answers.clear()
+    reading = asyncio.create_task(snapshots.read(room, 5))
+    await until(lambda: store.reads == 1)
+    snapshots.discard_all()
+    store.answers.set()
+    assert await reading is None
+    assert snapshots.kept_bytes == 0
 
 
 async def test_what_is_current_is_asked_now_and_then(store: Store, snapshots: Any) -> None:

@@ -1,0 +1,37 @@
+"""After a restore the same names, ids and seqs may mean something else: nothing of before is handed out (I11)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from tests.integration.http.stream_copies import created, path_of, typed
+from tests.sites import Site
+from tests.waiting import until
+from ydoc_store.http.tokens import SnapshotAt, Token
+from ydoc_store.storage.incarnation import bump_incarnation
+
+
+async def test_what_was_kept_of_the_database_before_is_handed_out_to_nobody(
+    site: Site, client: httpx.AsyncClient, compacted: Callable[..., Awaitable[int]]
+) -> None:
+    await created(client, typed("before"))
+    snapshot = str(SnapshotAt(Token(1, await compacted())))
+    etags = {}
+    for offset in (snapshot, "-1"):
+        before = await client.get(path_of(), params={"offset": offset})
+        assert b"before" in before.content
+        etags[offset] = before.headers["etag"]
+    async with site.database.acquire() as connection:
+        # The same bytes otherwise: its ranges, which are stored beside it, stay true.
+        await connection.execute(
+            "UPDATE ydoc.snapshots SET bytes = overlay(bytes PLACING 'behind' FROM position('before'::bytea IN bytes))"
+        )
+    room = site.room("notes")
+    await bump_incarnation(site.database)
+    await until(lambda: room.closed_by is not None)
+    for offset, etag in etags.items():
+        for headers in ({}, {"If-None-Match": etag}):
+            after = await client.get(path_of(), params={"offset": offset}, headers=headers)
+            assert (after.status_code, b"behind" in after.content, b"before" in after.content) == (200, True, False)
