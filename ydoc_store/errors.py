@@ -182,6 +182,12 @@ class ConditionFailed(ClientFault):
         self.head = head
 
 
+class KeyReused(ClientFault):
+    """The key of a request came with another request before; nothing of this one was done."""
+
+    http_status = 422
+
+
 class ProducerStale(ClientFault):
     """A producer of this id has begun a later epoch: this one is a leftover and writes nothing more."""
 

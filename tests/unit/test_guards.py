@@ -8,6 +8,7 @@ from ydoc_store.errors import (
     ConditionFailed,
     EpochChanged,
     InvalidRequest,
+    KeyReused,
     ProducerGap,
     ProducerStale,
     StreamClosed,
@@ -62,6 +63,18 @@ def verdict_on(before: GuardedState, guard: Guard, update: bytes = b"u") -> Verd
 def test_a_producer_that_nobody_knows_begins_with_seq_0_in_any_epoch() -> None:
     assert verdict_on(state(), produced(0, 0)) is None
     assert verdict_on(state(), produced(7, 0)) is None
+
+
+@pytest.mark.parametrize("epoch", [1, 6, 8])
+def test_a_request_under_a_key_is_stored_once_and_another_one_is_refused(epoch: int) -> None:
+    key = Guard(producer=Producer("k", 7, 0, is_request=True))
+    other = Guard(producer=Producer("k", epoch, 0, is_request=True))
+    judgement = judge(state(), [queued(key), queued(key), queued(other)])
+    assert len(judgement.kept) == 1
+    assert judgement.producers == {"k": Place(7, 0)}
+    repeated, refused = verdicts(judgement)
+    assert isinstance(repeated, Duplicate)
+    assert isinstance(refused, KeyReused)
 
 
 @pytest.mark.parametrize("seq", [1, 2, 100])

@@ -68,6 +68,10 @@ class Stay:
             self.ended = why
             self._task.cancel()
 
+    def leave(self) -> None:
+        """Nothing of it is cut off from now on."""
+        self._pace.give_way = None
+
     def _give_way(self) -> None:
         self.end(End.SLOW)
 
@@ -111,6 +115,7 @@ async def staying(
                 raise asyncio.CancelledError
     finally:
         stays.leave(stay)
+        stay.leave()
         listening.cancel()
 
 

@@ -53,6 +53,9 @@ log = structlog.get_logger(__name__)
 
 # A load's bytes wait this long for the reader that caused it to send its Step1.
 LOADED_KEPT_S = 10.0
+# What is made of documents for one reader alone, JSON or a difference, and is not taken yet. Whoever waits for it holds
+# the document, so that it is an account of its own.
+MADE_ALL_BYTES_MAX = 128 * 1024 * 1024
 # Empty rooms that wait for somebody to come back; beyond that the one empty for longest is closed.
 EMPTY_ROOMS_MAX = 1_000
 
@@ -88,7 +91,8 @@ class Rooms:
         pages = limits_of_readers.shares(PAGES_ALL_BYTES_MAX)
         self.streams = Streams(database, appender, settings, self.spawn, pages.take)
         # What readers wait for while others hold it.
-        self.shares = (self.first_sync.sending, self.first_sync.prepared, pages)
+        self.made = limits_of_readers.shares(MADE_ALL_BYTES_MAX)
+        self.shares = (self.first_sync.sending, self.first_sync.prepared, pages, self.made)
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
         self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()

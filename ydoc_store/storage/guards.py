@@ -16,6 +16,7 @@ from ydoc_store.errors import (
     ConditionFailed,
     EpochChanged,
     InvalidRequest,
+    KeyReused,
     ProducerGap,
     ProducerStale,
     StreamClosed,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 PRODUCER_ID_BYTES_MAX: Final = 256
 """Producers' ids are UUIDs and service names; they are kept with every document that they write to."""
 STREAM_SEQ_BYTES_MAX: Final = 256
+ANOTHER_REQUEST: Final = "this key came with another request before: a new request takes a new key"
 PRODUCER_NUMBER_MAX: Final = 2**53 - 1
 """Greatest epoch and seq: what JavaScript counts exactly."""
 
@@ -37,12 +39,14 @@ PRODUCER_NUMBER_MAX: Final = 2**53 - 1
 class Producer:
     """An idempotent producer's place: `seq` rises by one from 0 within each epoch, and each is stored once.
 
+    With `is_request` it is one request under its key, told by its epoch: another epoch is another request, and refused.
     Raises InvalidRequest for an id or a number outside its range.
     """
 
     id: str
     epoch: int
     seq: int
+    is_request: bool = False
 
     def __post_init__(self) -> None:
         _check_text("a producer's id", self.id, PRODUCER_ID_BYTES_MAX)
@@ -202,6 +206,8 @@ def _judge_one(state: GuardedState, guard: Guard, *, is_empty: bool) -> Verdict 
 
 
 def _judge_producer(place: Place | None, producer: Producer) -> YdocError | None:
+    if place is not None and producer.is_request:
+        return KeyReused(ANOTHER_REQUEST)
     if place is not None and producer.epoch < place.epoch:
         return ProducerStale(place.epoch)
     if place is not None and producer.epoch > place.epoch:

@@ -1,6 +1,6 @@
 """What guards are judged by, read and written: the locked head rows, the producers' places, closed streams.
 
-The purge and one look apart, all of it runs inside an append's transaction. Heads are locked first, in id order as
+The purge apart, all of it runs inside an append's transaction. Heads are locked first, in id order as
 every append locks them; the places are read by a later statement, which sees what whoever held a lock before
 committed. They are written under those locks only, so they need none of their own, and a purge in between takes
 nothing that is not written anew.
@@ -31,7 +31,6 @@ SELECT p.document_id, p.producer_id, p.epoch, p.seq
 FROM unnest($1::bigint[], $2::text[]) AS a (document_id, producer_id)
 JOIN ydoc.producers AS p ON p.document_id = a.document_id AND p.producer_id = a.producer_id
 """
-HAS_WRITTEN = "SELECT EXISTS (SELECT FROM ydoc.producers AS p WHERE p.document_id = $1 AND p.producer_id = $2)"
 WRITE_PRODUCERS = """
 INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq)
 SELECT w.document_id, w.producer_id, w.epoch, w.seq
@@ -128,13 +127,6 @@ async def read_states(
         for document_id, producer_id, epoch, seq in rows:
             states[document_id].producers[producer_id] = Place(epoch, seq)
     return states
-
-
-async def has_written(database: Database, document_id: int, producer_id: str) -> bool:
-    """Whether anything of this producer's was ever accepted. Raises StorageUnavailable or StorageBusy."""
-    async with database.acquire() as connection:
-        with mapping_errors("looking up a producer"):
-            return bool(await connection.fetchval(HAS_WRITTEN, document_id, producer_id))
 
 
 async def write_judged(connection: Connection, judged: Mapping[int, Judgement]) -> None:

@@ -127,6 +127,21 @@ async def test_a_trickling_reader_of_a_stream_gives_way_to_whoever_waits(databas
                 await until(lambda: held_bytes(site) == 0)
 
 
+async def test_what_is_made_for_one_reader_counts_until_it_is_taken(database_url: str) -> None:
+    """I15: each reader of JSON or text has its own copy, however few documents there are."""
+    async with running(database_url) as (site, client):
+        made = site.service.rooms.made
+        made.size_max = LARGE_BYTES + MIB
+        target = "/v1/documents/large/content?root=text&as=text"
+        async with trickling(site) as slow:
+            await slow.ask(target)
+            await until(lambda: made.used == LARGE_BYTES)
+            async with asyncio.timeout(WAIT_S):
+                answer = await client.get(target)
+            assert (answer.status_code, len(answer.content)) == (200, LARGE_BYTES)
+            await until(lambda: made.used == 0)
+
+
 async def test_a_trickling_editor_gives_way_to_whoever_waits_and_is_told(database_url: str) -> None:
     async with running(database_url) as (site, client), trickling(site) as slow:
         await slow.edit("large")
