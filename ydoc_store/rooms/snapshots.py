@@ -101,6 +101,9 @@ class Snapshots:
             reading = self._reading[key] = self._spawn(self._from_log(key, room.size_bytes))
             reading.add_done_callback(lambda _task: self._reading.pop(key, None))
         found = await asyncio.shield(reading)
+        if found is None:
+            # Superseded since: whoever asks now is told of the next one.
+            self.forget(room)
         return found if key[0] == self._generation else None
 
     async def _from_log(self, key: _Key, size_at_most: int) -> Whole | None:
