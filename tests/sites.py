@@ -53,13 +53,13 @@ class Site(Node):
         here = Here(
             service.authorizer, self.database, service.rooms, origins, self.settings, self.metrics, self.phase.stopping
         )
-        app = application(
+        self.app = application(
             Services(self._ready, self.metrics.render, self.settings.has_identities, lambda: here, origins)
         )
         sockets = bind("127.0.0.1", 0, has_identities=self.settings.has_identities)
         self.port = int(authority(sockets).rpartition(":")[2])
         config = uvicorn.Config(
-            app,
+            self.app,
             http=bounded_connection(
                 self.settings.handshake_timeout_s, lambda: self.phase.gate, self.settings.slow_member_s
             ),

@@ -38,6 +38,20 @@ GROUP BY d.id
 HAVING d.head <> coalesce(max(p.through_seq), 0)
 """
 
+# As a restore to the moment before it leaves a document, with everything that is counted of it: bytes without the
+# length before each update, which is one byte for a short one.
+LOSE_LAST_ROW = """
+WITH last AS (SELECT d.id, d.head FROM ydoc.documents AS d WHERE d.name = $1),
+lost AS (
+    DELETE FROM ydoc.updates AS u USING last WHERE u.document_id = last.id AND u.seq = last.head
+    RETURNING u.document_id, u.count, octet_length(u.frames) - u.count AS size
+)
+UPDATE ydoc.documents AS d
+SET head = d.head - lost.count, accepted_rows = d.accepted_rows - 1, accepted_bytes = d.accepted_bytes - lost.size
+FROM lost
+WHERE d.id = lost.document_id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

@@ -4,7 +4,8 @@ By hand: `python -m tests.bench.write_amplification [DATABASE_URL]`. A document 
 prose is) is typed in, one keystroke a row, and after every few hundred rows the policy decides whether it is
 compacted. Counted is what is stored: new snapshots (as compressed on disk), history segments and the rows that
 say what was done, against the log's rows with their tuple headers and index entries. Beside it stands the WAL of
-both, which also carries the deletes and full pages. To reach: at most 10.
+both, which also carries the deletes and full pages. To reach: at most 10. The row of the change feed, one a commit
+whatever the commit holds, is told apart: for keystrokes that are committed one by one, and 50 at a time.
 """
 
 from __future__ import annotations
@@ -21,19 +22,25 @@ from pycrdt import Doc, Text
 
 from compactor.compaction import Compacted, Terms, compact
 from compactor.worker import Worker
+from tests.appending import Owner
 from tests.log_rows import append, create_document
 from tests.postgres import running_cluster
+from ydoc_store.storage.appender import Appender
 from ydoc_store.storage.pool import Database
 from ydoc_store.yjs.lib0 import encode_uint
 
 DOCUMENT_BYTES = 20 * 2**20
 COMPACTIONS = 5
 ROWS_A_LOOK = 500
+FEED_COMMITS = 200
 WRITER = 77
 
 # The tuple as stored (header and alignment included), its line pointer, and its entry in the primary key.
 STORED_ROWS = """
 SELECT sum(pg_column_size(u.*) + 4 + 8 + 16 + 4)::bigint FROM ydoc.updates AS u WHERE u.document_id = $1 AND u.seq > $2
+"""
+STORED_CHANGES = """
+SELECT sum(pg_column_size(c.*) + 4 + 8 + 16 + pg_column_size(c.tenant) + 4)::bigint FROM ydoc.commits AS c
 """
 STORED_SNAPSHOT = """
 SELECT pg_column_size(s.bytes)::bigint + octet_length(s.state_vector) + octet_length(s.delete_set)
@@ -128,6 +135,25 @@ async def compact_if_due(
     print(f"  {outcome.run.why}: {outcome.run.rows_merged:,} rows in {outcome.run.duration_ms:,.0f} ms", flush=True)
 
 
+async def measure_feed(url: str, updates_a_commit: int) -> float:
+    """Bytes of the feed that are stored for each byte of the log, at so many keystrokes a commit."""
+    database = await Database.open(url)
+    appender = Appender(database)
+    await appender.start()
+    try:
+        async with database.acquire() as connection:
+            await connection.execute("TRUNCATE ydoc.commits")
+            owner = Owner(appender, f"typed {time.time_ns()}")
+            for number in range(FEED_COMMITS):
+                owner.put(*keystrokes(number * updates_a_commit, updates_a_commit))
+                await owner.heard_of((number + 1) * updates_a_commit)
+            log_bytes = await connection.fetchval(STORED_ROWS, owner.document_id, 0)
+            return float(await connection.fetchval(STORED_CHANGES) / log_bytes)
+    finally:
+        await appender.drain(5)
+        await database.close()
+
+
 def main() -> None:
     with ExitStack() as stack:
         if len(sys.argv) > 1:
@@ -136,6 +162,8 @@ def main() -> None:
             cluster = stack.enter_context(running_cluster(durable=True))
             cluster.create_template()
             url = cluster.url(cluster.create_database())
+        one_by_one, many = (asyncio.run(measure_feed(url, updates)) for updates in (1, 50))
+        print(f"the change feed: {one_by_one:.1f} of the log's bytes, {many:.2f} at 50 keystrokes a commit", flush=True)
         written = asyncio.run(measure(url))
     ratio = written.compaction_bytes / written.log_bytes
     print(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.journal import Journal
+from tests.faults.standby import DATABASE, PRIMARY_SETTINGS, Pair, Switch, followed
 from tests.interop.editors import Editors, editing
 from tests.nodes import Node, running_node
 from tests.postgres import Cluster, running_cluster
@@ -66,3 +67,11 @@ async def node(database_url: str) -> AsyncIterator[Node]:
     """A node in this process that closes a room as soon as nobody is in it."""
     async with running_node(database_url, room_idle_s=0) as started:
         yield started
+
+
+@pytest.fixture
+async def pair(start_cluster: Callable[..., Cluster]) -> AsyncIterator[Pair]:
+    primary = start_cluster(durable=True, settings=PRIMARY_SETTINGS)
+    primary.create_template()
+    async with followed(primary, apply_delay="1s") as (standby, line), Switch(primary.url(DATABASE)) as switch:
+        yield Pair(primary, standby, line, switch)

@@ -11,16 +11,19 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 
 from tests.faults.proxy import SOCKET_NAME, Proxy
 from tests.postgres import USER, Cluster, chosen_binaries
+from tests.stored import connecting
 from tests.waiting import until
 
 PRIMARY_SETTINGS = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
 STANDBY_NAME = "standby"
+DATABASE = "migrated"
 RECEIVED = "SELECT pg_last_wal_receive_lsn()"
 
 
@@ -91,3 +94,27 @@ class Switch(Proxy):
     def to(self, cluster: Cluster) -> None:
         self._target = cluster.folder / SOCKET_NAME
         self.cut()
+
+
+@dataclass
+class Pair:
+    """A primary that serves, a standby that follows, and the address of whichever serves."""
+
+    primary: Cluster
+    standby: Standby
+    line: Proxy
+    switch: Switch
+
+    async def fall_over(self) -> None:
+        """The primary dies; the standby takes over with what it has; the address leads there."""
+        await self.take_over()
+        self.switch.to(self.standby)
+
+    async def take_over(self) -> None:
+        """The primary dies and the standby takes over, before anyone is led there."""
+        await asyncio.to_thread(self.primary.kill)
+        await self.standby.promote()
+
+    async def caught_up(self) -> None:
+        async with connecting(self.primary.url(DATABASE)) as here, connecting(self.standby.url(DATABASE)) as there:
+            await caught_up(here, there)

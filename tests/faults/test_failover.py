@@ -6,59 +6,21 @@ received when the primary died. Who is still connected has that part and brings 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-
 import asyncpg
 import pytest
 
+from tests.faults.agents import open_agent
 from tests.faults.journal import Journal, Known, marked, markers_in
 from tests.faults.oracle import Scene, verify
-from tests.faults.proxy import Proxy
-from tests.faults.standby import PRIMARY_SETTINGS, STANDBY_NAME, Standby, Switch, caught_up, followed
+from tests.faults.standby import DATABASE, STANDBY_NAME, Pair, Switch
 from tests.faults.writing import writing
 from tests.interop.editors import Editors
 from tests.log_rows import text_of
 from tests.nodes import Editor, Node, running_node
-from tests.postgres import Cluster
 from tests.stored import connecting, head_of, log_of
 from tests.waiting import until
+from ydoc_store.client import Unavailable
 from ydoc_store.errors import ServerFault
-
-DATABASE = "migrated"
-
-
-@dataclass
-class Pair:
-    """A primary that serves, a standby that follows, and the address of whichever serves."""
-
-    primary: Cluster
-    standby: Standby
-    line: Proxy
-    switch: Switch
-
-    async def fall_over(self) -> None:
-        """The primary dies; the standby takes over with what it has; the address leads there."""
-        await self.take_over()
-        self.switch.to(self.standby)
-
-    async def take_over(self) -> None:
-        """The primary dies and the standby takes over, before anyone is led there."""
-        await asyncio.to_thread(self.primary.kill)
-        await self.standby.promote()
-
-    async def caught_up(self) -> None:
-        async with connecting(self.primary.url(DATABASE)) as here, connecting(self.standby.url(DATABASE)) as there:
-            await caught_up(here, there)
-
-
-@pytest.fixture
-async def pair(start_cluster: Callable[..., Cluster]) -> AsyncIterator[Pair]:
-    primary = start_cluster(durable=True, settings=PRIMARY_SETTINGS)
-    primary.create_template()
-    async with followed(primary, apply_delay="1s") as (standby, line), Switch(primary.url(DATABASE)) as switch:
-        yield Pair(primary, standby, line, switch)
 
 
 def url_of(node: Node) -> str:
@@ -105,6 +67,38 @@ async def test_failover_to_a_lagging_standby_loses_the_window_alone_and_doubles_
             clients = {**live.clients, "gone": [late]}
             known = journal.known() | {"gone": Known({"gone.0", "gone.1"}, {"gone.0"})}
             await verify(Scene(pair.standby.url(DATABASE), known, clients, nodes=[node]))
+
+
+async def test_failover_takes_back_from_a_python_agent_what_it_was_told_is_saved_until_it_has_brought_it(
+    pair: Pair,
+) -> None:
+    """I1, I11: in the window `saved` was true of the primary; behind the failover it is true of the standby."""
+    async with running_node(pair.switch.url, room_idle_s=0) as node:
+        ann, ben = await open_agent(node, "doc"), await open_agent(node, "doc")
+        await ann.type(marked("ann.0"))
+        await pair.caught_up()
+        pair.line.stall()
+        await ann.type(marked("ann.1"))
+        # Ben may lose what he has of it with the window, and edits nothing himself.
+        await ben.shows(marked("ann.0") + marked("ann.1"))
+        connects = ann.connects()
+        await pair.take_over()
+        async with connecting(pair.standby.url(DATABASE)) as there:
+            # Nothing can be stored there yet, and whoever says so errs.
+            async with there.transaction():
+                await there.execute("SELECT FROM ydoc.documents WHERE name = 'doc' FOR UPDATE")
+                pair.switch.to(pair.standby)
+                await ann.is_back(connects)
+                assert ann.document.has_unsaved
+                with pytest.raises(Unavailable):
+                    await ann.document.saved(timeout_s=0.2)
+            await ann.document.saved(timeout_s=60)
+            stored = text_of(await log_of(there, (await head_of(there, "doc")).document_id))
+        assert set(markers_in(stored)) == {"ann.0", "ann.1"}
+        await ann.type(marked("ann.2"))
+        await ben.shows("".join(marked(f"ann.{number}") for number in range(3)))
+        markers = {f"ann.{number}" for number in range(3)}
+        await verify(Scene(pair.standby.url(DATABASE), {"doc": Known(markers, markers)}, {"doc": [ann, ben]}, [node]))
 
 
 async def acked(node: Node, name: str, head: int) -> None:

@@ -19,11 +19,13 @@ from pathlib import Path
 import pytest
 
 from compactor.fold import fold_document
+from tests.faults.agents import open_agent
 from tests.faults.oracle import Scene, verify
 from tests.interop.editors import Editor, Editors
 from tests.nodes import Editor as StrictEditor
 from tests.nodes import Node, running_node
 from tests.postgres import TEMPLATE, Cluster
+from ydoc_store.client import EpochChanged
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.storage.epochs import Content, delete_document, replace_content
 from ydoc_store.storage.incarnation import bump_incarnation
@@ -251,6 +253,61 @@ async def test_a_database_restored_to_an_hour_ago_under_live_clients(
             "quiet": [tabs["new quiet"], tabs["newer quiet"]],
             "deleted": [tabs["reader"]],
         }
+        await verify(Scene(cluster.url(TEMPLATE), clients=clients, nodes=nodes))
+
+
+@pytest.mark.parametrize(
+    "backup",
+    [pytest.param(a_point_in_time, marks=pytest.mark.long), pg_dump_and_pg_restore],
+    ids=lambda way: way.__name__,
+)
+async def test_a_database_restored_under_python_agents(start_cluster: Callable[..., Cluster], backup: Backup) -> None:
+    """I11: they bring the lost hour back before `saved` says so again, or are told that theirs is another history."""
+    cluster = start_cluster(settings={"wal_level": "replica"})
+    cluster.create_template()
+    async with living(cluster) as nodes:
+        ann, ben = await open_agent(nodes[0], "kept"), await open_agent(nodes[1], "kept")
+        await ann.type("early secret ")
+        await ben.shows("early secret ")
+        eve = await open_agent(nodes[0], "repaired")
+        await eve.type("good")
+        await eve.type(" bad")
+        restore = await backup(cluster)
+
+        del ann.root[6:13]
+        await ann.type("late ")
+        await ben.shows("early late ")
+        past = await read_past(nodes[0].database, DEFAULT_TENANT, "repaired", 1)
+        folded = fold_document(None, past.updates, past.keep_deleted)
+        content = Content(folded.snapshot, folded.way)
+        await replace_content(nodes[0].database, DEFAULT_TENANT, "repaired", content, epoch=1)
+        assert isinstance(await eve.ended(), EpochChanged)
+        cid, dan = await open_agent(nodes[1], "repaired"), await open_agent(nodes[0], "created")
+        assert cid.text == "good"
+        await dan.type("new in the lost hour")
+        before = [ann.connects(), ben.connects()]
+        await restore()
+
+        for agent, connects in zip((ann, ben), before, strict=True):
+            await agent.is_back(connects)
+        await ann.document.saved(timeout_s=60)
+        fresh = await open_agent(nodes[1], "kept")
+        assert fresh.text == "early late "
+        await ann.type("and on")
+        for agent in (ben, fresh):
+            await agent.shows("early late and on")
+        for agent, copy_of in ((cid, "good"), (dan, "new in the lost hour")):
+            assert isinstance(await agent.ended(), EpochChanged)
+            with pytest.raises(EpochChanged):
+                await agent.document.saved(timeout_s=60)
+            assert agent.text == copy_of
+            # Told once, it is not repeated.
+            await agent.leave()
+        with pytest.raises(EpochChanged):
+            await eve.leave()
+        again = await open_agent(nodes[0], "repaired")
+        assert again.text == "good bad"
+        clients = {"kept": [ann, ben, fresh], "repaired": [again]}
         await verify(Scene(cluster.url(TEMPLATE), clients=clients, nodes=nodes))
 
 

@@ -95,6 +95,7 @@ REFUSED = [
     ("ydoc_relay", "DELETE FROM ydoc.snapshots"),
     ("ydoc_relay", "DELETE FROM ydoc.segments"),
     ("ydoc_relay", "DELETE FROM ydoc.commits"),
+    ("ydoc_relay", "UPDATE ydoc.timelines SET began_at = '0/0'"),
     ("ydoc_relay", "UPDATE ydoc.commits SET what = 'created'"),
     ("ydoc_relay", "CREATE TABLE ydoc.mine ()"),
     ("ydoc_relay", "DROP TABLE ydoc.updates"),

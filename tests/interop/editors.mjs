@@ -205,8 +205,9 @@ const likeAPage = () => {
 // One with ElectricSQL's stock provider. Its `url` is the server's; every answer is noted as it came, and with
 // `holdWrites` the next ones are held back, as on a lost connection.
 class ElectricEditor extends Editor {
-  connect ({ url, room, connect = true, sse = false, token = null, resume = null, reconnect = false, isPlain = false, backoffMs = 100 }) {
+  connect ({ url, room, connect = true, sse = false, token = null, resume = null, reconnect = false, isPlain = false, bearer = null, backoffMs = 100 }) {
     if (sse) likeAPage()
+    this.bearer = bearer
     const look = () => { for (const check of [...this.waiting]) check() }
     this.answers = []
     this.errors = []
@@ -218,7 +219,8 @@ class ElectricEditor extends Editor {
     }
     const fetchClient = async (asked, options = {}) => {
       if (this.isOffline) throw new TypeError('fetch failed')
-      const answer = await fetch(asked, options)
+      const shown = this.bearer === null ? {} : { Authorization: `Bearer ${this.bearer}` }
+      const answer = await fetch(asked, { ...options, headers: { ...options.headers, ...shown } })
       const { searchParams } = new URL(asked)
       this.answers.push({
         method: options.method ?? 'GET',
@@ -393,6 +395,8 @@ const operations = {
   openElectric: ({ editor, ...options }) => { editors.set(editor, new ElectricEditor(options)) },
   // Its network, all of it: what is under way goes on, and nothing new reaches anybody.
   setOffline: ({ editor, offline }) => { named(editor).isOffline = offline },
+  // The token that its requests show from now on.
+  setBearer: ({ editor, bearer }) => { named(editor).bearer = bearer },
   resumeState: ({ editor }) => ({ resume: named(editor).resume }),
   answers: ({ editor }) => ({ answers: named(editor).answers, errors: named(editor).errors, statuses: named(editor).statuses }),
   // Everything that it has typed has been sent, and answered with success.

@@ -17,6 +17,7 @@ from tests.interop.yjs_judge import require_npm_packages
 from tests.service import Service
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.storage.epochs import delete_document, purge_document, recreate_document
+from ydoc_store.storage.incarnation import bump_incarnation
 from ydoc_store.storage.pool import Database
 
 pytestmark = pytest.mark.least_rights
@@ -25,8 +26,9 @@ HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
 SERVER = "http://127.0.0.1:1234"
 SHOWN = "console.log(db.collections.documents.toArray)"
-# One line whenever the list changes, and one when it is there.
+# One line whenever the list changes, and one when it is there; and what a page has that Node has not.
 SHOW = """
+globalThis.location = { reload: () => { console.log('{"reloaded": []}'); process.exit() } }
 function show() {
   console.log(JSON.stringify(Object.fromEntries(db.collections.documents.toArray.map(d => [d.name, [d.epoch, d.seq]]))))
 }
@@ -127,3 +129,20 @@ async def test_a_live_list_follows_creation_edits_and_deletion_and_a_restart_of_
         await recreate_document(database, DEFAULT_TENANT, "team/new")
         await both_show(lambda documents: documents.get("team/new") == [2, 0])
         await database.close()
+
+
+async def test_a_page_whose_offset_has_expired_is_reloaded_and_lists_what_is_there(
+    service: Service, database_url: str, editors: Editors
+) -> None:
+    ann = await editors.open_synced(service.url, "there")
+    await ann.type("x")
+    async with listing(service, "sse") as by_events, listing(service, "long-poll") as by_polls:
+        for page in (by_events, by_polls):
+            await page.shows(lambda documents: documents.keys() == {"there"})
+        database = await Database.open(database_url)
+        await bump_incarnation(database)
+        await database.close()
+        for page in (by_events, by_polls):
+            await page.shows(lambda documents: documents.keys() == {"reloaded"})
+    async with listing(service, "sse") as again:
+        await again.shows(lambda documents: documents.keys() == {"there"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.interop.editors import Editor, Editors
-from tests.interop.test_readme import block
 from tests.interop.together import ANN, BEN, meet_and_type, part_and_merge
-from tests.service import BUSIEST_COMPACTION, STORE, Program, Service, run, serving, verify
+from tests.service import BUSIEST_COMPACTION, STORE, Service, run, serving, verify
 from tests.stored import connecting, head_of
+from tests.tokens import SECRET, token
 from tests.waiting import until
 
 
@@ -190,37 +189,26 @@ async def test_a_backup_that_was_restored_has_it_read_everything_again(
     assert (await ann.ask("answers"))["errors"] == []
 
 
-PAGE = """
-provider.once('synced', () => {
-  console.log(`begins with ${doc.getText('text')}`)
-  if (doc.getText('text').length === 0) doc.getText('text').insert(0, 'hello')
-})
-provider.on('status', ({ status }) => {
-  if (status === 'connected') awareness.setLocalState({ user: { name: 'Ann' } })
-})
-doc.getText('text').observe(() => console.log(`shows ${doc.getText('text')}`))
-"""
-
-
-async def test_the_lines_of_readme_edit_in_a_browser_and_reload_over_a_repair(
-    service: Service, editors: Editors, tmp_path: Path, database_url: str
+@pytest.mark.parametrize("sse", [False, True], ids=["long-poll", "events"])
+async def test_a_new_token_is_taken_before_anybody_is_cut_off(
+    tmp_path: Path, editors: Editors, database_url: str, sse: bool
 ) -> None:
-    """A page of another origin, so that its browser asks before each write and hides what is not exposed."""
-    (tmp_path / "node_modules").symlink_to(Path(__file__).parent / "node_modules")
-    lines = block("electric").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
-    (tmp_path / "page.mjs").write_text(lines + PAGE)
-    ben = await editors.open_synced(service.url, "my-document")
-    command = ("node", str(Path(__file__).parent / "chromium.mjs"), str(tmp_path / "page.mjs"))
-    page = Program(command, re.compile(r"^shows hello$", re.MULTILINE), tmp_path / "page.log")
-    try:
-        await page.start()
-        await ben.shows("hello")
-        await ben.shows_others({"user": {"name": "Ann"}})
-        await ben.type("!")
-        await until(lambda: "shows hello!" in page.log_text())
-        await store(database_url, "repair", "my-document", "--to-seq", "1")
-        await until(lambda: "begins with hello\n" in page.log_text())
-        assert "error" not in page.log_text()
-        assert "Falling back" not in page.log_text(), "its events were long polls"
-    finally:
-        await page.clear_away()
+    """I18: the one that it showed is taken back while it waits; its next request shows another."""
+    async with serving(tmp_path, database_url=database_url, environment={"YDOC_JWT_SECRET": SECRET}) as service:
+        ann = await synced(editors, service, sse=sse, bearer=token("ann"))
+        ben = await editors.open_synced(service.url, "notes", params={"token": token("ben")})
+        await ann.type("one ")
+        await ben.shows("one ")
+        await ann.ask("setBearer", bearer=token("ann at another desk"))
+        read = [told["status"] for told in (await ann.ask("answers"))["answers"] if told["table"] == "updates"].count(
+            200
+        )
+        await store(database_url, "revoke", "--user", "ann")
+        await ann.ask("untilAnswers", status=200, count=read + 1)
+        await ben.type("two ", at=4)
+        await ann.shows("one two ")
+        await ann.type("three", at=8)
+        await ben.shows("one two three")
+        told = await ann.ask("answers")
+        assert told["errors"] == []
+        assert {answer["status"] for answer in told["answers"]} <= {200, 204}

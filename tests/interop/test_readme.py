@@ -187,8 +187,10 @@ async def test_the_provider_of_durable_streams_connects_as_written(service: Serv
     ("title", "shows"),
     [
         ("an agent", "Once upon a time"),
+        ("an agent that answers", "Is anybody here? @agent\nYes."),
         ("a job", "100"),
         ("a notebook", "seen by all"),
+        ("cells of a notebook", "3"),
         ("a stream", "tea\ncake"),
     ],
 )
@@ -198,6 +200,14 @@ async def test_the_python_examples_run_as_written(service: Service, tmp_path: Pa
     ended = await run(sys.executable, "-W", "error", tmp_path / "example.py", cwd=tmp_path)
     assert (ended.exit_code, ended.output.strip()) == (0, shows), ended.messages
     assert ended.messages == ""
+
+
+async def test_the_python_examples_are_typed_as_strictly_as_their_reader_may_want(tmp_path: Path) -> None:
+    titles = ("an agent", "an agent that answers", "a job", "a notebook", "cells of a notebook")
+    for number, title in enumerate(titles):
+        (tmp_path / f"example_{number}.py").write_text(block(f"python: {title}"))
+    ended = await run(sys.executable, "-m", "mypy", "--strict", *sorted(tmp_path.glob("*.py")))
+    assert ended.exit_code == 0, ended.output
 
 
 async def test_the_closed_handler_clears_what_the_browser_kept_and_reloads(

@@ -27,6 +27,7 @@ from ydoc_store.storage import (
     loader,
     notifications,
     outcomes,
+    timelines,
 )
 from ydoc_store.storage.pool import mapping_errors
 
@@ -149,6 +150,7 @@ class SimulatedConnection:
             loader.READ_AFTER: self._read_after,
             heads.READ_HEADS: self._read_heads,
             incarnation.READ_INCARNATION: self._read_incarnation,
+            timelines.NOTE_TIMELINE: self._note_timeline,
             heads.FIND_CREATED: self._find_created,
             notifications.NOTIFY: self._notify,
             notifications.LISTENERS_AND_QUEUE: self._listeners,
@@ -353,6 +355,10 @@ class SimulatedConnection:
     async def _read_incarnation(self) -> list[Record]:
         names = "system_identifier timeline started_at database_oid table_oid bump bumped_at"
         return records(names, [(1, self._postgres.timeline, *(0,) * 5)])
+
+    async def _note_timeline(self, _system_identifier: int, _timeline: int) -> list[Record]:
+        # For the change feed, which nobody follows here.
+        return []
 
     async def _find_created(self, tenants: Sequence[str], names: Sequence[str]) -> list[Record]:
         keys = enumerate(zip(tenants, names, strict=True))

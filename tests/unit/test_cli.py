@@ -112,6 +112,8 @@ def test_one_thing_is_a_line_a_field(capsys: pytest.CaptureFixture[str]) -> None
         ("age_s", 12.5, "12.5 s"),
         ("age_s", 3_725.0, "1:02:05"),
         ("head", 1_234_567, "1,234,567"),
+        ("through_seq", 1_234_567, "1234567"),
+        ("system_identifier", 7_712_337_920_734, "7712337920734"),
         ("tags", ["a", "b"], "a, b"),
         ("changed_at", datetime(2024, 5, 1, 10, 0, 0, 999, tzinfo=UTC), "2024-05-01 10:00:00+00:00"),
     ],

@@ -7,7 +7,7 @@ judged and applications are asked lives beside this.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -60,6 +60,8 @@ class Granted:
     issued_at_s: float | None = None
     # What a document that nobody has written to begins with, as a Yjs update.
     initial_update: bytes | None = None
+    # Of an answer about `*`: which documents lists show, by pattern; None for what `access` says.
+    documents: Mapping[str, Access] | None = field(default=None, hash=False)
 
     @property
     def may_write(self) -> bool:
@@ -76,10 +78,20 @@ class Reach:
     granted: Granted
     grants: Mapping[str, Access] | None = None
     is_revoked: Callable[[str], bool] = lambda _document: False
+    # Those of the grants that are no whole name: there may be thousands of names, and each line of a feed is asked for.
+    _patterns: Mapping[str, Access] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        wild = {pattern: access for pattern, access in (self.grants or {}).items() if "*" in pattern}
+        object.__setattr__(self, "_patterns", wild)
 
     def covers(self, document: str) -> bool:
-        is_granted = self.grants is None or strongest(self.grants, document) >= Access.READ
-        return is_granted and not self.is_revoked(document)
+        return self._is_granted(document) and not self.is_revoked(document)
+
+    def _is_granted(self, document: str) -> bool:
+        if self.grants is None or self.grants.get(document, Access.NONE) >= Access.READ:
+            return True
+        return strongest(self._patterns, document) >= Access.READ
 
     @property
     def prefix(self) -> str:

@@ -40,6 +40,9 @@ SIGNATURE_HEADER: Final = "YDoc-Signature"
 # Questions that are remembered; past it the oldest answer is asked for again.
 ANSWERS_MAX: Final = 10_000
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
+PATTERNS_MAX: Final = 100
+"""Patterns with a `*` in an answer about all documents: each line of a list or a feed is held against all of them.
+Whole names are looked up, and there may be as many as the answer holds."""
 
 
 def sign(secret: str, body: bytes, now_s: float) -> str:
@@ -72,6 +75,13 @@ class AskedEndpoint:
 
     async def authorize(self, asked: Asked) -> Granted:
         """As `Authorize` says. Cancelling one who waits cancels nobody else's question."""
+        return _allowed(await self._answer(asked))
+
+    async def reach(self, asked: Asked) -> Reach:
+        """The documents that the application names, or everything for whoever it lets read `*`."""
+        return _reach(await self._answer(asked))
+
+    async def _answer(self, asked: Asked) -> Granted:
         now_s = self._now()
         kept = self._answers.get(asked)
         if kept is None or now_s - kept[0] >= self._kept_s or _is_worthless(kept[1]):
@@ -80,10 +90,6 @@ class AskedEndpoint:
                 del self._answers[next(iter(self._answers))]
             kept = self._answers[asked] = now_s, asyncio.create_task(self._ask(asked))
         return await asyncio.shield(kept[1])
-
-    async def reach(self, asked: Asked) -> Reach:
-        """Everything, for whoever the application lets read `*`."""
-        return Reach(await self.authorize(asked))
 
     def forget(self) -> None:
         """Ask anew from now on."""
@@ -134,13 +140,16 @@ def _issued(granted: Granted, asked_at_s: float) -> Granted:
 
 
 def granted_from(answer: object) -> Granted:
-    """A 200's body: `{access, user: {id, name}, expires_at, initial_update}`. Raises ValueError for anything else.
+    """A 200's body: `{access, user: {id, name}, expires_at, initial_update, documents}`. Raises ValueError for anything
+    else.
 
-    `expires_at` is seconds since 1970; `initial_update` is a Yjs update in base64.
+    `expires_at` is seconds since 1970; `initial_update` is a Yjs update in base64. `documents` are patterns with an
+    access each, of an answer about `*`: `access` may be left out beside them, and is NONE then.
     """
     if not isinstance(answer, Mapping):
         raise ValueError("it is no object")
-    access = Access.parse(answer.get("access"))
+    documents = None if answer.get("documents") is None else _documents(answer["documents"])
+    access = Access.NONE if documents is not None and "access" not in answer else Access.parse(answer.get("access"))
     if access is None:
         raise ValueError("its 'access' is none of read, write and admin")
     user = answer.get("user") or {}
@@ -157,7 +166,38 @@ def granted_from(answer: object) -> Granted:
         name=_text(user.get("name")),
         expires_at_s=None if expires_at is None else float(expires_at),
         initial_update=None if initial is None else _decoded(initial),
+        documents=documents,
     )
+
+
+def _documents(value: object) -> dict[str, Access]:
+    if not isinstance(value, Mapping):
+        raise ValueError("its 'documents' is no object of patterns")
+    if sum("*" in pattern for pattern in value) > PATTERNS_MAX:
+        raise ValueError(f"its 'documents' has more than {PATTERNS_MAX} patterns with a *")
+    found = {}
+    for pattern, word in value.items():
+        access = Access.parse(word)
+        if access is None:
+            raise ValueError(f"the access to {pattern!r} is none of read, write and admin")
+        found[pattern] = access
+    return found
+
+
+def _allowed(granted: Granted) -> Granted:
+    """Raises Forbidden for an answer that allows nothing."""
+    if granted.access is Access.NONE:
+        raise Forbidden("the application does not allow this document")
+    return granted
+
+
+def _reach(granted: Granted) -> Reach:
+    """Raises Forbidden for an answer that lets nothing be read."""
+    if granted.documents is None:
+        return Reach(_allowed(granted))
+    if not granted.documents:
+        raise Forbidden("the application allows no documents")
+    return Reach(replace(granted, access=max(granted.documents.values())), granted.documents)
 
 
 def _text(value: Any) -> str | None:
@@ -185,6 +225,13 @@ class AskedCallable:
 
     async def authorize(self, asked: Asked) -> Granted:
         """As `Authorize` says; whatever else it raises lets nobody in."""
+        return _allowed(await self._answer(asked))
+
+    async def reach(self, asked: Asked) -> Reach:
+        """The documents that the application names, or everything for whoever it lets read `*`."""
+        return _reach(await self._answer(asked))
+
+    async def _answer(self, asked: Asked) -> Granted:
         asked_at_s = time.time()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -197,13 +244,9 @@ class AskedCallable:
         except Exception:
             log.exception("the application's function failed")
             raise AuthUnavailable("it cannot be told now who may open this document") from None
-        if not isinstance(granted, Granted) or granted.access is Access.NONE:
+        if not isinstance(granted, Granted):
             raise Forbidden("the application does not allow this document")
         return _issued(granted, asked_at_s)
-
-    async def reach(self, asked: Asked) -> Reach:
-        """Everything, for whoever the application lets read `*`."""
-        return Reach(await self.authorize(asked))
 
     def forget(self) -> None:
         """It is asked every time."""

@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
-from ydoc_store.client.blocking import BlockingDocument, connect_sync
+from ydoc_store.client.blocking import BlockingDocument, BlockingPresence, connect_sync
 from ydoc_store.client.document import Document, PresenceOfAll, connect
 from ydoc_store.client.errors import ClientError, Deleted, EpochChanged, Refused, Unavailable, Unreadable
 
 __all__ = [
     "BlockingDocument",
+    "BlockingPresence",
     "ClientError",
     "Deleted",
     "Document",

@@ -1,7 +1,7 @@
 """The shell of a session: sockets, time, tokens, and coming back. What frames mean is the session's.
 
 One task for the life of the document connects, reads, and comes back with backoff and jitter until the session has
-ended or is left. Everything happens in the loop that opened it; edits may be noted from another thread.
+ended or is left. Everything happens in the loop that opened it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from pycrdt import Doc
 from websockets.asyncio.client import ClientConnection, connect
@@ -34,6 +35,8 @@ BACKOFF_S_MAX = 15.0
 OPEN_TIMEOUT_S = 20.0
 # How long the caller's function may take for a token; then it is asked anew, like a server that is away.
 TOKEN_TIMEOUT_S = 20.0
+# The server asks for the next token 15 s before the end of one: a function that fails is asked some times by then.
+RENEW_PAUSE_S = 3.0
 # The server says something every 15 s, whatever else it does; a message of its largest size may take a while.
 SILENT_S_MAX = 60.0
 TICK_S = 2.5
@@ -52,10 +55,14 @@ class Connection:
 
     def __init__(self, url: str, name: str, token: Token, ydoc: Doc[Any], *, frame_bytes_max: int) -> None:
         self._url = url
+        parts = urlsplit(url)
+        # As errors may tell it: some have a password or a token in their URL.
+        self._place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._name = name
         self._token = token
         self._frame_bytes_max = frame_bytes_max
         self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
         self._waiters: set[asyncio.Future[None]] = set()
         self._turn_is_due = False
         self._to_write = asyncio.Event()
@@ -99,19 +106,33 @@ class Connection:
         except Unavailable:
             raise  # of `holds`, and a TimeoutError too
         except TimeoutError:
-            state = "it is connected" if self.session.is_synced else f"last trouble: {self.trouble}"
+            state = f"last trouble: {self.trouble}"
+            if self.session.is_synced:
+                state = "it is connected"
+            elif self.session.is_connected:
+                state = f"it is connected, and the server has not sent the document yet{self._advice()}"
             raise Unavailable(f"{wanted} within {timeout_s:g} s; {state}") from None
 
     def want_turn(self) -> None:
-        """Send what was edited, once for all of this turn of the loop. From any thread."""
+        """Send what was edited, once for all of this turn of the loop.
+
+        RuntimeError in another thread, whose edit is sent all the same: one that meets the transaction in which the
+        loop applies what others edited would be taken for theirs, and lost.
+        """
         if not self._turn_is_due:
             self._turn_is_due = True
             self._loop.call_soon_threadsafe(self._turn)
+        if threading.get_ident() != self._thread_id:
+            raise RuntimeError(
+                f"document {self._name!r} was edited outside of its loop's thread: hand the edit to"
+                " loop.call_soon_threadsafe, or open the document there with connect_sync"
+            )
 
     def _turn(self) -> None:
         self._turn_is_due = False
         self.session.turn(self._loop.time())
         self._to_write.set()
+        self._pulse()
 
     def observer_failed(self, error: BaseException) -> None:
         """Tell whoever looks after the loop: the document and its connection go on."""
@@ -138,21 +159,29 @@ class Connection:
                 attempts = min(attempts + 1, 10)
                 log.debug("not connected to %r (%s): again in %.2f s", self._name, self.trouble, delay_s)
                 await asyncio.sleep(delay_s)
-        log.info("document %r has ended: %s", self._name, session.ended)
+        if session.ended is not None:
+            log.info("document %r has ended: %s", self._name, session.ended)
 
     def _lost(self, error: Exception) -> None:
         """What a failed connection means: a trouble that passes, or the end."""
-        session = self.session
-        self.trouble = f"{type(error).__name__}: {error}"
+        session, trouble = self.session, f"{type(error).__name__}: {error}"
+        is_new, self.trouble = trouble != self.trouble, trouble
         if isinstance(error, InvalidStatus):
             status = error.response.status_code
             # After a first sync the URL was right: a proxy is being changed, perhaps.
             if 400 <= status < 500 and status not in _PASSING_STATUS and not session.was_synced:
-                session.end(Refused(f"the server answered HTTP {status} at {self._url}", f"http_{status}"))
+                reason = f"the server answered HTTP {status} at {self._place}{self._advice()}"
+                session.end(Refused(reason, f"http_{status}"))
         elif isinstance(error, ClientError):
             session.end(error)
-        elif not isinstance(error, OSError | InvalidHandshake | WebSocketException | EOFError):
+        elif is_new and not isinstance(error, OSError | InvalidHandshake | WebSocketException | EOFError):
             log.warning("a connection of document %r failed", self._name, exc_info=error)
+
+    def _advice(self) -> str:
+        """What is wrong with the URL, perhaps."""
+        if self.session.was_synced or self._place.rstrip("/").endswith("/hocuspocus"):
+            return ""
+        return "; the URL for this client mostly ends in /hocuspocus"
 
     async def _connect(self) -> None:
         token = await self._ask_token()
@@ -180,7 +209,10 @@ class Connection:
         async with asyncio.timeout(TOKEN_TIMEOUT_S):
             # It may ask over the network, and must not hold up the loop.
             called = ask() if inspect.iscoroutinefunction(ask) else await _in_thread(ask)
-            return await called if inspect.isawaitable(called) else called
+            token = await called if inspect.isawaitable(called) else called
+        if not isinstance(token, str):
+            raise TypeError(f"the function for tokens gave a {type(token).__name__}, and not a string")
+        return token
 
     async def _talk(self, socket: ClientConnection) -> None:
         """Read until the connection, or the document, is over; write meanwhile."""
@@ -204,7 +236,8 @@ class Connection:
         except ConnectionClosed as closed:
             if closed.sent is not None and not closed.rcvd_then_sent and closed.sent.code in _UNREADABLE:
                 raise Unreadable(f"the server sent what cannot be taken: {closed.sent.reason}") from closed
-            session.closed(closed.rcvd.code if closed.rcvd else 1006, closed.rcvd.reason if closed.rcvd else "")
+            code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+            session.closed(code, reason + (reason and self._advice()))
         finally:
             beside = [task for task in (writing, renewing) if task is not None]
             for task in beside:
@@ -231,7 +264,8 @@ class Connection:
             token = await self._ask_token()
         except Exception as error:
             # The old one may still hold for a while, and the next connection asks again.
-            log.warning("no new token for document %r: %s", self._name, error)
+            log.warning("no new token for document %r: %s: %s", self._name, type(error).__name__, error)
+            await asyncio.sleep(RENEW_PAUSE_S)
             return
         if self.session.is_connected:
             self.session.renew(token)

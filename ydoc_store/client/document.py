@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from pycrdt import Doc
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
 
 from ydoc_store.client.connection import Connection, Token
-from ydoc_store.client.errors import ClientError
+from ydoc_store.client.errors import ClientError, Unavailable
 
 # An update of 16 MiB is the most that a server takes unless it is told otherwise.
 FRAME_BYTES_MAX = 32 * 1024 * 1024
@@ -49,7 +50,7 @@ class PresenceOfAll:
         self._presence.show(state)
         self._connection.want_turn()
 
-    async def changes(self) -> AsyncIterator[dict[int, dict[str, Any]]]:
+    async def changes(self) -> AsyncGenerator[dict[int, dict[str, Any]], None]:
         """The others now, and again whenever that has changed. A slow reader gets the newest and misses some between.
 
         Ends when the document is left; raises what ends the document.
@@ -86,6 +87,7 @@ class Document:
 
     Edits are sent as they are made, in order, joined where they come faster than the server commits; what others
     edit appears in it between two turns of the loop. It goes on through lost connections, restarts and failovers.
+    An edit in another thread raises there (in pycrdt's ExceptionGroup), and is sent all the same.
     """
 
     def __init__(self, name: str, connection: Connection) -> None:
@@ -136,17 +138,34 @@ class Document:
             lambda: self._session.is_saved(through), timeout_s, "what was edited is not known to be stored"
         )
 
+    async def wait_for(self, holds: Callable[[Doc[Any]], object], *, timeout_s: float | None = 30.0) -> None:
+        """Returns once `holds(ydoc)` is true; it is asked again whenever content, presence or the connection may have
+        changed. Raises Unavailable at the deadline (None: no deadline), and what ends the document."""
+
+        def is_so() -> bool:
+            if holds(self.ydoc):
+                return True
+            if self._session.ended is not None:
+                raise self._session.ended.with_traceback(None)
+            if self._session.is_left:
+                raise Unavailable("this document was left, and what was waited for had not come")
+            return False
+
+        await self._told(is_so, timeout_s, "what was waited for did not come")
+
     async def wait_ended(self) -> None:
         """Returns when it is over for good: deleted, another epoch, or refused from now on; `ended` says why. Or when
         it was left, and `ended` is None."""
         while self._session.ended is None and not self._session.is_left:
             await self._connection.pulse()
 
-    def end(self, error: ClientError) -> None:
+    # For this package: whoever opened it leaves it.
+
+    def _end(self, error: ClientError) -> None:
         """Give it up for this reason, which every waiter is told."""
         self._session.end(error)
 
-    def raise_end(self) -> None:
+    def _raise_end(self) -> None:
         """Raise what has ended it, if anything has; leaving does not repeat it then."""
         if self._session.ended is not None:
             self._was_told = True
@@ -167,14 +186,14 @@ class Document:
 
         await self._told(is_open, timeout_s, f"document {self.name!r} could not be opened")
 
-    async def leave(self, error: BaseException | None, timeout_s: float) -> None:
+    async def _leave(self, error: BaseException | None, timeout_s: float) -> None:
         """Close it. Without an `error` it raises unless everything is saved; an error of the caller's own is not
         replaced, but told what may be lost."""
         try:
             if error is not None:
                 await self._leave_behind(error, timeout_s)
             elif not self._was_told:
-                self.raise_end()
+                self._raise_end()
                 if self.has_unsaved:
                     await self.saved(timeout_s=timeout_s)
         finally:
@@ -196,10 +215,14 @@ async def open_document(
     url: str, name: str, *, token: Token, ydoc: Doc[Any], timeout_s: float, frame_bytes_max: int
 ) -> Document:
     """An open document, which its caller leaves; see `connect`."""
-    if urlsplit(url).scheme not in ("ws", "wss"):
-        raise ValueError("the URL of a server begins with ws:// or wss://, and mostly ends in /hocuspocus")
+    try:
+        parse_uri(url)
+    except (InvalidURI, ValueError) as error:
+        raise ValueError("the URL of a server is ws:// or wss://, a host, and mostly /hocuspocus") from error
     if not name or "\0" in name:
         raise ValueError("a document's name is not empty and holds no NUL")
+    if not (token is None or isinstance(token, str) or callable(token)):
+        raise TypeError(f"a token is a string or a function that gives one, and not a {type(token).__name__}")
     connection = Connection(url, name, token, ydoc, frame_bytes_max=frame_bytes_max)
     document = Document(name, connection)
     try:
@@ -226,7 +249,10 @@ async def connect(
     Returns after the first sync; a server that is away is tried again until `timeout_s`. `token` is a string or a
     function, async or not, that gives one: it is asked at every connect and before a token ends, in a thread where it
     is not async. `ydoc` is a document of the caller's to be kept in sync instead of a new one. Raises Unavailable,
-    Refused, Deleted, EpochChanged, Unreadable, and ValueError for a URL or name that cannot be one.
+    Refused, Deleted, EpochChanged, Unreadable, and ValueError or TypeError for a URL, name or token that cannot be one.
+
+    Proxies and the certificates that are trusted are those of the environment (`HTTPS_PROXY`, `NO_PROXY`,
+    `SSL_CERT_FILE`).
 
     Leaving the block waits until everything is saved, at most `leave_timeout_s`, and raises what `saved` raises
     where it is not, or what has ended the document where nobody was told yet. A block that raises keeps its own error,
@@ -243,6 +269,6 @@ async def connect(
     try:
         yield document
     except BaseException as error:
-        await document.leave(error, leave_timeout_s)
+        await document._leave(error, leave_timeout_s)
         raise
-    await document.leave(None, leave_timeout_s)
+    await document._leave(None, leave_timeout_s)

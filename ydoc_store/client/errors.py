@@ -19,8 +19,13 @@ class Refused(ClientError):
     """
 
     def __init__(self, reason: str, code: str) -> None:
-        super().__init__(reason)
+        # Both are its arguments, or it could not leave a process of a pool.
+        super().__init__(reason, code)
+        self.reason = reason
         self.code = code
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Deleted(ClientError):

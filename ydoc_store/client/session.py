@@ -59,7 +59,7 @@ class Session:
     here, `failed` with what an observer of the document raised.
 
     `edits` counts local edits. `ended` says why the document is over for good; `dropped`, why this connection is;
-    `is_left`, that nobody will connect again. An edit may be noted from another thread, everything else is one's own.
+    `is_left`, that nobody will connect again. An edit may be noted from another thread; everything else is of one.
     """
 
     def __init__(
@@ -199,12 +199,17 @@ class Session:
         if self._round is not None:
             return
         if self._their_vector is not None:
-            self._answer(self._their_vector)
+            # Not half a transaction: its end, or the next tick, comes here again.
+            if not self.replica.is_in_transaction:
+                self._answer(self._their_vector)
         elif self._unsent and not self._is_refused:
             self._send_edits()
 
     def _answer(self, their_vector: bytes) -> None:
         self._their_vector = None
+        if self.edits and not self._has_answered and not self.replica.is_known_to(their_vector):
+            # A failover or a restored backup may have lost what was called saved: it is not, until it is back there.
+            self._saved = -1
         with self._noting:
             self._has_answered = True
             self._unsent.clear()
@@ -249,7 +254,7 @@ class Session:
                 if isinstance(message, SyncStep2):
                     self.is_synced = self.was_synced = True
                     self._was_turned_away = False
-                    self._changed()
+                self._changed()
             elif message is not None:
                 self._act_on_other(message, now_s)
             self.turn(now_s)
@@ -274,6 +279,8 @@ class Session:
             self.presence.connected()
         elif isinstance(message, wire.Entitled):
             self.may_write = message.writes
+            if self._is_refused and message.writes:
+                self._drop("what was refused may be written now: it is brought with a new sync")
             self._changed()
         elif isinstance(message, wire.TokenWanted):
             self.token_wanted = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import click
 import orjson
@@ -44,6 +44,10 @@ def emit_row(row: Row, *, as_json: bool) -> None:
         click.echo(f"{name.replace('_', ' ').ljust(width)}  {readable(name, value)}".rstrip())
 
 
+# Numbers that name something, and are copied into a command as they stand.
+_NUMBERED: Final = ("port", "id", "oid", "identifier", "seq")
+
+
 def readable(name: str, value: object) -> str:
     """A value for a person; the name's ending tells its unit."""
     match value:
@@ -57,8 +61,10 @@ def readable(name: str, value: object) -> str:
             return f"{value:.3g} s" if value < 60 else str(timedelta(seconds=round(value)))
         case float():
             return f"{value:g}"
+        case int() if name.split("_")[-1] in _NUMBERED:
+            return str(value)
         case int():
-            return f"{value:,}" if name != "port" else str(value)
+            return f"{value:,}"
         case datetime():
             return value.isoformat(sep=" ", timespec="seconds")
         case list() | tuple():

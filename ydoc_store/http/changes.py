@@ -25,7 +25,7 @@ from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule
 from ydoc_store.http.here import Here, Present
 from ydoc_store.http.staying import End, staying
 from ydoc_store.rooms.feed import Follower
-from ydoc_store.storage.feed import EVENTS_A_PAGE, Change, FeedPage
+from ydoc_store.storage.feed import EVENTS_A_PAGE, Change, FeedPage, TakenOver
 
 DIALECT: Final = "changes"
 PATH: Final = "/v1/changes"
@@ -110,12 +110,13 @@ class _Reader:
         return await self._here.rooms.feeds.read(tenant, after, self._page)
 
     def _lines_of(self, page: FeedPage) -> list[tuple[str, bytes]]:
-        """Cursor and line of each change that is for this reader."""
-        return [
-            (change.cursor, line)
-            for change in page.changes
-            if (line := line_of(change, self._may_read, self._wanted.prefix)) is not None
-        ]
+        """Cursor and line of each thing on the page that is for this reader."""
+        lines = [(page.taken_over.cursor, taken_over_line(page.taken_over))] if page.taken_over is not None else []
+        for change in page.changes:
+            line = line_of(change, self._may_read, self._wanted.prefix)
+            if line is not None:
+                lines.append((change.cursor, line))
+        return lines
 
     def _answer(self, pieces: AsyncGenerator[bytes, None], stack: contextlib.AsyncExitStack, kind: str) -> Response:
         headers = {"Content-Type": kind, "Vary": "Accept"}
@@ -208,6 +209,11 @@ def line_of(change: Change, may_read: Callable[[str], bool], prefix: str) -> byt
     if change.name_before is not None:
         shown["renamed_from"] = change.name_before if may_read(change.name_before) else None
     return orjson.dumps(shown)
+
+
+def taken_over_line(taken_over: TakenOver) -> bytes:
+    """To whoever has read other things beside the feed: some of those may be lost."""
+    return orjson.dumps({"cursor": taken_over.cursor, "type": "taken_over", "at": taken_over.at.isoformat()})
 
 
 def checkpoint(page: FeedPage) -> bytes:

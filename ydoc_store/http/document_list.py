@@ -37,6 +37,7 @@ from ydoc_store.http.tokens import Sentinel, cursor_after
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.feed import Follower
 from ydoc_store.storage.feed import EVENTS_A_PAGE, Change, FeedPage
+from ydoc_store.storage.feed_cursor import also_told, told_through
 from ydoc_store.storage.present import Listed, find_present, list_present
 
 NAME: Final = "documents"
@@ -53,11 +54,13 @@ _BEGINNINGS: Final = ("created", "undeleted", "recreated", "renamed")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events in order, encoded; where to go on, and whether that is the list's end."""
+    """Events in order, encoded; where to go on, and whether that is the list's end. `cursor` is the feed's for all who
+    stand there; what this reader alone was told of is in the offset."""
 
     events: list[bytes]
     offset: str
     at_end: bool
+    cursor: str = ""
 
     @property
     def array(self) -> bytes:
@@ -134,33 +137,46 @@ class _Reader:
         cursor, after_name = read_offset(offset or "")
         if after_name is not None:
             return await self._listed(cursor, after_name)
-        return await self._told(await self._here.rooms.feeds.read(self._granted.tenant, cursor, EVENTS_A_PAGE))
+        return await self._told(cursor, await self._read(cursor))
 
     async def _next(self, page: Page) -> Page:
-        cursor, after_name = read_offset(page.offset)
+        told, after_name = read_offset(page.offset)
         if after_name is not None:
-            return await self._listed(cursor, after_name)
-        return await self._told(await self._follower.read(cursor, EVENTS_A_PAGE))
+            return await self._listed(told, after_name)
+        found = await self._follower.read(page.cursor or told, EVENTS_A_PAGE)
+        if found.taken_over is not None:
+            # By the database that was before this reader may have been told of more than the others.
+            found = await self._read(told)
+        return await self._told(told, found)
+
+    async def _read(self, cursor: str) -> FeedPage:
+        return await self._here.rooms.feeds.read(self._granted.tenant, cursor, EVENTS_A_PAGE)
 
     async def _listed(self, cursor: str, after_name: str) -> Page:
-        found = await list_present(self._here.database, self._granted.tenant, after_name, DOCUMENTS_A_PAGE)
+        found, through_lsn = await list_present(self._here.database, self._granted.tenant, after_name, DOCUMENTS_A_PAGE)
+        cursor = told_through(cursor, through_lsn)
         events = [change_event("insert", one.name, one) for one in found if self._may_read(one.name)]
         if len(found) == DOCUMENTS_A_PAGE:
             return Page(events, write_listing_offset(cursor, found[-1].name), at_end=False)
         # With what happened since the list was begun, so that whoever has this page is up to date.
-        told = await self._told(await self._here.rooms.feeds.read(self._granted.tenant, cursor, EVENTS_A_PAGE))
-        return Page(events + told.events, told.offset, told.at_end)
+        told = await self._told(cursor, await self._read(cursor))
+        return Page(events + told.events, told.offset, told.at_end, told.cursor)
 
-    async def _told(self, page: FeedPage) -> Page:
+    async def _told(self, before: str, page: FeedPage) -> Page:
+        """The page for whoever stood at `before`."""
         begun = begun_or_not(page.changes)
         names = [name for name in begun if self._may_read(name)]
-        found = await find_present(self._here.database, self._granted.tenant, names) if names else {}
+        cursor = also_told(page.cursor, before)
+        found: dict[str, Listed] = {}
+        if names:
+            found, through_lsn = await find_present(self._here.database, self._granted.tenant, names)
+            cursor = told_through(cursor, through_lsn)
         events = []
         for name in names:
             one = found.get(name)
             operation = "delete" if one is None else "insert" if begun[name] else "update"
             events.append(change_event(operation, name, one))
-        return Page(events, _FOLLOWING + page.cursor, page.at_end)
+        return Page(events, _FOLLOWING + cursor, page.at_end, page.cursor)
 
     # Answers
 

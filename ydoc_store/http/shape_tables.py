@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ydoc_store.errors import EpochChanged, InvalidRequest, InvalidUpdate
+from ydoc_store.errors import InvalidRequest, InvalidUpdate
 from ydoc_store.http.shape_handles import Handle, Held
 from ydoc_store.http.shape_request import ShapeRequest, Start
 from ydoc_store.http.shape_rows import Row, awareness_row, update_row
@@ -122,8 +122,8 @@ class UpdatesTable:
 async def open_updates(follower: Follower, asked: ShapeRequest, rooms: Rooms, incarnation: Incarnation) -> UpdatesTable:
     """The reader where its handle and offset say that it stands.
 
-    Raises StaleHandle; EpochChanged for a reader of another history, or of rows that this database does not have:
-    reading again would merge them into what is here. Raises InvalidRequest, and as the follower does.
+    Raises StaleHandle; EpochChanged for a reader of another history, over which reading again would merge both.
+    Raises InvalidRequest, and as the follower does.
     """
     table = UpdatesTable(follower, rooms, incarnation)
     held = Held.CURRENT
@@ -139,14 +139,14 @@ async def open_updates(follower: Follower, asked: ShapeRequest, rooms: Rooms, in
         table.position = asked.offset
     if held is Held.NOTHING and table.position > 0 and asked.offset is not Start.NOW:
         raise InvalidRequest("this handle came with offset 0_0, before anything had been written")
-    if table.position > follower.head:
-        if held is Held.STALE:
-            raise EpochChanged("the database does not have all that this reader holds: reload")
-        # Another node may have told it so a moment ago; raises where nobody can have.
-        async with follower.missed(table.position):
-            pass
     if held is Held.STALE and asked.offset is not Start.BEGINNING:
         raise StaleHandle(table.handle)
+    if table.position > follower.head:
+        # Another node may have told it so a moment ago, or another database, which its next request then hears as a
+        # stale handle; raises EpochChanged where nobody can have.
+        await rooms.watch.judge_database()
+        async with follower.missed(table.position):
+            pass
     follower.has_marker = held is Held.CURRENT and table.position > 0
     return table
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ydoc_store.auth.access import Access, Granted
-from ydoc_store.errors import Draining, EpochChanged, InvalidRequest, Unauthenticated
+from ydoc_store.errors import Draining, EpochChanged, InvalidRequest
 from ydoc_store.http.bodies import PacedBody, in_pieces, read_body
 from ydoc_store.http.door import admit
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule
@@ -92,10 +92,12 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
         else:
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
-            headers = _headers(asked, table.handle, table.position)
-            return EventStream(here, granted, asked.document, _events(here, table), closing.pop_all(), headers)
-        if asked.is_live:
-            await _wait(here, request, granted, asked, table)
+            told = table.handle
+            headers = _headers(asked, told, table.position)
+            return EventStream(here, granted, asked.document, _events(here, table, told), closing.pop_all(), headers)
+        if asked.is_live and not await _may_still_read(here, request, granted, asked, table):
+            headers = {**_headers(asked, table.handle, table.position), "electric-up-to-date": "true"}
+            return Response(b"".join(array([], up_to_date(table.position))), 200, headers, _JSON)
         page = await closing.enter_async_context(table.page())
         last = up_to_date(page.position)
         return PacedBody(
@@ -119,21 +121,25 @@ def _headers(asked: ShapeRequest, handle: str, position: int) -> Mapping[str, st
     return {**_NEVER_KEPT, "electric-handle": handle, "electric-offset": f"{position}_0", **told}
 
 
-async def _wait(here: Here, request: Request, granted: Granted, asked: ShapeRequest, table: ShapeTable) -> None:
-    """Until there is news, or the time is over. Raises what ended it before that."""
+async def _may_still_read(
+    here: Here, request: Request, granted: Granted, asked: ShapeRequest, table: ShapeTable
+) -> bool:
+    """Returns when there is news, or the time is over; False where the reader's access ended meanwhile.
+
+    That is told by the answer to its next request, which may bring a new token: a client stops at a 401. Raises what
+    else ended the wait.
+    """
     async with staying(here, granted, asked.document, request.receive) as stay:
         await table.moved(here.settings.long_poll_timeout_s)
-    if stay.ended is End.ACCESS:
-        here.authorizer.judge(granted, asked.document)
-        raise Unauthenticated("your access to this document has ended")
     if stay.ended is End.STOPPING:
         raise Draining("this server is stopping")
     # Whoever is gone reads no answer, and waits for none.
+    return stay.ended is not End.ACCESS
 
 
-async def _events(here: Here, table: ShapeTable) -> AsyncGenerator[bytes, None]:
+async def _events(here: Here, table: ShapeTable, told: str) -> AsyncGenerator[bytes, None]:
+    """`told` is the handle in the head of this answer, which is sent before anything is read here."""
     schedule = Schedule(here.settings.keepalive_interval_s, here.settings.sse_close_s)
-    told = table.handle
     yield KEPT_ALIVE
     while not schedule.is_over:
         async with table.page() as page:

@@ -75,9 +75,7 @@ class Heavy:
         except (BrokenExecutor, TimeoutError) as error:
             # A worker that hangs holds up every load and first sync behind it; killing it breaks its pool.
             if isinstance(error, TimeoutError) and self._pool is pool:
-                # Not every child of this process: a host has its own, and another mount has one like this.
-                for worker in list(pool._processes.values()):
-                    worker.kill()
+                _kill_worker(pool)
             if self._pool is pool:
                 self._pool = None
                 pool.shutdown(wait=False)
@@ -97,8 +95,17 @@ class Heavy:
         if self._aside is not None:
             self._aside.stop()
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            # Its result is nobody's any more. Its semaphores are given back before this returns: a host such as uvicorn
+            # may end by a signal right behind it, and Python would then warn of what was left.
+            _kill_worker(self._pool)
+            self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+
+def _kill_worker(pool: ProcessPoolExecutor) -> None:
+    # Not every child of this process: a host has its own, and another mount has one like this.
+    for worker in list((pool._processes or {}).values()):
+        worker.kill()
 
 
 class _Worker(SpawnProcess):

@@ -33,6 +33,7 @@ from ydoc_store.storage.creating import Created
 from ydoc_store.storage.heads import Head, find_created, read_heads
 from ydoc_store.storage.incarnation import Incarnation, show_incarnation
 from ydoc_store.storage.loader import Absent, LogRow, SnapshotRow, load, read_after
+from ydoc_store.storage.timelines import note_timeline
 from ydoc_store.storage.turns import NoneFree
 from ydoc_store.yjs.lib0 import Malformed, frames
 
@@ -57,6 +58,7 @@ class Watch:
         self._incarnation: Incarnation | None = None
         # How often a connection had been lost by then: behind the next loss there may be another database.
         self._generation = 0
+        self._noted: Incarnation | None = None
         self._catching_up: set[Room] = set()
         self._finding = False
 
@@ -140,6 +142,12 @@ class Watch:
             return await show_incarnation(self._rooms.database)
         return self._incarnation
 
+    async def judge_database(self) -> None:
+        """Raises RoomDiscarded, as all rooms then are, where the database is another one than at the last poll."""
+        if await show_incarnation(self._rooms.database) != await self.which_database():
+            await self.poll()
+            raise RoomDiscarded("the database was restored, or another one took over")
+
     # Where all documents stand
 
     async def run(self) -> None:
@@ -180,6 +188,9 @@ class Watch:
                 self._judge(room, head_then, heads.get(document_id))
         self._rooms.streams.polled(streams, heads)
         await self._find_created()
+        if self._noted != incarnation:
+            await note_timeline(self._rooms.database, incarnation)
+            self._noted = incarnation
 
     def unknown_moved(self) -> None:
         """A hint names a document that is not open here by its id: it may have been created under a name that is."""

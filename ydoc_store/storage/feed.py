@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from ydoc_store.errors import CursorExpired
 from ydoc_store.storage.feed_cursor import OLDEST, START_OVER, Place, read_cursor, write_cursor
-from ydoc_store.storage.incarnation import read_incarnation
 from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.timelines import READ_THROUGH_LSN, read_source
 
 if TYPE_CHECKING:
     import asyncpg
@@ -111,12 +111,22 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another server took over since a cursor was handed out, and that was first seen `at` some time. `cursor` is the
+    same place, handed out since."""
+
+    cursor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class FeedPage:
     """The next changes in order, and the `cursor` behind them; `at_end` tells that there were no more just then."""
 
     changes: list[Change]
     cursor: str
     at_end: bool
+    taken_over: TakenOver | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,44 +142,44 @@ async def read_changes(database: Database, tenant: str, cursor: str | None, limi
     """The changes behind `cursor`, the oldest that are kept where there is none: `limit` of them at most.
 
     Raises InvalidRequest for what is no cursor, CursorExpired where the database cannot say any more what came
-    behind it, ServerFault.
+    behind it or has not all that was told before it, ServerFault.
     """
     async with database.acquire_in_turn() as connection:
         with mapping_errors("reading the change feed"):
-            incarnation = await read_incarnation(connection)
-            after = OLDEST if cursor is None else read_cursor(incarnation, tenant, cursor)
+            source = await read_source(connection)
+            after, then = (OLDEST, source.now) if cursor is None else read_cursor(source, tenant, cursor)
             rows = await connection.fetch(READ_CHANGES, tenant, after.through_xid, after.id, limit, after.seen)
             if after.id == 0:
-                await _check_empty_place(connection, after)
-            seen = _check_row(after, rows)
-            changes: list[Change] = []
-            place, in_row = after, 0
-            for row in rows:
-                in_row = in_row + 1 if (row["through_xid"], row["id"]) == (place.through_xid, place.id) else 1
-                place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), in_row)
-                if seen > 0:
-                    seen -= 1
-                elif len(changes) < limit:
-                    changes.append(_change(row, write_cursor(incarnation, tenant, place)))
-            if changes:
-                return FeedPage(changes, changes[-1].cursor, at_end=len(changes) < limit)
-            if after.id == 0:
-                after = Place(at_us=_microseconds(await connection.fetchval(NOW)))
-    return FeedPage([], write_cursor(incarnation, tenant, after), at_end=True)
+                after = await _check_empty_place(connection, after, is_empty=not rows)
+            is_behind = _check_row(after, rows)
+            through_lsn = await connection.fetchval(READ_THROUGH_LSN)
+    changes: list[Change] = []
+    place, in_row = after, 0
+    for row in rows:
+        in_row = in_row + 1 if (row["through_xid"], row["id"]) == (place.through_xid, place.id) else 1
+        place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), in_row, through_lsn)
+        if is_behind > 0:
+            is_behind -= 1
+        elif len(changes) < limit:
+            changes.append(_change(row, write_cursor(source, tenant, place)))
+    here = write_cursor(source, tenant, after)
+    taken_over = None if then is source.now else TakenOver(here, source.now.noted_at)
+    return FeedPage(changes, changes[-1].cursor if changes else here, len(changes) < limit, taken_over)
 
 
 async def newest_cursor(database: Database, tenant: str) -> str:
     """The place behind everything that can be read at this moment. Raises ServerFault."""
     async with database.acquire_in_turn() as connection:
         with mapping_errors("looking for the change feed's end"):
-            incarnation = await read_incarnation(connection)
+            source = await read_source(connection)
             row = await connection.fetchrow(FIND_NEWEST, [tenant])
-            assert row is not None  # noqa: S101 # one row a tenant that is asked for
-            if row["id"] is None:
-                place = Place(at_us=_microseconds(await connection.fetchval(NOW)))
-            else:
-                place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), row["events"])
-    return write_cursor(incarnation, tenant, place)
+            now, through_lsn = await connection.fetchval(NOW), await connection.fetchval(READ_THROUGH_LSN)
+    assert row is not None  # noqa: S101 # one row a tenant that is asked for
+    if row["id"] is None:
+        place = Place(at_us=_microseconds(now), through_lsn=through_lsn)
+    else:
+        place = Place(row["through_xid"], row["id"], _microseconds(row["at"]), row["events"], through_lsn)
+    return write_cursor(source, tenant, place)
 
 
 async def find_newest(database: Database, tenants: Sequence[str]) -> dict[str, Newest]:
@@ -193,12 +203,14 @@ def _check_row(after: Place, rows: list[asyncpg.Record]) -> int:
     return after.seen
 
 
-async def _check_empty_place(connection: Connection, after: Place) -> None:
-    if after.at_us == 0:
-        return
-    age = await connection.fetchval(NOW) - (_1970 + timedelta(microseconds=after.at_us))
-    if age > timedelta(hours=EMPTY_PLACE_HOURS):
+async def _check_empty_place(connection: Connection, after: Place, *, is_empty: bool) -> Place:
+    """The place to go on from; where the feed is still empty it is of this moment."""
+    if after.at_us == 0 and not is_empty:
+        return after
+    now_us = _microseconds(await connection.fetchval(NOW))
+    if after.at_us and now_us - after.at_us > EMPTY_PLACE_HOURS * 3_600_000_000:
         raise CursorExpired(f"what came behind this cursor may not be kept any more: {START_OVER}")
+    return Place(at_us=now_us, through_lsn=after.through_lsn) if is_empty else after
 
 
 def _microseconds(at: datetime) -> int:

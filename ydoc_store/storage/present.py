@@ -1,6 +1,7 @@
 """Documents as a list shows them: what is there now, by page or by name. Deleted ones are not there.
 
-Reads only, one index probe a document; no document's bytes are read.
+Reads only, one index probe a document; no document's bytes are read. What is told is committed, and said before which
+place of the WAL.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.timelines import READ_THROUGH_LSN
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
@@ -48,15 +50,18 @@ class Listed:
     size_bytes: int
 
 
-async def list_present(database: Database, tenant: str, after_name: str, limit: int) -> list[Listed]:
-    """The next of a tenant's documents in name order behind `after_name`. Raises ServerFault."""
+async def list_present(database: Database, tenant: str, after_name: str, limit: int) -> tuple[list[Listed], int]:
+    """The next of a tenant's documents in name order behind `after_name`, and the place of the WAL. Raises
+    ServerFault."""
     async with database.acquire_in_turn() as connection:
         with mapping_errors("listing documents"):
-            return [Listed(*row) for row in await connection.fetch(LIST_PRESENT, tenant, after_name, limit)]
+            rows = await connection.fetch(LIST_PRESENT, tenant, after_name, limit)
+            return [Listed(*row) for row in rows], await connection.fetchval(READ_THROUGH_LSN)
 
 
-async def find_present(database: Database, tenant: str, names: Sequence[str]) -> dict[str, Listed]:
-    """Those of these documents that are there, by name. Raises ServerFault."""
+async def find_present(database: Database, tenant: str, names: Sequence[str]) -> tuple[dict[str, Listed], int]:
+    """Those of these documents that are there, by name, and the place of the WAL. Raises ServerFault."""
     async with database.acquire_in_turn() as connection:
         with mapping_errors("looking documents up"):
-            return {row["name"]: Listed(*row) for row in await connection.fetch(FIND_PRESENT, tenant, list(names))}
+            rows = await connection.fetch(FIND_PRESENT, tenant, list(names))
+            return {row["name"]: Listed(*row) for row in rows}, await connection.fetchval(READ_THROUGH_LSN)

@@ -31,6 +31,7 @@ RELAY: Final[dict[str, str]] = {
     "quarantines": "SELECT, DELETE",
     "revocations": "SELECT, INSERT, DELETE",
     "commits": "SELECT, INSERT",
+    "timelines": "SELECT, INSERT",
     "incarnation": "SELECT",
 }
 COMPACTOR: Final[dict[str, str]] = {
@@ -47,6 +48,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "quarantines": "SELECT, INSERT, UPDATE, DELETE",
     "revocations": "",
     "commits": "SELECT, INSERT, DELETE",
+    "timelines": "",
     "incarnation": "",
 }
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -11,8 +13,9 @@ import pytest
 from pycrdt import Doc, Text
 
 from tests.nodes import Node, count_stored
+from tests.service import run
 from tests.waiting import TIMEOUT_S, until
-from ydoc_store.client import Deleted, Refused, Unavailable, connect, connect_sync
+from ydoc_store.client import Deleted, Refused, Unavailable, blocking, connect, connect_sync
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH
 from ydoc_store.storage.epochs import delete_document
 
@@ -162,6 +165,30 @@ async def test_a_job_whose_document_is_deleted_is_told_while_it_waits(node: Node
     await working
 
 
+async def test_whoever_is_interrupted_while_taking_in_what_came_misses_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell of a notebook is stopped, and the next one goes on."""
+
+    def interrupted(_updates: list[bytes]) -> bytes:
+        raise KeyboardInterrupt
+
+    def job() -> None:
+        with connect_sync(url(node), "notes") as ann, connect_sync(url(node), "notes") as ben:
+            text_of(ben.ydoc).insert(0, "while Ann works")
+            with ann._changed:
+                assert ann._changed.wait_for(lambda: any(b"Ann works" in update for update in ann._arrived), TIMEOUT_S)
+            with monkeypatch.context() as patched:
+                patched.setattr(blocking, "join", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    ann.refresh()
+            assert ann.refresh()
+            assert str(text_of(ann.ydoc)) == "while Ann works"
+            assert not ann.refresh()
+
+    await asyncio.to_thread(job)
+
+
 async def test_a_job_that_is_interrupted_leaves_and_keeps_what_it_wrote(node: Node) -> None:
     def job() -> None:
         with connect_sync(url(node), "notes") as document:
@@ -175,3 +202,71 @@ async def test_a_job_that_is_interrupted_leaves_and_keeps_what_it_wrote(node: No
     await asyncio.to_thread(interrupted)
     assert clients_threads() == []
     assert await count_stored(node.database, "notes") == 1
+
+
+async def test_a_notebook_whose_cells_share_a_document_leaves_it_when_it_is_done(node: Node) -> None:
+    def cells() -> None:
+        document = connect_sync(url(node), "notes")
+        text_of(document.ydoc).insert(0, "from a cell")
+        assert document.has_unsaved
+        document.saved(timeout_s=TIMEOUT_S)
+        assert not document.has_unsaved
+        assert document.trouble is None
+        text_of(document.ydoc).insert(0, "and another ")
+        document.leave()
+        assert clients_threads() == []
+        # Once more, as who runs a cell again.
+        document.leave()
+        for work in (document.saved, lambda: document.wait_for(lambda _ydoc: False), lambda: document.presence.others):
+            with pytest.raises(RuntimeError, match="was left"):
+                work()
+        assert not document.has_unsaved
+        assert str(text_of(document.ydoc)) == "and another from a cell"
+
+    await asyncio.to_thread(cells)
+    assert await count_stored(node.database, "notes") == 2
+
+
+async def test_a_job_waits_for_who_shows_themself(node: Node) -> None:
+    def job() -> None:
+        with connect_sync(url(node), "notes") as ann, connect_sync(url(node), "notes") as ben:
+            shown = threading.Timer(0.1, ben.presence.show, [{"user": {"name": "Ben"}}])
+            shown.start()
+            ann.wait_for(lambda _ydoc: ann.presence.others, timeout_s=TIMEOUT_S)
+            shown.join()
+            assert list(ann.presence.others.values()) == [ben.presence.mine] == [{"user": {"name": "Ben"}}]
+
+    await asyncio.to_thread(job)
+
+
+FORGETFUL = """
+import sys
+from pycrdt import Text
+from ydoc_store.client import connect_sync
+
+document = connect_sync(sys.argv[1], "notes")
+document.ydoc.get("text", type=Text).insert(0, "the last word")
+"""
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from ydoc_store.client import connect_sync
+
+def give():
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(60)
+
+connect_sync(sys.argv[1], "notes", token=give, timeout_s=60)
+"""
+
+
+async def test_a_process_that_ends_without_leaving_leaves_all_the_same(node: Node) -> None:
+    ended = await run(sys.executable, "-c", FORGETFUL, url(node))
+    assert (ended.exit_code, ended.messages) == (0, "")
+    assert await count_stored(node.database, "notes") == 1
+
+
+async def test_whoever_is_interrupted_while_opening_waits_for_nobody(node: Node) -> None:
+    ended = await run(sys.executable, "-c", INTERRUPTED, url(node), timeout_s=30)
+    assert ended.exit_code == -signal.SIGINT
+    assert ended.messages.strip().endswith("KeyboardInterrupt")

@@ -116,11 +116,16 @@ async def test_a_document_of_the_callers_is_brought_along_in_pieces(
         assert str(text_of(document)) == str(mine.get("text", type=Text))
 
 
-async def test_what_is_edited_in_a_thread_is_sent_as_well(node: Node) -> None:
+async def test_an_edit_in_another_thread_is_told_to_be_one_and_sent_all_the_same(node: Node) -> None:
     async with connect(url(node), "notes") as document:
-        await asyncio.to_thread(text_of(document).insert, 0, "from a thread")
+        with pytest.raises(ExceptionGroup) as told:
+            await asyncio.to_thread(text_of(document).insert, 0, "from a thread")
+        assert told.group_contains(RuntimeError, match=r"outside of its loop's thread.*connect_sync")
         await document.saved(timeout_s=TIMEOUT_S)
-    assert await count_stored(node.database, "notes") == 1
+        asyncio.get_running_loop().call_soon_threadsafe(text_of(document).insert, 0, "as it says, not ")
+        await document.wait_for(lambda ydoc: str(text_of(document)) == "as it says, not from a thread")
+        await document.saved(timeout_s=TIMEOUT_S)
+    assert await count_stored(node.database, "notes") == 2
 
 
 async def test_saved_inside_a_transaction_is_an_error_and_not_a_lie(node: Node) -> None:
@@ -161,7 +166,7 @@ async def test_presence_is_seen_by_all_and_gone_with_its_client(node: Node) -> N
         await editor.sees(ben.ydoc.client_id, None)
         stop()
         assert seen[-1] == {}
-        await changes.aclose()  # type: ignore[attr-defined] # a generator, to be closed before its loop is
+        await changes.aclose()
     await editor.leave()
 
 
@@ -324,10 +329,58 @@ async def test_a_url_that_leads_nowhere_is_told_in_time(node: Node, free_port: i
     with pytest.raises(Unavailable, match=r"could not be opened within 0\.5 s"):
         async with connect(f"ws://127.0.0.1:{free_port}/hocuspocus", "notes", timeout_s=0.5):
             pytest.fail("opened")
-    for wrong in (("http://127.0.0.1/hocuspocus", "notes"), (url(node), ""), (url(node), "a\0b")):
-        with pytest.raises(ValueError, match=r"URL|NUL"):
-            async with connect(*wrong):
+    for wrong in ("http://127.0.0.1/hocuspocus", "ws://", "ws://127.0.0.1:99999/hocuspocus", "127.0.0.1:1234"):
+        with pytest.raises(ValueError, match="ws:// or wss://, a host"):
+            async with connect(wrong, "notes"):
                 pytest.fail("opened")
+    for name in ("", "a\0b"):
+        with pytest.raises(ValueError, match="NUL"):
+            async with connect(url(node), name):
+                pytest.fail("opened")
+
+
+async def test_a_url_of_the_other_dialect_is_told_to_be_a_wrong_one_without_its_token(node: Node) -> None:
+    for place, ending in (("", Refused), ("/nowhere?token=a-secret", Refused), ("/yjs/notes", Unavailable)):
+        with pytest.raises(ending, match="ends in /hocuspocus") as told:
+            async with connect(
+                f"ws://127.0.0.1:{node.port}{place}", "notes", timeout_s=1.5 if ending is Unavailable else TIMEOUT_S
+            ):
+                pytest.fail("opened")
+        assert "a-secret" not in str(told.value)
+
+
+async def test_a_token_that_can_be_none_is_told_at_once_and_a_functions_in_time(guarded: Node) -> None:
+    with pytest.raises(TypeError, match="not a bytes"):
+        async with connect(url(guarded), "notes", token=b"token"):  # type: ignore[arg-type]
+            pytest.fail("opened")
+    with pytest.raises(Unavailable, match="gave a NoneType, and not a string"):
+        async with connect(url(guarded), "notes", token=lambda: None, timeout_s=0.5):  # type: ignore[arg-type, return-value]
+            pytest.fail("opened")
+
+
+async def test_an_agent_waits_for_what_others_write_and_show(node: Node) -> None:
+    async with connect(url(node), "notes") as ann, connect(url(node), "notes") as ben:
+        waiting = asyncio.create_task(ann.wait_for(lambda ydoc: "Ann" in str(text_of(ann)), timeout_s=TIMEOUT_S))
+        text_of(ben).insert(0, "Hello, Ann")
+        await waiting
+        waiting = asyncio.create_task(ann.wait_for(lambda _ydoc: ann.presence.others, timeout_s=TIMEOUT_S))
+        ben.presence.show({"user": {"name": "Ben"}})
+        await waiting
+        # What is edited here counts as well.
+        waiting = asyncio.create_task(ann.wait_for(lambda ydoc: "!" in str(text_of(ann)), timeout_s=TIMEOUT_S))
+        text_of(ann).insert(0, "!")
+        await waiting
+        with pytest.raises(Unavailable, match=r"did not come within 0\.1 s; it is connected"):
+            await ann.wait_for(lambda _ydoc: False, timeout_s=0.1)
+        with pytest.raises(ZeroDivisionError):
+            await ann.wait_for(lambda _ydoc: 1 / 0)
+        waiting = asyncio.create_task(ann.wait_for(lambda _ydoc: False, timeout_s=None))
+        await ann.saved(timeout_s=TIMEOUT_S)
+        await delete_document(node.database, DEFAULT_TENANT, "notes")
+        with pytest.raises(Deleted):
+            await waiting
+        with pytest.raises(Deleted):
+            await ben.wait_for(lambda _ydoc: False, timeout_s=TIMEOUT_S)
 
 
 # Leaving

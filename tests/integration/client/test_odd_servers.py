@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import http
+import ipaddress
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pycrdt import Doc, Map
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -155,6 +163,35 @@ async def test_a_function_for_tokens_that_never_answers_does_not_hold_up_the_dea
                 pytest.fail("opened")
 
 
+async def test_a_function_for_tokens_that_fails_is_not_asked_at_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that wants the next token goes on talking: a busy document must not storm whoever gives tokens."""
+    monkeypatch.setattr(connection, "RENEW_PAUSE_S", 60)
+    asked: list[float] = []
+    is_over = asyncio.Event()
+
+    async def give() -> str:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            raise ConnectionError("away")
+        return "a token"
+
+    async def want(socket: ServerConnection) -> None:
+        await greet(socket)
+        for _ in range(50):
+            await socket.send(NOTES + wire.encode_token_wanted())
+            await socket.send(wire.PING)
+        async for frame in socket:
+            answers.append(frame)
+            if answers.count(wire.PONG) == 50:
+                is_over.set()
+
+    answers: list[str | bytes] = []
+    async with odd(want) as url, connect(url, "notes", token=give, timeout_s=20):
+        async with asyncio.timeout(60):
+            await is_over.wait()
+        assert len(asked) == 2
+
+
 def test_a_function_for_tokens_that_hangs_does_not_hold_up_a_job() -> None:
     """Not its deadline, and not the end of its thread's loop, which would wait for threads of its own."""
     over = threading.Event()
@@ -198,6 +235,44 @@ async def test_whoever_is_cancelled_while_leaving_leaves_nothing_behind(monkeypa
         clients = [task for task in asyncio.all_tasks() if task.get_name().startswith("ydoc-store client")]
         over.set()
         assert clients == []
+
+
+def certified(folder: Path) -> Path:
+    """A key, and a certificate of its own for 127.0.0.1, in one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    file = folder / "certified.pem"
+    file.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(pem))
+    return file
+
+
+async def test_a_certificate_is_looked_at_and_the_environment_says_whose_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = certified(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+
+    async def sync(socket: ServerConnection) -> None:
+        await greet(socket)
+        await listen(socket)
+
+    async with odd(sync, ssl=context) as plain:
+        url = plain.replace("ws://", "wss://")
+        error = await opening(url, timeout_s=1.0)
+        assert isinstance(error, Unavailable)
+        assert "certificate" in str(error)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        async with connect(url, "notes") as document:
+            assert document.is_connected
 
 
 async def test_the_token_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -115,10 +115,10 @@ async def test_a_notebook_with_a_running_loop_edits_and_saves(service: Service) 
         assert ann.is_connected
         assert ann.may_write
         assert ann.ended is None
-        ann.show_presence({"user": {"name": "Ann"}})
+        ann.presence.show({"user": {"name": "Ann"}})
         await_presence(ben, {"user": {"name": "Ann"}})
         with pytest.raises(ValueError, match="presence"):
-            ann.show_presence({"at": float("inf")})
+            ann.presence.show({"at": float("inf")})
         text_of(ann.ydoc).insert(0, "Last: ")
     assert not [thread.name for thread in threading.enumerate() if "ydoc-store" in thread.name]
     async with connect(url(service), "notes") as other:
@@ -128,6 +128,6 @@ async def test_a_notebook_with_a_running_loop_edits_and_saves(service: Service) 
 
 def await_presence(document: BlockingDocument, state: dict[str, Any]) -> None:
     deadline_s = time.monotonic() + TIMEOUT_S
-    while state not in document.others.values():
-        assert time.monotonic() < deadline_s, document.others
+    while state not in document.presence.others.values():
+        assert time.monotonic() < deadline_s, document.presence.others
         time.sleep(0.01)

@@ -260,9 +260,9 @@ async def test_after_a_restore_the_list_is_read_anew(site: Site, client: httpx.A
     [
         {"offset": "x"},
         {"offset": "1x"},
-        {"offset": "0" + "0" * 58},
-        {"offset": "0" + "0" * 58 + "_!"},
-        {"offset": "0" + "0" * 58 + "_vv"},
+        {"offset": "0" + "0" * 77},
+        {"offset": "0" + "0" * 77 + "_!"},
+        {"offset": "0" + "0" * 77 + "_vv"},
         {"offset": "snapshot"},
         {"live": "sse"},
         {"offset": "-1", "live": "loud"},

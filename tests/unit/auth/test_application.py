@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from ydoc_store.auth.access import Access, Asked, Granted
-from ydoc_store.auth.application import AskedCallable, AskedEndpoint, granted_from, sign
+from ydoc_store.auth.application import PATTERNS_MAX, AskedCallable, AskedEndpoint, granted_from, sign
 from ydoc_store.auth.revocations import Revocations
 from ydoc_store.errors import (
     AuthUnavailable,
@@ -109,6 +109,10 @@ async def test_a_denial_is_told_as_such_and_everything_else_is_a_passing_trouble
         {"access": "write", "expires_at": "tomorrow"},
         {"access": "write", "initial_update": "no base64!"},
         {"access": "write", "initial_update": 7},
+        {"documents": ["team/*"]},
+        {"documents": {"team/*": "owner"}},
+        {"access": "owner", "documents": {"team/*": "read"}},
+        {"documents": {f"{number}*": "read" for number in range(PATTERNS_MAX + 1)}},
     ],
 )
 async def test_nonsense_lets_nobody_in(body: Any) -> None:
@@ -230,3 +234,40 @@ async def take_for_ever(_asked: Asked) -> Granted:
 async def test_a_function_that_takes_for_ever_lets_nobody_in_and_nobody_wait() -> None:
     with pytest.raises(AuthUnavailable):
         await AskedCallable(f"{__name__}:take_for_ever", 0.01).authorize(ASKED)
+
+
+# All documents
+
+ALL = Asked("*", "a-token")
+
+
+async def test_an_application_that_names_documents_is_not_asked_for_each() -> None:
+    application = answering({"documents": {"team/*": "read", "mine": "write"}, "user": {"id": "ann"}, "expires_at": 7})
+    reach = await application.endpoint.reach(ALL)
+    assert [reach.covers(name) for name in ("team/a", "mine", "theirs")] == [True, True, False]
+    assert (reach.granted.actor, reach.granted.expires_at_s) == ("ann", 7.0)
+    assert len(application.requests) == 1
+    # It is no access to everything.
+    with pytest.raises(Forbidden):
+        await application.endpoint.authorize(ALL)
+
+
+async def test_an_application_that_names_no_documents_lets_all_be_read_or_none() -> None:
+    assert (await answering().endpoint.reach(ALL)).covers("any")
+    for body in ({"documents": {}}, {"documents": {}, "access": "admin"}):
+        with pytest.raises(Forbidden):
+            await answering(body).endpoint.reach(ALL)
+    with pytest.raises(Forbidden):
+        await answering(status=403).endpoint.reach(ALL)
+
+
+def name_documents(asked: Asked) -> Granted:
+    return Granted("default", asked.token, Access.NONE, documents={"team/*": Access.READ})
+
+
+async def test_a_function_names_documents_too() -> None:
+    asked = AskedCallable(f"{__name__}:name_documents", 3)
+    reach = await asked.reach(ALL)
+    assert [reach.covers(name) for name in ("team/a", "other")] == [True, False]
+    with pytest.raises(Forbidden):
+        await asked.authorize(ALL)

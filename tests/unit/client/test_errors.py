@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import pytest
@@ -37,3 +38,20 @@ def test_codes_that_pass_are_codes_of_errors_that_there_are() -> None:
 def test_a_deadline_is_a_timeout_for_those_who_catch_that() -> None:
     assert issubclass(errors.Unavailable, TimeoutError)
     assert issubclass(errors.Unavailable, errors.ClientError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.Refused("for a reason", "forbidden"),
+        errors.Deleted("for a reason"),
+        errors.EpochChanged("for a reason"),
+        errors.Unreadable("for a reason"),
+        errors.Unavailable("for a reason"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_leaves_a_process_of_a_pool_as_it_is(error: errors.ClientError) -> None:
+    """One that does not breaks the whole pool."""
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), "for a reason", vars(error))

@@ -344,3 +344,72 @@ def test_what_comes_during_a_transaction_is_applied_and_its_edits_are_sent(scrip
     other.apply_update(sent.update)
     assert str(other.get("text", type=Text)) == str(script.text)
     assert str(script.text) in ("mine theirs", "theirsmine ")
+
+
+def test_what_a_failover_has_lost_is_not_called_saved_until_it_is_back(script: Script) -> None:
+    """I1: the server that answers now lacks what another one had acknowledged."""
+    script.type("a")
+    script.hear(ACK)
+    assert script.session.is_saved(1)
+    script.session.disconnected()
+    assert script.session.is_saved(1)
+    script.session.connected("a token")
+    script.said()
+    [answer] = script.hear(encode_sync_step1(EMPTY_VECTOR))
+    assert isinstance(answer, wire.Addressed)
+    assert isinstance(answer.message, SyncStep2)
+    assert not script.session.is_saved(1)
+    assert script.session.has_unsaved
+    script.hear(ACK)
+    assert script.session.is_saved(1)
+
+
+def test_what_stays_saved_over_a_lost_connection_is_called_so_all_the_while(script: Script) -> None:
+    script.type("a")
+    script.hear(ACK)
+    script.session.disconnected()
+    script.session.connected("a token")
+    script.hear(encode_sync_step1(script.doc.get_state()))
+    assert script.session.is_saved(1)
+    assert not script.session.has_unsaved
+
+
+def test_a_reader_who_has_more_than_the_server_has_edited_nothing_that_could_be_lost(script: Script) -> None:
+    other: Doc[Any] = Doc(client_id=5)
+    other.get("text", type=Text).insert(0, "theirs")
+    script.hear(encode_update(other.get_update()))
+    script.session.disconnected()
+    script.session.connected("a token")
+    script.hear(wire.encode_granted(writes=False), encode_sync_step1(EMPTY_VECTOR), NAK)
+    assert script.session.is_saved(0)
+
+
+def test_whoever_may_write_at_last_brings_what_was_refused(script: Script) -> None:
+    script.hear(wire.encode_granted(writes=False))
+    script.type("a")
+    script.hear(NAK)
+    with pytest.raises(Refused):
+        script.session.is_saved(1)
+    # A new token on the same connection.
+    script.hear(wire.encode_granted(writes=True))
+    assert script.session.ended is None
+    assert "may be written now" in str(script.session.dropped)
+    script.session.disconnected()
+    script.session.connected("a token")
+    script.said()
+    [answer] = script.hear(encode_sync_step1(EMPTY_VECTOR))
+    assert b"a" in answer.message.update  # type: ignore[union-attr]
+
+
+def test_half_a_transaction_is_not_sent(script: Script) -> None:
+    """One that stays open over turns of the loop, as `async with` allows."""
+    script.session.disconnected()
+    script.session.connected("a token")
+    with script.doc.transaction():
+        script.text.insert(0, "a")
+        script.said()
+        assert script.hear(encode_sync_step1(EMPTY_VECTOR)) == []
+        script.text.insert(1, "b")
+    script.session.turn(0.0)
+    [answer] = script.messages()
+    assert b"ab" in answer.update or (b"a" in answer.update and b"b" in answer.update)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from typing import Any
 
@@ -87,3 +89,24 @@ def test_a_daemon_of_multiprocessing_has_a_worker_too() -> None:
     answer.join_thread()
     assert daemon.exitcode == 0
     assert worker != own
+
+
+SERVER = """
+import asyncio, os, signal
+from ydoc_store.rooms.heavy import Heavy
+
+async def serve():
+    heavy = Heavy()
+    await asyncio.gather(heavy.warm(), heavy.aside.warm())
+    heavy.stop()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+asyncio.run(serve())
+"""
+
+
+async def test_a_process_that_ends_by_a_signal_right_behind_its_stop_is_warned_of_nothing_left() -> None:
+    """As uvicorn ends a host that has mounted this."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    assert (process.returncode, said.decode()) == (-signal.SIGTERM, "")

@@ -35,7 +35,11 @@ async def test_a_look_that_another_has_overtaken_is_not_taken_for_another_databa
         answers.append(asyncio.get_running_loop().create_future())
         return await answers[-1], {}
 
+    async def note_timeline(*_arguments: object) -> None:
+        pass
+
     monkeypatch.setattr(module, "read_heads", read_heads)
+    monkeypatch.setattr(module, "note_timeline", note_timeline)
     rooms: Any = Rooms()
     watch = Watch(rooms)
 
