@@ -358,8 +358,9 @@ async def test_who_holds_more_than_the_restored_database_has_reads_it_again_too(
     assert (shape.text, shape.offset) == ("kept ", "1_0")
 
 
-async def test_nobody_is_sent_away_before_a_failover_is_noticed(database_url: str) -> None:
-    """I11: a node hears that its connection is lost, and of the other database only with its next poll."""
+@pytest.mark.parametrize("is_lost", [False, True], ids=["unnoticed", "connection lost"])
+async def test_nobody_is_sent_away_before_a_failover_is_noticed(database_url: str, *, is_lost: bool) -> None:
+    """I11: a node may hear of the other database only with its next poll, or with a connection that it lost."""
     async with running_site(database_url, poll_interval_s=3_600) as site, site.client() as client:
         shape = Shape(client)
         await shape.put(typed("kept "))
@@ -369,9 +370,12 @@ async def test_nobody_is_sent_away_before_a_failover_is_noticed(database_url: st
         async with site.database.acquire() as connection:
             assert await connection.execute(LOSE_LAST_ROW, "notes") == "UPDATE 1"
             await connection.execute(BUMP)
-        site.service.rooms.discard_all(RoomDiscarded("the connection was lost"))
-        answer = await shape.ask()
-        assert (answer.status_code, answer.json()["code"]) == (503, "room_discarded")
+        if is_lost:
+            site.service.rooms.discard_all(RoomDiscarded("the connection was lost"))
+        else:
+            site.service.rooms.close(site.room("notes"))
+            answer = await shape.ask()
+            assert (answer.status_code, answer.json()["code"]) == (503, "room_discarded")
         answer = await shape.ask()
         assert answer.status_code == 409
         shape.handle, shape.offset = answer.headers["electric-handle"], "-1"
