@@ -77,8 +77,8 @@ class Snapshots:
     def discard_all(self) -> None:
         """The database's connection was lost, or it is another database: what was read before is not handed out."""
         self._generation += 1
-        self._kept.clear()
-        self.kept_bytes = 0
+        while self._kept:
+            self._forget(next(iter(self._kept)))
 
     async def read(self, room: Room, through_seq: int) -> Whole | None:
         """The snapshot through this seq with the epoch's marker in it, while it is the current one; else None.
