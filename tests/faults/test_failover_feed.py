@@ -14,14 +14,15 @@ import httpx
 import pytest
 
 from tests.faults.standby import DATABASE, Pair
-from tests.integration.http.test_changes import CHANGES, asked_again, settled
+from tests.integration.http.test_changes import CHANGES, asked_again
 from tests.integration.http.test_document_list import LIST, Reader
 from tests.log_rows import Writer
 from tests.postgres import Cluster
 from tests.sites import Site, running_site
 from tests.stored import connecting
 from tests.waiting import until
-from ydoc_store.errors import CursorExpired
+from ydoc_store.errors import CursorExpired, ServerFault
+from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.storage.beginnings import create_empty
 from ydoc_store.storage.commits import note
 from ydoc_store.storage.feed import find_newest, newest_cursor, read_changes
@@ -43,6 +44,24 @@ async def changes(client: httpx.AsyncClient, after: str) -> list[dict[str, Any]]
     answer = await asked_again(client, CHANGES, {"after": after})
     assert answer.status_code == 200, answer.text
     return [httpx.Response(200, content=line).json() for line in answer.text.splitlines()]
+
+
+class PatientReader(Reader):
+    """Comes back for as long as the node looks for its database."""
+
+    async def get(self, parameters: dict[str, str]) -> httpx.Response:
+        return await asked_again(self.client, LIST, parameters)
+
+
+async def settled(site: Site) -> None:
+    """Returns once all that was committed can be read, in whichever database there is."""
+
+    async def is_settled() -> bool:
+        with contextlib.suppress(ServerFault):
+            return not (await find_newest(site.database, [DEFAULT_TENANT]))[DEFAULT_TENANT].is_held
+        return False
+
+    await until(is_settled)
 
 
 def told(lines: list[dict[str, Any]]) -> list[tuple[str, int | None]]:
@@ -79,7 +98,7 @@ async def test_a_follower_who_was_told_of_nothing_that_is_lost_goes_on_behind_it
         await write(client, "doc", update)
     await settled(site)
     *_, checkpoint = await changes(client, "")
-    lister = Reader(client)
+    lister = PatientReader(client)
     await lister.catch_up()
     await pair.caught_up()
     pair.line.stall()
@@ -87,7 +106,7 @@ async def test_a_follower_who_was_told_of_nothing_that_is_lost_goes_on_behind_it
     await settled(site)
     in_the_window = await changes(client, checkpoint["cursor"])
     assert told(in_the_window) == [("append", 3), ("checkpoint", None)]
-    lister_in_the_window = Reader(client)
+    lister_in_the_window = PatientReader(client)
     await lister_in_the_window.catch_up()
     await pair.fall_over()
     for path, parameters in (
@@ -175,7 +194,7 @@ async def test_a_list_that_showed_a_document_that_is_lost_is_read_anew(
     """What the list looks up is ahead of the feed: its offset speaks for that too."""
     await write(client, "kept", Writer().type("x"))
     await settled(site)
-    before = Reader(client)
+    before = PatientReader(client)
     await before.catch_up()
     async with connecting(pair.primary.url(DATABASE)) as somebody, somebody.transaction():
         # Holds the feed back, so that the cursor stays where it is.
@@ -183,7 +202,7 @@ async def test_a_list_that_showed_a_document_that_is_lost_is_read_anew(
         await pair.caught_up()
         pair.line.stall()
         await write(client, "lost", Writer().type("y"))
-        reader = Reader(client)
+        reader = PatientReader(client)
         assert await reader.catch_up() == ["kept", "lost"]
         assert reader.offset[:64] == before.offset[:64]
     await pair.fall_over()

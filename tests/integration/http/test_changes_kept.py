@@ -23,10 +23,10 @@ KEPT = 20
 
 @pytest.fixture
 def small_bites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compactor's pass, at a hundredth of its size."""
-    monkeypatch.setattr(retention, "COMMITS_MAX", 10)
-    monkeypatch.setattr(retention, "COMMIT_BITES_A_PIECE", 1)
-    monkeypatch.setattr(retention, "PASS_INTERVAL_S", 0.0)
+    """The compactor's passes follow each other, bite by bite of a few rows."""
+    monkeypatch.setattr(retention, "ROWS_MAX", 10)
+    monkeypatch.setattr(retention, "PIECE_S", 0)
+    monkeypatch.setattr(retention, "PASS_INTERVAL_S", 0)
     monkeypatch.setitem(drop_outlived.__kwdefaults__, "keep_newest", KEPT)
 
 

@@ -48,8 +48,11 @@ class Reader:
                 assert message["value"]["name"] == message["key"]
                 self.documents[message["key"]] = message["value"]
 
+    async def get(self, parameters: dict[str, str]) -> httpx.Response:
+        return await self.client.get(LIST, params=parameters, timeout=WAIT_S)
+
     async def ask(self, **parameters: str) -> httpx.Response:
-        answer = await self.client.get(LIST, params={"offset": self.offset, **parameters}, timeout=WAIT_S)
+        answer = await self.get({"offset": self.offset, **parameters})
         assert answer.status_code in (200, 204), answer.text
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"

@@ -175,7 +175,7 @@ class World:
                 life.carry_down()
             self.judge()
         for life in self.lives:
-            assert life.session.ended is None
+            assert life.session.ended is None, life.session.ended
             assert life.session.is_saved(life.session.edits)
             assert not life.session.has_unsaved
             assert str(life.text) == str(self.lives[0].text)
