@@ -10,7 +10,9 @@ const readers = {
   map: (doc, name) => doc.getMap(name).toJSON(),
   array: (doc, name) => doc.getArray(name).toJSON(),
   text: (doc, name) => doc.getText(name).toString(),
-  delta: (doc, name) => doc.getText(name).toDelta(),
+  // A type would be told as what is in it, a text as a string.
+  delta: (doc, name) => doc.getText(name).toDelta().map(
+    run => run.insert instanceof Y.AbstractType ? { ...run, insert: { shared: null } } : run),
   xml: (doc, name) => doc.getXmlFragment(name).toString()
 }
 
@@ -31,8 +33,10 @@ const editors = {
     if (op === 'delete') array.delete(path[1], count)
     else array.insert(op === 'append' ? array.length : path[1], values)
   },
-  delta: (text, { op, path, text: inserted, attributes, count }) => {
+  delta: (text, { op, path, text: inserted, embed, attributes, count }) => {
     if (op === 'delete') text.delete(path[1], count)
+    else if (op === 'format') text.format(path[1], count, attributes)
+    else if (embed) text.insertEmbed(op === 'append' ? text.length : path[1], embed, attributes)
     else text.insert(op === 'append' ? text.length : path[1], inserted, attributes)
   }
 }

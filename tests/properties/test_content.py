@@ -21,9 +21,11 @@ from ydoc_store.yjs.drafting import draft
 from ydoc_store.yjs.edits import apply_edits, parse_edits
 from ydoc_store.yjs.fold import fold
 from ydoc_store.yjs.join import join
+from ydoc_store.yjs.lib0 import utf16_length
 from ydoc_store.yjs.prosemirror import to_prosemirror
+from ydoc_store.yjs.runs import to_delta
 from ydoc_store.yjs.tree import Branch, Item, Tree
-from ydoc_store.yjs.walker import walk
+from ydoc_store.yjs.walker import STRING, walk
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -242,6 +244,31 @@ def numbers(value: Any) -> Any:
     return ("number", float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+RUNS = st.fixed_dictionaries(
+    {"insert": TEXTS | st.dictionaries(st.text(max_size=4), JSON_VALUES, min_size=1, max_size=2)},
+    optional={"attributes": st.dictionaries(st.sampled_from(["bold", "link", "2"]), JSON_VALUES, max_size=2)},
+)
+
+
+@given(st.lists(RUNS, max_size=6))
+def test_a_delta_that_is_put_in_reads_as_it_came(delta: list[dict[str, Any]]) -> None:
+    update = draft(delta, "delta", "root")
+    walk(update)
+    theirs = characters(read(update, root="delta")["root"])
+    assert theirs == characters(to_delta(Tree(update).root("root"))) == characters(delta)
+
+
+@given(SEEDS, st.booleans())
+def test_a_delta_is_what_yjs_gives(seed: int, is_folded: bool) -> None:
+    update = join(shared_judge().history(seed, exotic=False).updates)
+    if is_folded:
+        update = fold(update)
+    theirs = read(update, text="delta")["text"]
+    # Embedded types alone could be an array's, or an editor's root.
+    if any(isinstance(run["insert"], str) for run in theirs):
+        assert characters(to_delta(Tree(update).root("text"))) == characters(theirs)
+
+
 @given(st.text(max_size=30))
 def test_text_that_is_put_in_reads_as_it_came(text: str) -> None:
     update = draft(text, "text", "root")
@@ -280,6 +307,7 @@ def xml_of(drawn: Any) -> str:
 
 ROOTS = {"text": "delta", "array": "array", "map": "map"}
 PIECES = ["a", "hello ", "😀", "né"]
+FORMATS: list[dict[str, Any]] = [{}, {"bold": True}, {"bold": None}, {"link": {"href": "y"}, "bold": None}]
 
 
 @given(SEEDS, SEEDS)
@@ -307,13 +335,14 @@ def test_edits_do_what_yjs_does(seed: int, choices: int) -> None:
 def random_edits(random: random.Random, update: bytes) -> list[dict[str, Any]]:
     tree = Tree(update)
     array = sum(item.length for item in tree.root("array").sequence() if item.is_counted)
-    text = sum(item.length for item in tree.root("text").sequence() if item.is_counted)
+    # What each character, and each embed, takes of the text: no edit cuts a surrogate pair.
+    text = [size for item in tree.root("text").sequence() if item.is_counted for size in sizes_of(item)]
     keys = {key for key, _ in tree.root("map").visible_entries()}
     edits: list[dict[str, Any]] = []
-    for _ in range(random.randrange(1, 8)):
+    for _ in range(random.randrange(1, 20)):
         values = [random.randrange(99), random.choice(PIECES)]
         piece = random.choice(PIECES)
-        match random.randrange(6):
+        match random.randrange(9):
             case 0:
                 edits.append({"op": "insert", "path": ["array", random.randint(0, array)], "values": values})
                 array += 2
@@ -328,18 +357,37 @@ def random_edits(random: random.Random, update: bytes) -> list[dict[str, Any]]:
             case 3 if keys:
                 edits.append({"op": "delete", "path": ["map", keys.pop()]})
             case 4:
-                attributes = {"attributes": random.choice([{}, {"bold": True}, {"link": {"href": "y"}, "bold": None}])}
-                edits.append({"op": "append", "path": ["text"], "text": piece, **attributes})
-                text += len(piece.encode("utf-16-le")) // 2
+                edits.append({"op": "append", "path": ["text"], "text": piece, "attributes": random.choice(FORMATS)})
+                text += [utf16_length(character) for character in piece]
+            case 5:
+                at = random.randint(0, len(text))
+                embed = {"embed": {"image": piece}, "attributes": random.choice(FORMATS)}
+                edits.append({"op": "insert", "path": ["text", sum(text[:at])], **embed})
+                text.insert(at, 1)
+            case 6 | 7 if text:
+                at = random.randrange(len(text))
+                formats = random.choice([one for one in FORMATS if one])
+                count = sum(text[at : random.randint(at + 1, len(text))])
+                edits.append({"op": "format", "path": ["text", sum(text[:at])], "count": count, "attributes": formats})
             case _:
                 edits.append({"op": "insert", "path": ["text", 0], "text": piece})
-                text += len(piece.encode("utf-16-le")) // 2
+                text[:0] = [utf16_length(character) for character in piece]
     return edits
 
 
+def sizes_of(item: Item) -> list[int]:
+    if item.struct.kind != STRING:
+        return [1] * item.length
+    return [utf16_length(character) for character in item.struct.payload.decode()]
+
+
 def characters(delta: list[dict[str, Any]]) -> list[Any]:
-    return [
-        (one, run.get("attributes"))
-        for run in delta
-        for one in (run["insert"] if isinstance(run["insert"], str) else [dumped(run["insert"])])
-    ]
+    """What stands in a text, unit by unit, with what is set on it, however it is cut into runs."""
+    found = []
+    for run in delta:
+        formats = {key: value for key, value in run.get("attributes", {}).items() if value is not None}
+        inserted = run["insert"]
+        is_type = isinstance(inserted, dict) and inserted.keys() == {"shared"}
+        units = inserted if isinstance(inserted, str) else ["a type" if is_type else dumped(inserted)]
+        found += [(unit, dumped(formats)) for unit in units]
+    return found

@@ -38,7 +38,7 @@ async def delete_command(database: Database, _settings: Settings, /, *, name: st
         emit_json({"name": name, **asdict(tombstone)})
     elif tombstone.changed:
         click.echo(f"{name}: deleted at seq {tombstone.head:,}; its editors are closed with 4404")
-    else:
+    elif tombstone.deleted_at is not None:
         click.echo(f"{name}: was deleted already, at {tombstone.deleted_at.isoformat(sep=' ', timespec='seconds')}")
     return DONE
 

@@ -42,19 +42,18 @@ async def read_body(here: Here, request: Request, bytes_max: int) -> bytes:
         raise TooLarge(f"a body of {announced} bytes, at most {bytes_max}")
     # Where a server lets both headers through, the body is as long as its chunks say.
     if announced.isdecimal() and int(announced) <= PIECE_BYTES and "Transfer-Encoding" not in request.headers:
-        body = await _read_small(here, request)
+        small = await _read_small(here, request)
         judge_again(here, request)
-        return body
+        return small
     incoming = here.rooms.incoming
-    pieces: list[bytes] = []
-    size = 0
+    # Not a list of its pieces: each, were it of one byte, would take forty.
+    body = bytearray()
     try:
         async with asyncio.timeout(here.settings.slow_member_s) as waiting:
             async for piece in request.stream():
-                size += len(piece)
                 incoming.partial_bytes += len(piece)
-                pieces.append(piece)
-                if size > bytes_max:
+                body += piece
+                if len(body) > bytes_max:
                     raise TooLarge(f"a body over {bytes_max} bytes")
                 if incoming.is_full:
                     raise ServerFull("this server is busy: try again later")
@@ -69,8 +68,8 @@ async def read_body(here: Here, request: Request, bytes_max: int) -> bytes:
     except ClientDisconnect:
         raise InvalidRequest("the body ended early") from None
     finally:
-        incoming.partial_bytes -= size
-    return b"".join(pieces)
+        incoming.partial_bytes -= len(body)
+    return bytes(body)
 
 
 async def _read_small(here: Here, request: Request) -> bytes:
@@ -137,6 +136,9 @@ def in_pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
         if size:
             yield b"".join(waiting)
             waiting, size = [], 0
+        if len(part) < PIECE_BYTES:
+            waiting, size = [part], len(part)
+            continue
         for at in range(0, len(part), PIECE_BYTES):
             yield part[at : at + PIECE_BYTES]
     if size:

@@ -24,14 +24,15 @@ from ydoc_store.errors import (
     WrongState,
 )
 from ydoc_store.http.bodies import read_body
+from ydoc_store.http.document_keys import keyed
 from ydoc_store.http.document_reading import DIALECT, as_json, catch_up, current, database_here
 from ydoc_store.http.document_requests import (
     JSON_TYPE,
+    Conditions,
     Version,
     accepted,
     conditions_of,
     only,
-    producer_of,
     require_type,
 )
 from ydoc_store.http.document_writing import location_of
@@ -45,8 +46,8 @@ from ydoc_store.storage.beginnings import create_with_content
 from ydoc_store.storage.epochs import delete_document, undelete_document
 from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.listing import find_listed
-from ydoc_store.storage.producers import has_written
 from ydoc_store.storage.renaming import rename_document
+from ydoc_store.storage.requests import was_done
 from ydoc_store.yjs.answers import copied, json_of
 
 if TYPE_CHECKING:
@@ -60,11 +61,12 @@ BODY_BYTES_MAX: Final = 16 * 1024
 async def copy(here: Here, request: Request, granted: Granted, name: str) -> Response:
     """Answer a POST: a new document begins with this one's content, as one update in the log. Raises ConditionFailed
     where one of the new name is there."""
+    _refuse_conditions(request, has_new_name=True)
     new_name = await _new_name(here, request)
     writer = await _admit_same(here, request, granted, new_name)
-    producer = producer_of(request, writer.actor)
+    producer = keyed(request, writer.actor, "copy", name)
     found = await find_listed(here.database, granted.tenant, new_name)
-    if found is not None and producer is not None and await has_written(here.database, found.id, producer.id):
+    if found is not None and await was_done(here.database, found.id, producer):
         # It was copied by this call before; what it was copied from may have gone since.
         return await _answer_copied(here, request, new_name, found.epoch)
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
@@ -100,9 +102,9 @@ async def _copy_large(here: Here, granted: Granted, name: str, update: bytes, pr
         here.database, granted.tenant, name, update, granted.actor, keep_deleted=keep_deleted, producer=producer
     )
     found = await find_listed(here.database, granted.tenant, name)
-    if found is not None and not is_new and producer is not None:
+    if found is not None and not is_new:
         # Race: the same call may have come twice at once.
-        is_new = await has_written(here.database, found.id, producer.id)
+        is_new = await was_done(here.database, found.id, producer)
     if found is None or not is_new:
         raise ConditionFailed(0 if found is None else found.head)
     room = here.rooms.rooms.get((granted.tenant, name))
@@ -113,19 +115,23 @@ async def _copy_large(here: Here, granted: Granted, name: str, update: bytes, pr
 
 async def rename(here: Here, request: Request, granted: Granted, name: str) -> Response:
     """Answer a POST: the document, with its epochs and its history, has another name. Raises WrongState where that is
-    not free."""
+    not free. With a key the answer leaves out where the document is, which a repeat could not tell."""
+    _refuse_conditions(request, has_new_name=True)
     new_name = await _new_name(here, request)
     await _admit_same(here, request, granted, new_name)
     if new_name == name:
         raise WrongState("that is its name")
     _require_writable(here)
-    await rename_document(here.database, granted.tenant, name, new_name, actor=granted.actor)
+    producer = keyed(request, granted.actor, "rename", name, new_name)
+    renamed = await rename_document(
+        here.database, granted.tenant, name, new_name, actor=granted.actor, request=producer
+    )
     room = here.rooms.rooms.get((granted.tenant, name))
-    if room is not None:
+    if room is not None and renamed.changed:
         room.discard(DocumentRenamed(RENAMED))
-    version = await current(here, granted, new_name)
-    told = {"name": new_name, "epoch": version.epoch, "seq": version.seq}
-    return as_json(told, 200, {"ETag": version.etag, "Location": location_of(request, new_name)})
+    answer = await _answer_placed(here, new_name, renamed.epoch, None if producer else renamed.head)
+    answer.headers["Location"] = location_of(request, new_name)
+    return answer
 
 
 async def delete(here: Here, request: Request, granted: Granted, name: str) -> Response:
@@ -142,27 +148,38 @@ async def delete(here: Here, request: Request, granted: Granted, name: str) -> R
         if asked is None or asked.database != await database_here(here):
             raise ConditionFailed((await current(here, granted, name)).seq)
         expected = asked.epoch, asked.seq
+    producer = keyed(request, granted.actor, "delete")
     try:
-        await delete_document(here.database, granted.tenant, name, expected=expected, actor=granted.actor)
+        found = await delete_document(
+            here.database, granted.tenant, name, expected=expected, actor=granted.actor, request=producer
+        )
     except NoSuchDocument:
         if conditions.is_any or expected is not None:
             raise ConditionFailed(0) from None
         raise
     room = here.rooms.rooms.get((granted.tenant, name))
-    if room is not None:
+    if room is not None and found.deleted_at is not None:
         room.discard(DocumentDeleted("this document was deleted"))
     return Response(status_code=204, headers={"Cache-Control": "no-store"})
 
 
 async def undelete(here: Here, request: Request, granted: Granted, name: str) -> Response:
-    """Answer a POST: the tombstone is taken away. Raises WrongState where there is none, or nothing is left."""
+    """Answer a POST: the tombstone is taken away. Raises WrongState where there is none, or nothing is left. With a key
+    the answer leaves out where the document is, which a repeat could not tell."""
     only(request)
+    _refuse_conditions(request)
     accepted(request, (JSON_TYPE,))
     _require_writable(here)
-    await undelete_document(here.database, granted.tenant, name, actor=granted.actor)
-    version = await current(here, granted, name)
-    told = {"name": name, "epoch": version.epoch, "seq": version.seq}
-    return as_json(told, 200, {"ETag": version.etag})
+    producer = keyed(request, granted.actor, "undelete")
+    found = await undelete_document(here.database, granted.tenant, name, actor=granted.actor, request=producer)
+    return await _answer_placed(here, name, found.epoch, None if producer else found.head)
+
+
+async def _answer_placed(here: Here, name: str, epoch: int, seq: int | None) -> Response:
+    told = {"name": name, "epoch": epoch}
+    if seq is None:
+        return as_json(told)
+    return as_json(told | {"seq": seq}, headers={"ETag": Version(epoch, seq, await database_here(here)).etag})
 
 
 async def _new_name(here: Here, request: Request) -> str:
@@ -181,6 +198,14 @@ async def _admit_same(here: Here, request: Request, granted: Granted, name: str)
     if writer.tenant != granted.tenant:
         raise InvalidRequest("both names are of one tenant")
     return writer
+
+
+def _refuse_conditions(request: Request, *, has_new_name: bool = False) -> None:
+    """Raises InvalidRequest for a condition, which nobody would look at, unless a new name must be free in any case and
+    that is all that it asks."""
+    conditions = conditions_of(request)
+    if conditions != Conditions(is_absent=conditions.is_absent and has_new_name):
+        raise InvalidRequest("this is put under no condition" + (" but If-None-Match: *" if has_new_name else ""))
 
 
 def _require_writable(here: Here) -> None:

@@ -54,10 +54,17 @@ ROOTS_MAX: Final = 100
 CONTENT_TYPES: Final[dict[As, str]] = {
     "prosemirror": JSON_TYPE,
     "json": JSON_TYPE,
+    "delta": JSON_TYPE,
     "text": TEXT_TYPE,
     "xml": XML_TYPE,
 }
-_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final = {
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+    # XML may be XHTML, whose scripts would run as this origin in the browser of whoever opens it.
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
 
 
 async def read(here: Here, request: Request, granted: Granted, name: str) -> Response:

@@ -16,7 +16,6 @@ from starlette.requests import Request
 
 from ydoc_store.errors import InvalidName, InvalidRequest, NotAcceptable, UnsupportedMediaType
 from ydoc_store.names import name_from_raw_path
-from ydoc_store.storage.guards import Producer
 
 if TYPE_CHECKING:
     from ydoc_store.storage.incarnation import Incarnation
@@ -27,11 +26,7 @@ JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain"
 XML_TYPE: Final = "application/xml"
 
-KEY_CHARACTERS_MAX: Final = 255
-"""Of an Idempotency-Key: a UUID has 36."""
-
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_KEY: Final = re.compile(r'"([ !#-~]+)"|([!#-~](?:[ !#-~]*[!#-~])?)')
 _OURS: Final = re.compile(r"([1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})-([0-9a-f]{12})")
 
 
@@ -169,24 +164,3 @@ def _etags(request: Request, header: str, *, is_weak_enough: bool) -> tuple[bool
     if not found:
         raise InvalidRequest(f"{header} is empty")
     return False, tuple(found)
-
-
-def producer_of(request: Request, actor: str | None) -> Producer | None:
-    """The Idempotency-Key as a producer of one update, so that a repeat is stored once. It belongs to who sends it.
-
-    Raises InvalidRequest.
-    """
-    header = request.headers.get("Idempotency-Key")
-    return None if header is None else keyed(header, actor)
-
-
-def keyed(key: str, actor: str | None) -> Producer:
-    """Raises InvalidRequest for a key that is none. It may stand in quotation marks, which are no part of it."""
-    match = _KEY.fullmatch(key)
-    found = match and (match[1] or match[2])
-    if not found or len(found) > KEY_CHARACTERS_MAX:
-        raise InvalidRequest(
-            f'an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII, but for "'
-        )
-    digest = hashlib.sha256(f"{actor or ''}\0{found}".encode()).hexdigest()
-    return Producer(f"key:{digest}", 0, 0)

@@ -13,8 +13,16 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ydoc_store.errors import ConditionFailed, EpochChanged, InvalidRequest, NoSuchDocument, WrongState
+from ydoc_store.errors import (
+    ConditionFailed,
+    DocumentDeleted,
+    EpochChanged,
+    InvalidRequest,
+    NoSuchDocument,
+    WrongState,
+)
 from ydoc_store.http.bodies import read_body
+from ydoc_store.http.document_keys import Key, key_of
 from ydoc_store.http.document_reading import (
     CONTENT_TYPES,
     DIALECT,
@@ -22,7 +30,6 @@ from ydoc_store.http.document_reading import (
     catch_up,
     database_here,
     in_a_tree,
-    must_be_there,
     root_and_form,
     version_of,
 )
@@ -35,15 +42,14 @@ from ydoc_store.http.document_requests import (
     accepted,
     conditions_of,
     only,
-    producer_of,
     require_type,
 )
 from ydoc_store.rooms.contribution import Contributed, contribute
 from ydoc_store.rooms.follower import follow
 from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.listing import find_listed
-from ydoc_store.storage.producers import has_written
-from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited, judge_edits
+from ydoc_store.storage.requests import was_done
+from ydoc_store.yjs.answers import WORK_A_BYTE, copied, drafted, edited
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ async def append(here: Here, request: Request, granted: Granted, name: str) -> R
     accepted(request, (JSON_TYPE,))
     require_type(request, UPDATE_TYPE, default=UPDATE_TYPE)
     wanted = await _Wanted.of(here, request, granted, name)
-    update = await read_body(here, request, here.settings.update_bytes_max)
+    update = await wanted.read("append")
     if not update:
         raise InvalidRequest("the body is empty: it is a Yjs update, v1")
     return wanted.answer(await wanted.store(update))
@@ -74,10 +80,9 @@ async def edit(here: Here, request: Request, granted: Granted, name: str) -> Res
     accepted(request, (JSON_TYPE,))
     require_type(request, JSON_TYPE)
     wanted = await _Wanted.of(here, request, granted, name)
-    body = await read_body(here, request, here.settings.update_bytes_max)
+    body = await wanted.read("edit")
     repeated = await wanted.find_repeated()
     if repeated is not None:
-        await here.rooms.heavy.run(len(body), judge_edits, body)
         # The edits were made in what was there then, and may not fit what is there now.
         return wanted.answer(repeated)
     async with follow(here.rooms, granted, name, dialect=DIALECT) as follower:
@@ -104,7 +109,7 @@ async def create(here: Here, request: Request, granted: Granted, name: str) -> R
     accepted(request, (JSON_TYPE,))
     require_type(request, UPDATE_TYPE, default=UPDATE_TYPE)
     wanted = await _Wanted.of(here, request, granted, name, creates=True)
-    body = await read_body(here, request, here.settings.update_bytes_max)
+    body = await wanted.read("create")
     # What was read from another document carries that one's epoch.
     update = await here.rooms.heavy.run(len(body), copied, body or EMPTY_UPDATE)
     return wanted.answer(await wanted.store(update))
@@ -117,7 +122,7 @@ async def create_with_content(here: Here, request: Request, granted: Granted, na
     root, as_ = root_and_form(request)
     require_type(request, *_BODY_TYPES[as_])
     wanted = await _Wanted.of(here, request, granted, name, creates=True)
-    body = await read_body(here, request, here.settings.update_bytes_max)
+    body = await wanted.read("create", as_, root)
     structs_max = here.settings.update_structs_max
     update = await here.rooms.heavy.aside.run(len(body) * WORK_A_BYTE, drafted, body, as_, root, structs_max)
     return wanted.answer(await wanted.store(update))
@@ -139,7 +144,7 @@ class _Wanted:
         granted: Granted,
         name: str,
         conditions: Conditions,
-        producer: Producer | None,
+        key: Key | None,
         *,
         creates: bool,
     ):
@@ -148,7 +153,9 @@ class _Wanted:
         self._granted = granted
         self._name = name
         self._conditions = conditions
-        self._producer = producer
+        self._key = key
+        # Told by the body, and so not known before that is read.
+        self._producer: Producer | None = None
         self._creates = creates
         self._database = ""
 
@@ -160,10 +167,16 @@ class _Wanted:
             raise InvalidRequest("a PUT creates: its one condition is If-None-Match: *")
         if conditions.match is not None and len(conditions.match) > 1:
             raise InvalidRequest("a write is put under one ETag")
-        producer = producer_of(request, granted.actor)
-        wanted = cls(here, request, granted, name, conditions, producer, creates=creates)
+        wanted = cls(here, request, granted, name, conditions, key_of(request, granted.actor), creates=creates)
         wanted._database = await database_here(here)
         return wanted
+
+    async def read(self, *what: str) -> bytes:
+        """The request's body; `what` tells with it what is asked, should its key come again. Raises as `read_body`."""
+        body = await read_body(self._here, self._request, self._here.settings.update_bytes_max)
+        if self._key is not None:
+            self._producer = self._key.of(*what, body)
+        return body
 
     async def store(self, update: bytes, epoch: int | None = None, history: int | None = None) -> Contributed:
         """`epoch` is the one that the update was made for, `history` its marker. Raises ConditionFailed, and
@@ -197,6 +210,11 @@ class _Wanted:
                 creates=not must_exist,
                 history=history,
             )
+        except DocumentDeleted:
+            repeated = await self.find_repeated()
+            if repeated is None:
+                raise
+            return repeated
         except (NoSuchDocument, EpochChanged):
             if not must_exist:
                 raise
@@ -204,11 +222,11 @@ class _Wanted:
             raise ConditionFailed(await self._head()) from None
 
     async def find_repeated(self) -> Contributed | None:
-        """What is known of this write where its key says that it was stored before."""
+        """What is known of this write where its key says that it was stored before. Raises KeyReused."""
         if self._producer is None:
             return None
         found = await find_listed(self._here.database, self._granted.tenant, self._name)
-        if found is None or not await has_written(self._here.database, found.id, self._producer.id):
+        if found is None or not await was_done(self._here.database, found.id, self._producer):
             return None
         return Contributed(found.id, found.epoch, 0, found.head, is_new=False, is_duplicate=True)
 
@@ -219,8 +237,9 @@ class _Wanted:
             raise ConditionFailed(0)
 
     async def _refuse_match(self) -> None:
-        found = await must_be_there(self._here, self._granted, self._name)
-        if version_of(found, self._database) in (self._conditions.none_match or ()):
+        # A look is enough: a version that is not that of now never comes again.
+        found = await find_listed(self._here.database, self._granted.tenant, self._name)
+        if found is not None and version_of(found, self._database) in (self._conditions.none_match or ()):
             raise ConditionFailed(found.head)
 
     async def _head(self) -> int:

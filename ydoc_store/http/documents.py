@@ -6,6 +6,7 @@ these paths are matched as they came and not as the router decodes them. What is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -28,6 +29,7 @@ COLLECTION_PATH: Final = PREFIX.rstrip("/")
 BATCH_PATH: Final = COLLECTION_PATH + ":batch"
 DESCRIPTION_PATH: Final = "/v1/openapi.json"
 
+_READING: Final = ("GET", "HEAD")
 Answer = Callable[[Here, Request, Granted, str], Awaitable[Response]]
 
 ANSWERS: Final[dict[str, dict[str, tuple[Access, Answer]]]] = {
@@ -56,7 +58,7 @@ def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts."""
 
     async def collection(request: Request) -> Response:
-        if request.method == "GET":
+        if request.method in _READING:
             return await document_lists.list_documents(present(), request)
         return _not_answered(request, ["GET"])
 
@@ -68,10 +70,13 @@ def routes(present: Present) -> list[Route]:
     async def described(request: Request) -> Response:
         return document_reading.as_json(description(request.scope.get("root_path", "")))
 
+    one = Route(PREFIX + "{rest:path}", _Any(lambda request: _answer(present, request)))
+    # A line feed too, which no name holds: its sender is told that.
+    one.path_regex = re.compile(one.path_regex.pattern, re.DOTALL)
     return [
         Route(COLLECTION_PATH, _Any(collection)),
         Route(BATCH_PATH, _Any(batch)),
-        Route(PREFIX + "{rest:path}", _Any(lambda request: _answer(present, request))),
+        one,
         Route(DESCRIPTION_PATH, described),
     ]
 
@@ -92,14 +97,18 @@ async def _answer(present: Present, request: Request) -> Response:
     methods = ANSWERS.get(action)
     if methods is None:
         raise UnknownPath("a document's name is one segment of the path, with / as %2F; what is done with it the next")
-    if request.method not in methods:
+    # A HEAD is a GET whose body is left out, unless it has a shorter way.
+    method = "GET" if request.method == "HEAD" and "HEAD" not in methods else request.method
+    if method not in methods:
         return _not_answered(request, list(methods))
     here = present()
-    needed, answer = methods[request.method]
+    needed, answer = methods[method]
     granted = await admit(here, request, name, needed, dialect=DIALECT)
     return await answer(here, request, granted, name)
 
 
 def _not_answered(request: Request, methods: list[str]) -> Response:
+    if "GET" in methods and "HEAD" not in methods:
+        methods = [*methods, "HEAD"]
     allowed = ", ".join(methods)
     return problems.problem(405, f"{request.method} is not answered at this path, {allowed} is", {"Allow": allowed})

@@ -35,7 +35,7 @@ from ydoc_store.http.openapi_schemas import (
 
 _UNCHANGED: Final = versioned(answer("the reader has this version already"))
 _SEEN: Final = (IF_MATCH, IF_NONE_MATCH)
-_WRITTEN: Final = (404, 409, 410, 412, 413, 415)
+_WRITTEN: Final = (404, 409, 410, 412, 413, 415, 422)
 
 
 def description(root: str) -> Json:
@@ -83,7 +83,7 @@ def _body(content: Json, *, required: bool = True) -> Json:
 _LIST: Final = _operation(
     "listDocuments",
     "The next documents by name, as far as the token may read them",
-    {"200": told("Page", "a page, in the order of the names' bytes"), **problems()},
+    {"200": told("Page", "a page, in the order of the names' bytes"), **problems(410)},
     parameters=[
         query("prefix", "what the names begin with"),
         query("cursor", "where the page before ended"),
@@ -165,15 +165,15 @@ _DOCUMENT: Final[Json] = {
     "put": _operation(
         "createDocument",
         "Begin a document with an update, an empty one without a body; exactly once",
-        {"201": versioned(told("Placed", "begun", headers=LOCATION)), **problems(410, 409, 412, 413, 415)},
+        {"201": versioned(told("Placed", "begun", headers=LOCATION)), **problems(409, 410, 412, 413, 415, 422)},
         parameters=[KEY, ONLY_NEW],
         requestBody=_body(UPDATE_BODY, required=False),
     ),
     "delete": _operation(
         "deleteDocument",
         "Delete it, until it is undeleted; after YDOC_DELETED_KEPT_DAYS its content goes for good",
-        {"204": answer("it is deleted"), **problems(404, 410, 412)},
-        parameters=[IF_MATCH],
+        {"204": answer("it is deleted"), **problems(404, 410, 412, 422)},
+        parameters=[IF_MATCH, KEY],
     ),
 }
 _CONTENT: Final[Json] = {
@@ -190,7 +190,7 @@ _CONTENT: Final[Json] = {
     "put": _operation(
         "createDocumentWithContent",
         "Begin a document with this content; exactly once",
-        {"201": versioned(told("Placed", "begun", headers=LOCATION)), **problems(409, 410, 412, 413, 415)},
+        {"201": versioned(told("Placed", "begun", headers=LOCATION)), **problems(409, 410, 412, 413, 415, 422)},
         parameters=[ROOT, AS, KEY, ONLY_NEW],
         requestBody=_body(CONTENT),
     ),
@@ -209,20 +209,22 @@ _STATISTICS: Final = _operation(
 _COPY: Final = _operation(
     "copyDocument",
     "Begin a document with the content of this one",
-    {"201": versioned(told("Placed", "begun", headers=LOCATION)), **problems(404, 409, 410, 412, 413, 415)},
+    {"201": versioned(told("Placed", "begun", headers=LOCATION)), **problems(404, 409, 410, 412, 413, 415, 422)},
     parameters=[KEY],
     requestBody=_body({JSON_TYPE: {"schema": ref("NewName")}}),
 )
 _RENAME: Final = _operation(
     "renameDocument",
     "Give it another name, with its epochs and its history",
-    {"200": versioned(told("Placed", "renamed", headers=LOCATION)), **problems(404, 409, 410, 413, 415)},
+    {"200": versioned(told("Changed", "renamed", headers=LOCATION)), **problems(404, 409, 410, 413, 415, 422)},
+    parameters=[KEY],
     requestBody=_body({JSON_TYPE: {"schema": ref("NewName")}}),
 )
 _UNDELETE: Final = _operation(
     "undeleteDocument",
     "Take its deletion back",
-    {"200": versioned(told("Placed", "it is there again")), **problems(404, 409, 410)},
+    {"200": versioned(told("Changed", "it is there again")), **problems(404, 409, 410, 422)},
+    parameters=[KEY],
 )
 _DESCRIPTION: Final = _operation(
     "describe", "This description", {"200": answer("OpenAPI", {JSON_TYPE: {"schema": {"type": "object"}}})}, security=[]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ydoc_store.http.document_keys import KEY_CHARACTERS_MAX
 from ydoc_store.http.document_lists import ITEMS_MAX, PAGE_DEFAULT, PAGE_MAX
-from ydoc_store.http.document_requests import JSON_TYPE, KEY_CHARACTERS_MAX, TEXT_TYPE, UPDATE_TYPE, XML_TYPE
+from ydoc_store.http.document_requests import JSON_TYPE, TEXT_TYPE, UPDATE_TYPE, XML_TYPE
 from ydoc_store.names import NAME_BYTES_MAX
 from ydoc_store.yjs.edits import EDITS_MAX, PATH_STEPS_MAX
 
@@ -77,7 +78,12 @@ _NODES: Final[Json] = {
 }
 _VALUES: Final[Json] = {"values": {"type": "array", "minItems": 1}}
 _TEXT: Final[Json] = {"text": {"type": "string", "minLength": 1}}
+_EMBED: Final[Json] = {"embed": {"type": "object", "minProperties": 1, "description": "one unit of a text"}}
 _FORMATS: Final[Json] = {"attributes": {"type": "object"}}
+_SET_FORMATS: Final[Json] = {
+    "attributes": {"type": "object", "minProperties": 1, "description": "null takes one away; others stay"}
+}
+_COUNTED: Final[Json] = {"count": {"type": "integer", "minimum": 1}}
 
 SCHEMAS: Final[Json] = {
     "Problem": an_object(
@@ -94,6 +100,7 @@ SCHEMAS: Final[Json] = {
         ["name", "epoch"],
     ),
     "Placed": an_object({"name": NAME, **_PLACE}),
+    "Changed": an_object({"name": NAME, **_PLACE}, ["name", "epoch"]),
     "Document": an_object(
         {
             "name": NAME,
@@ -130,9 +137,13 @@ SCHEMAS: Final[Json] = {
                             for op, path in (("insert", _BEHIND), ("append", _PATH))
                             for content in (_PLAIN, _VALUES, _SHARED, _XML, _NODES)
                         ),
-                        _edit("insert", _BEHIND, _TEXT, _FORMATS),
-                        _edit("append", _PATH, _TEXT, _FORMATS),
-                        _edit("delete", _BEHIND, {}, {"count": {"type": "integer", "minimum": 1}}),
+                        *(
+                            _edit(op, path, content, _FORMATS)
+                            for op, path in (("insert", _BEHIND), ("append", _PATH))
+                            for content in (_TEXT, _EMBED)
+                        ),
+                        _edit("format", _BEHIND, _SET_FORMATS, _COUNTED),
+                        _edit("delete", _BEHIND, {}, _COUNTED),
                     ]
                 },
             }
@@ -160,6 +171,12 @@ SCHEMAS: Final[Json] = {
         },
         ["name", "status"],
     ),
+    "Delta": {
+        "type": "array",
+        "items": an_object(
+            {"insert": {"type": ["string", "object"], "minLength": 1, "minProperties": 1}, **_FORMATS}, ["insert"]
+        ),
+    },
     "ProseMirrorDocument": {
         "type": "object",
         "properties": {"type": {"const": "doc"}, "content": {"type": "array", "items": ref("ProseMirrorNode")}},
@@ -201,7 +218,9 @@ def header(name: str, description: str, schema: Json) -> Json:
 NAME_PARAMETER: Final[Json] = {"name": "name", "in": "path", "required": True, "schema": NAME}
 ROOT: Final = query("root", "the root type; `default` without one")
 AS: Final = query(
-    "as", "in which form", {"type": "string", "enum": ["prosemirror", "text", "json", "xml"], "default": "prosemirror"}
+    "as",
+    "in which form",
+    {"type": "string", "enum": ["prosemirror", "text", "delta", "json", "xml"], "default": "prosemirror"},
 )
 IF_MATCH: Final = header("If-Match", "an ETag, or * for any: only this version", {"type": "string", "format": "etag"})
 IF_NONE_MATCH: Final = header(
@@ -221,15 +240,15 @@ UPDATE_BODY: Final[Json] = {UPDATE_TYPE: {"schema": {"type": "string", "format":
 CONTENT: Final[Json] = {
     JSON_TYPE: {
         "schema": {
-            "description": "ProseMirror's document, or any object or array with as=json",
-            "anyOf": [ref("ProseMirrorDocument"), {"type": ["object", "array"]}],
+            "description": "ProseMirror's document, a delta, or any object or array with as=json",
+            "anyOf": [ref("ProseMirrorDocument"), ref("Delta"), {"type": ["object", "array"]}],
         }
     },
     TEXT_TYPE: {"schema": {"type": "string"}},
     XML_TYPE: {"schema": {"type": "string"}},
     "text/xml": {"schema": {"type": "string"}},
 }
-CONTENT_TOLD: Final[Json] = CONTENT | {JSON_TYPE: {"schema": {"description": "ProseMirror's document, or any JSON"}}}
+CONTENT_TOLD: Final[Json] = CONTENT | {JSON_TYPE: {"schema": {"description": "ProseMirror's, a delta, or any JSON"}}}
 _HEADERS: Final[Json] = {"ETag": {"schema": _ETAG}}
 LOCATION: Final[Json] = {"Location": {"schema": {"type": "string"}}}
 
@@ -258,10 +277,11 @@ _PROBLEMS: Final[dict[int, str]] = {
     404: "no such document",
     406: "it does not come in a form that the reader takes",
     409: "it does not fit the document's state, or belongs to another history of it",
-    410: "the document was deleted",
+    410: "the document was deleted; of a list, its cursor leads nowhere any more",
     412: "the document is not at the version that was asked for",
     413: "too large",
     415: "a body of another kind",
+    422: "the key came with another request before",
     429: "an address tried too often",
     503: "a passing trouble of ours: try again",
 }

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ydoc_store.errors import ServerFault, YdocError
+from ydoc_store.errors import LimitExceeded, ServerFault, YdocError
 from ydoc_store.logs import logger
 
 CONTENT_TYPE = "application/problem+json"
@@ -53,7 +53,7 @@ async def of_ours(request: Request, error: Exception) -> Response:
     """Our errors carry the status with which they are told."""
     if not isinstance(error, YdocError):
         return await of_unexpected(request, error)
-    headers = {"Retry-After": "1"} if isinstance(error, ServerFault) else None
+    headers = {"Retry-After": "1"} if isinstance(error, ServerFault | LimitExceeded) else None
     return problem(error.http_status, str(error), headers, code=error.code)
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import ParamSpec, TypeVar
 
-from ydoc_store.errors import StorageBusy
+from ydoc_store.errors import Draining, StorageBusy
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.lib0 import frames
 from ydoc_store.yjs.merge import diff, state_vector_of
@@ -31,6 +31,9 @@ INLINE_BYTES_MAX = 128 * 1024
 
 # The largest document is cut in some seconds; a stock client gives up on a silent socket after 30 s.
 TIMEOUT_S = 60.0
+# What the worker is at, and what is handed over meanwhile. Whoever waits for these is not timed: a long queue, which
+# one reader of a large document can make, is no worker that hangs, and nobody's work is to be lost for it.
+HANDED_OVER_MAX = 2
 
 try:
     import resource
@@ -49,6 +52,8 @@ class Heavy:
         self._memory_bytes_max = memory_bytes_max
         self._pool: ProcessPoolExecutor | None = None
         self._aside: Heavy | None = None
+        self._turns = asyncio.Semaphore(HANDED_OVER_MAX)
+        self._is_stopped = False
 
     @property
     def aside(self) -> Heavy:
@@ -60,11 +65,17 @@ class Heavy:
     async def run(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args)`, here when `size_bytes` is small, else in the worker.
 
-        A worker that dies (out of memory) or hangs fails the calls that wait for it, with StorageBusy, and is
-        replaced. Cancelling abandons the result.
+        A worker that dies (out of memory) or hangs fails the calls that it has, with StorageBusy, and is replaced.
+        Cancelling abandons the result. Raises Draining for what was not handed over before `stop`.
         """
         if size_bytes <= INLINE_BYTES_MAX:
             return work(*args, **kwargs)
+        async with self._turns:
+            if self._is_stopped:
+                raise Draining("this process is stopping")
+            return await self._run_there(work, *args, **kwargs)
+
+    async def _run_there(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         pool = self._started()
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -92,6 +103,7 @@ class Heavy:
         return self._pool
 
     def stop(self) -> None:
+        self._is_stopped = True
         if self._aside is not None:
             self._aside.stop()
         if self._pool is not None:

@@ -143,7 +143,7 @@ class Watch:
         return self._incarnation
 
     async def judge_database(self) -> None:
-        """Raises RoomDiscarded, as all rooms then are, where the database is another one than at the last poll."""
+        """Raises RoomDiscarded, as all rooms then are, where the database is another one by now than they are of."""
         if await show_incarnation(self._rooms.database) != await self.which_database():
             await self.poll()
             raise RoomDiscarded("the database was restored, or another one took over")

@@ -19,12 +19,14 @@ from ydoc_store.storage.compactions import TRY_LOCK
 from ydoc_store.storage.creating import new_marker
 from ydoc_store.storage.pool import affected, mapping_errors
 from ydoc_store.storage.quarantine import clear_failures
+from ydoc_store.storage.requests import is_repeat, note_done
 from ydoc_store.yjs.lib0 import frame
 
 if TYPE_CHECKING:
     import asyncpg
 
     from ydoc_store.storage.commits import Happening
+    from ydoc_store.storage.guards import Producer
     from ydoc_store.storage.pool import Connection, Database
 
 # A row that another transaction replaces while its lock is waited for is no longer current, and is left out then.
@@ -108,12 +110,12 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A deleted document; `changed` is False where it was deleted before."""
+    """A deleted document. `changed` is False where it was deleted before, `deleted_at` None where that was undone."""
 
     document_id: int
     epoch: int
     head: int
-    deleted_at: datetime
+    deleted_at: datetime | None
     changed: bool
 
 
@@ -160,37 +162,49 @@ async def delete_document(
     *,
     expected: tuple[int, int] | None = None,
     actor: str | None = None,
+    request: Producer | None = None,
 ) -> Tombstone:
-    """Set the tombstone; deleting twice changes nothing. Content and history stay for an undelete until purged.
+    """Set the tombstone; deleting twice changes nothing, nor does a `request` that was done before. Content and history
+    stay for an undelete until purged.
 
-    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, ServerFault;
-    ConditionFailed where it is not at the `expected` epoch and head.
+    Nothing is accepted for the document from the COMMIT on; its open rooms close. Raises NoSuchDocument, KeyReused,
+    ServerFault; ConditionFailed where it is not at the `expected` epoch and head.
     """
     with mapping_errors(f"deleting {name!r}"):
         async with database.transaction() as connection:
             row = await _lock_current(connection, tenant, name)
-            if row["deleted_at"] is not None:
-                return Tombstone(row["id"], row["epoch"], row["head"], row["deleted_at"], changed=False)
-            if expected is not None and expected != (row["epoch"], row["head"]):
+            unchanged = Tombstone(row["id"], row["epoch"], row["head"], row["deleted_at"], changed=False)
+            if await is_repeat(connection, row["id"], request):
+                return unchanged
+            if row["deleted_at"] is None and expected not in (None, (row["epoch"], row["head"])):
                 raise ConditionFailed(row["head"])
+            await note_done(connection, row["id"], request)
+            if row["deleted_at"] is not None:
+                return unchanged
             deleted_at = await connection.fetchval(SET_TOMBSTONE, row["id"])
             await note(connection, "deleted", row["id"], seq=row["head"], actor=actor)
             await tell_changed(connection, row["id"])
     return Tombstone(row["id"], row["epoch"], row["head"], deleted_at, changed=True)
 
 
-async def undelete_document(database: Database, tenant: str, name: str, *, actor: str | None = None) -> Epoch:
-    """Take the tombstone away: the same epoch goes on, and clients that knew it may bring what they hold.
+async def undelete_document(
+    database: Database, tenant: str, name: str, *, actor: str | None = None, request: Producer | None = None
+) -> Epoch:
+    """Take the tombstone away: the same epoch goes on, and clients that knew it may bring what they hold. A `request`
+    that was done before changes nothing.
 
-    Raises NoSuchDocument, WrongState where it is not deleted or its content is purged, ServerFault.
+    Raises NoSuchDocument, WrongState where it is not deleted or its content is purged, KeyReused, ServerFault.
     """
     with mapping_errors(f"undeleting {name!r}"):
         async with database.transaction() as connection:
             row = await _lock_current(connection, tenant, name)
+            if await is_repeat(connection, row["id"], request):
+                return (await _epochs(connection, tenant, name))[-1]
             if row["deleted_at"] is None:
                 raise WrongState(f"{name!r} is not deleted")
             if row["purged_at"] is not None:
                 raise WrongState(f"{name!r} was purged: nothing is left to undelete; recreate it to begin anew")
+            await note_done(connection, row["id"], request)
             await connection.execute(TAKE_TOMBSTONE, row["id"])
             await note(connection, "undeleted", row["id"], seq=row["head"], actor=actor)
             epochs = await _epochs(connection, tenant, name)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
 
 _COLUMNS = """
-SELECT d.id, d.name, d.epoch, d.head, d.created_at, d.changed_at, d.deleted_at,
+SELECT d.id, d.name, d.marker, d.epoch, d.head, d.created_at, d.changed_at, d.deleted_at,
     coalesce(octet_length(s.bytes), 0)::bigint + d.accepted_bytes - coalesce(s.merged_bytes, 0) AS size_bytes
 FROM ydoc.documents AS d
 LEFT JOIN ydoc.snapshots AS s ON s.document_id = d.id AND s.superseded_at IS NULL
@@ -34,7 +34,7 @@ LIMIT $6
 """
 )
 
-NAME_OF = "SELECT d.name FROM ydoc.documents AS d WHERE d.id = $1 AND d.tenant = $2 AND d.kind = 'document'"
+FIND_NAME = "SELECT d.name, d.marker FROM ydoc.documents AS d WHERE d.id = $1 AND d.tenant = $2 AND d.kind = 'document'"
 
 ID_MAX = 2**63 - 1
 
@@ -45,6 +45,7 @@ class Listed:
 
     id: int
     name: str
+    marker: int
     epoch: int
     head: int
     created_at: datetime
@@ -72,14 +73,14 @@ async def list_page(
     return [Listed(*row) for row in rows]
 
 
-async def name_of(database: Database, tenant: str, document_id: int) -> str | None:
-    """What a document of this tenant is called; None for an id that is none of its documents'."""
+async def find_name(database: Database, tenant: str, document_id: int) -> tuple[str, int] | None:
+    """What a document of this tenant is called, and its marker; None for an id that is none of its documents'."""
     if not 0 < document_id <= ID_MAX:
         return None
     async with database.acquire() as connection:
         with mapping_errors("looking up where a page ended"):
-            name: str | None = await connection.fetchval(NAME_OF, document_id, tenant)
-    return name
+            row = await connection.fetchrow(FIND_NAME, document_id, tenant)
+    return None if row is None else (row["name"], row["marker"])
 
 
 def after_all(prefix: str) -> str | None:

@@ -1,6 +1,6 @@
 """What guards are judged by, read and written: the locked head rows, the producers' places, closed streams.
 
-The purge and one look apart, all of it runs inside an append's transaction. Heads are locked first, in id order as
+The purge apart, all of it runs inside an append's transaction. Heads are locked first, in id order as
 every append locks them; the places are read by a later statement, which sees what whoever held a lock before
 committed. They are written under those locks only, so they need none of their own, and a purge in between takes
 nothing that is not written anew.
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LOCK_GUARDED = """
 SELECT d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed, d.stream_seq,
-    d.deleted_at IS NULL AND d.replaced_at IS NULL AS live
+    d.deleted_at IS NULL AND d.replaced_at IS NULL AS live,
+    CASE WHEN d.kind = 'stream' THEN d.accepted_bytes END AS stream_bytes
 FROM ydoc.documents AS d
 WHERE d.id = ANY ($1::bigint[])
 ORDER BY d.id
@@ -31,7 +32,6 @@ SELECT p.document_id, p.producer_id, p.epoch, p.seq
 FROM unnest($1::bigint[], $2::text[]) AS a (document_id, producer_id)
 JOIN ydoc.producers AS p ON p.document_id = a.document_id AND p.producer_id = a.producer_id
 """
-HAS_WRITTEN = "SELECT EXISTS (SELECT FROM ydoc.producers AS p WHERE p.document_id = $1 AND p.producer_id = $2)"
 WRITE_PRODUCERS = """
 INSERT INTO ydoc.producers (document_id, producer_id, epoch, seq)
 SELECT w.document_id, w.producer_id, w.epoch, w.seq
@@ -94,7 +94,7 @@ WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A head row as its lock found it."""
+    """A head row as its lock found it; `stream_bytes` were ever appended to it, None where it is a document's."""
 
     epoch: int
     marker: int
@@ -102,6 +102,7 @@ class Locked:
     closed: bool
     stream_seq: str | None
     is_live: bool
+    stream_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +120,27 @@ async def lock_guarded(connection: Connection, document_ids: Sequence[int]) -> d
 
 
 async def read_states(
-    connection: Connection, locked: Mapping[int, Locked], asked: Sequence[tuple[int, str]]
+    connection: Connection,
+    locked: Mapping[int, Locked],
+    asked: Sequence[tuple[int, str]],
+    bytes_ceilings: Mapping[int, int],
 ) -> dict[int, GuardedState]:
     """What the guards of these locked documents are judged by; `asked` are the (document, producer) that matter."""
-    states = {key: GuardedState(head.epoch, head.head, head.closed, head.stream_seq) for key, head in locked.items()}
+    states = {
+        key: GuardedState(
+            head.epoch,
+            head.head,
+            head.closed,
+            head.stream_seq,
+            None if head.stream_bytes is None else bytes_ceilings[key] - head.stream_bytes,
+        )
+        for key, head in locked.items()
+    }
     if asked:
         rows = await connection.fetch(READ_PRODUCERS, [pair[0] for pair in asked], [pair[1] for pair in asked])
         for document_id, producer_id, epoch, seq in rows:
             states[document_id].producers[producer_id] = Place(epoch, seq)
     return states
-
-
-async def has_written(database: Database, document_id: int, producer_id: str) -> bool:
-    """Whether anything of this producer's was ever accepted. Raises StorageUnavailable or StorageBusy."""
-    async with database.acquire() as connection:
-        with mapping_errors("looking up a producer"):
-            return bool(await connection.fetchval(HAS_WRITTEN, document_id, producer_id))
 
 
 async def write_judged(connection: Connection, judged: Mapping[int, Judgement]) -> None:

@@ -7,6 +7,7 @@ of it by a hint, or by their poll. Access that was taken back from the document 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -15,8 +16,10 @@ from ydoc_store.errors import DocumentDeleted, NoSuchDocument, StorageBusy, Wron
 from ydoc_store.storage.commits import note_renamed
 from ydoc_store.storage.epochs import tell_changed
 from ydoc_store.storage.pool import mapping_errors
+from ydoc_store.storage.requests import is_repeat, note_done
 
 if TYPE_CHECKING:
+    from ydoc_store.storage.guards import Producer
     from ydoc_store.storage.pool import Database
 
 # In the order in which appends lock heads. The name is part of a key: nothing weaker than FOR UPDATE changes it.
@@ -40,16 +43,36 @@ WHERE r.tenant = $1 AND r.kind = 'document' AND r.value = $2
 """
 
 
-async def rename_document(
-    database: Database, tenant: str, name: str, new_name: str, *, actor: str | None = None
-) -> None:
-    """From the COMMIT on the document is found under its new name alone.
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """Where the document was when it got its name; `changed` is False where this request had been done before."""
 
-    Raises NoSuchDocument, DocumentDeleted, WrongState where the new name is not free, ServerFault.
+    epoch: int
+    head: int
+    changed: bool
+
+
+async def rename_document(
+    database: Database,
+    tenant: str,
+    name: str,
+    new_name: str,
+    *,
+    actor: str | None = None,
+    request: Producer | None = None,
+) -> Renamed:
+    """From the COMMIT on the document is found under its new name alone. A `request` that was done before changes
+    nothing, as long as its document has one of the two names.
+
+    Raises NoSuchDocument, DocumentDeleted, WrongState where the new name is not free, KeyReused, ServerFault.
     """
     with mapping_errors(f"renaming {name!r}"):
         async with database.transaction() as connection:
             rows = await connection.fetch(LOCK_NAMES, tenant, [name, new_name])
+            # The new name first: another document may have begun under the old one since.
+            for row in sorted(rows, key=lambda row: row["name"] != new_name):
+                if row["replaced_at"] is None and await is_repeat(connection, row["id"], request):
+                    return Renamed(row["epoch"], row["head"], changed=False)
             ours = [row for row in rows if row["name"] == name]
             if not ours:
                 raise NoSuchDocument(f"no document is named {name!r}")
@@ -65,6 +88,8 @@ async def rename_document(
             except asyncpg.UniqueViolationError:
                 # Somebody has begun it behind our look.
                 raise WrongState("a document of the new name is there") from None
+            await note_done(connection, current["id"], request)
             await connection.execute(REVOKE_AGAIN, tenant, name, new_name)
             await note_renamed(connection, [row["id"] for row in ours], name, actor=actor)
             await tell_changed(connection, current["id"])
+    return Renamed(current["epoch"], current["head"], changed=True)

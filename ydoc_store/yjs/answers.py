@@ -17,6 +17,7 @@ from ydoc_store.yjs.drafting import As, draft
 from ydoc_store.yjs.edits import apply_edits, parse_edits
 from ydoc_store.yjs.markers import without_markers
 from ydoc_store.yjs.prosemirror import to_prosemirror
+from ydoc_store.yjs.runs import to_delta
 from ydoc_store.yjs.tree import Tree
 from ydoc_store.yjs.union import diff_exactly
 from ydoc_store.yjs.xml_reading import check_xml
@@ -36,6 +37,8 @@ def content_of(update: bytes, root: str, as_: As) -> bytes:
         return orjson.dumps(to_prosemirror(branch))
     if as_ == "json":
         return orjson.dumps(shown(branch))
+    if as_ == "delta":
+        return orjson.dumps(to_delta(branch))
     if as_ == "text":
         return to_text(branch).encode()
     told = to_xml(branch)
@@ -51,11 +54,6 @@ def roots_of(update: bytes, names: Sequence[str] | None) -> bytes:
     return orjson.dumps(to_json(Tree(update), None if names is None else list(names)))
 
 
-def judge_edits(body: bytes) -> None:
-    """Raises InvalidRequest, TooLarge for a body that holds no edits, whatever the document."""
-    parse_edits(json_of(body))
-
-
 def edited(update: bytes, body: bytes, structs_max: int) -> bytes:
     """The update that makes the edits of a JSON body. Raises as `parse_edits` and `apply_edits` do."""
     return apply_edits(update, parse_edits(json_of(body)), structs_max=structs_max)
@@ -63,7 +61,7 @@ def edited(update: bytes, body: bytes, structs_max: int) -> bytes:
 
 def drafted(body: bytes, as_: As, root: str, structs_max: int) -> bytes:
     """The update that gives an empty document this content. Raises InvalidRequest, TooLarge."""
-    content = json_of(body) if as_ in ("prosemirror", "json") else text_of(body)
+    content = text_of(body) if as_ in ("text", "xml") else json_of(body)
     return draft(content, as_, root, structs_max=structs_max)
 
 

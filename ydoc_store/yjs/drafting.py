@@ -1,4 +1,4 @@
-"""Content from outside into an empty root type: ProseMirror's JSON, plain text, JSON. XML is xml_reading.py's.
+"""Content from outside into an empty root type: ProseMirror's JSON, text, a delta, JSON. XML is xml_reading.py's.
 
 What y-prosemirror, or Yjs, reads from the update equals what came in; input that has no place in a document is refused,
 with the path to it. As y-prosemirror does, attributes that are null and marks of nodes that are no text are left out,
@@ -17,15 +17,15 @@ from ydoc_store.yjs.values import is_exact
 from ydoc_store.yjs.writing import STRUCTS_MAX, Writer
 from ydoc_store.yjs.xml_reading import insert_xml
 
-As = Literal["prosemirror", "text", "json", "xml"]
+As = Literal["prosemirror", "text", "delta", "json", "xml"]
 
 # Of the editor's own making, for showing who changed what; y-prosemirror never stores it.
 _YCHANGE: Final = "ychange"
 
 
 def draft(content: Any, as_: As, root: str, *, structs_max: int = STRUCTS_MAX) -> bytes:
-    """An update that gives an empty document's root type this content: JSON for `prosemirror` and `json`, else a
-    string. Raises InvalidRequest, TooLarge."""
+    """An update that gives an empty document's root type this content: a string for `text` and `xml`, else
+    JSON. Raises InvalidRequest, TooLarge."""
     writer = Writer(Tree(b"\0\0"), structs_max)
     branch = writer.tree.root(root)
     if as_ == "prosemirror":
@@ -33,6 +33,8 @@ def draft(content: Any, as_: As, root: str, *, structs_max: int = STRUCTS_MAX) -
     elif as_ == "text":
         if content:
             writer.text(branch, None, content)
+    elif as_ == "delta":
+        write_runs(writer, branch, _runs_of(content))
     elif as_ == "xml":
         insert_xml(writer, branch, None, content)
     elif isinstance(content, dict | list):
@@ -84,6 +86,26 @@ def judge_value(value: Any, path: str) -> None:
             waiting += ((one, depth + 1) for one in inner)
         elif isinstance(found, int) and not is_exact(found):
             raise InvalidRequest(f"{_at(path)} is an integer beyond 2^53, which JavaScript would round")
+
+
+# Delta: text with its formats, and embeds
+
+
+def _runs_of(content: Any) -> list[tuple[str | dict[str, Any], dict[str, Any]]]:
+    if not isinstance(content, list):
+        raise InvalidRequest('the body is no delta: [{"insert": "Hello", "attributes": {"bold": true}}, …]')
+    runs: list[tuple[str | dict[str, Any], dict[str, Any]]] = []
+    for index, run in enumerate(content):
+        if not isinstance(run, dict) or run.keys() - {"insert", "attributes"}:
+            raise InvalidRequest(f'"[{index}]" is no run: {{"insert": "Hello", "attributes": {{}}}}')
+        inserted, formats = run.get("insert"), run.get("attributes", {})
+        if not isinstance(inserted, str | dict) or not inserted:
+            raise InvalidRequest(f'"[{index}].insert" is a string, or an object, and holds something')
+        if not isinstance(formats, dict):
+            raise InvalidRequest(f'"[{index}].attributes" is an object')
+        judge_value(run, f"[{index}]")
+        runs.append((inserted, {key: value for key, value in formats.items() if value is not None}))
+    return runs
 
 
 # ProseMirror

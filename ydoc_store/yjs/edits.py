@@ -3,12 +3,13 @@
     {"edits": [{"op": "set", "path": ["meta", "title"], "value": "Report"},
                {"op": "insert", "path": ["body", 0], "text": "Hello ", "attributes": {"bold": true}},
                {"op": "append", "path": ["list"], "values": [1, 2]},
+               {"op": "format", "path": ["body", 0], "count": 5, "attributes": {"bold": null, "italic": true}},
                {"op": "delete", "path": ["list", 3], "count": 2}]}
 
 A path leads from a root type's name through keys (strings) and indexes (numbers). Offsets in text count UTF-16 units,
 as editors in JavaScript do. Later edits see what earlier ones did. Content is a `value` or `values` (plain JSON,
 changed as a whole), `shared` (objects as maps, lists as arrays, a string as a text, which people edit together), `text`
-into a text, and `prosemirror` (a node, or a list of them) or `xml` into XML.
+or an `embed` (an object, one unit) into a text, and `prosemirror` (a node, or a list of them) or `xml` into XML.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final, Literal
 from ydoc_store.errors import ClientFault, InvalidRequest, TooLarge, WrongState
 from ydoc_store.yjs.content import KIND_NAMES, TEXTS, XML, may_be
 from ydoc_store.yjs.drafting import fill, insert_nodes, judge_value
-from ydoc_store.yjs.marks import insert_formatted
+from ydoc_store.yjs.marks import format_range, insert_formatted
 from ydoc_store.yjs.tree import ARRAY, MAP, TEXT, XML_ELEMENT, XML_FRAGMENT, Branch, Item, Tree
 from ydoc_store.yjs.writing import STRUCTS_MAX, Writer
 from ydoc_store.yjs.xml_reading import insert_xml
@@ -30,13 +31,14 @@ EDITS_MAX: Final = 1_000
 PATH_STEPS_MAX: Final = 256
 """As deep as types may nest."""
 
-Op = Literal["set", "insert", "append", "delete"]
-_OPS: Final[tuple[Op, ...]] = ("set", "insert", "append", "delete")
-_CONTENTS: Final = ("value", "values", "shared", "text", "prosemirror", "xml")
+Op = Literal["set", "insert", "append", "delete", "format"]
+_OPS: Final[tuple[Op, ...]] = ("set", "insert", "append", "delete", "format")
+_CONTENTS: Final = ("value", "values", "shared", "text", "embed", "prosemirror", "xml")
+_FORMATTED: Final = ("text", "embed")
 _TAKES: Final = {
     ARRAY: ("value", "values", "shared"),
     MAP: ("value", "shared"),
-    TEXT: ("text",),
+    TEXT: _FORMATTED,
     XML_FRAGMENT: ("prosemirror", "xml"),
 }
 
@@ -75,25 +77,29 @@ def _parse(edit: Any, at: str) -> Edit:
     root, steps = _path(edit.get("path"), op, at)
     contents = [key for key in _CONTENTS if key in edit]
     allowed = {"op", "path", *contents}
-    if op == "delete":
+    is_range = op in ("delete", "format")
+    if is_range:
         if contents:
-            raise InvalidRequest(f'"{at}": a delete takes no "{contents[0]}"')
+            raise InvalidRequest(f'"{at}": a {op} takes no "{contents[0]}"')
         allowed.add("count")
     elif len(contents) != 1:
         raise InvalidRequest(f'"{at}" has one of {", ".join(_CONTENTS)}')
-    elif contents[0] == "text":
+    if op == "format" or contents[:1] in ([name] for name in _FORMATTED):
         allowed.add("attributes")
     unknown = sorted(edit.keys() - allowed)
     if unknown:
         raise InvalidRequest(f'"{at}.{unknown[0]}": that is nothing which this edit takes')
-    if op == "delete":
-        return Edit(op, root, steps, count=_count(edit, steps, at))
+    formats = _formats(edit, at)
+    if is_range:
+        if op == "format" and not formats:
+            raise InvalidRequest(f'"{at}.attributes" holds at least one, null for one that is taken away')
+        return Edit(op, root, steps, attributes=formats, count=_count(edit, steps, at))
     content = contents[0]
     value = edit[content]
     _judge_content(content, value, f"{at}.{content}")
-    if op == "set" and content in ("values", "text"):
+    if op == "set" and content in ("values", *_FORMATTED):
         raise InvalidRequest(f'"{at}": a set takes a value, not "{content}"')
-    return Edit(op, root, steps, content, value, _formats(edit, at))
+    return Edit(op, root, steps, content, value, formats)
 
 
 def _path(path: Any, op: str, at: str) -> tuple[str, tuple[str | int, ...]]:
@@ -107,8 +113,8 @@ def _path(path: Any, op: str, at: str) -> tuple[str, tuple[str | int, ...]]:
             raise InvalidRequest(f'"{at}.path[{index}]" is neither a key nor an index from 0 on')
     if op != "append" and len(path) == 1:
         raise InvalidRequest(f'"{at}.path" names a root type: behind it comes a key or an index in it')
-    if op == "insert" and isinstance(path[-1], str):
-        raise InvalidRequest(f'"{at}.path" ends with an index where something is inserted; a key is set')
+    if op in ("insert", "format") and isinstance(path[-1], str):
+        raise InvalidRequest(f'"{at}.path" ends with an index where something is inserted or formatted; a key is set')
     return path[0], tuple(step for step in steps[1:] if step is not None)
 
 
@@ -142,6 +148,8 @@ def _judge_content(content: str, value: Any, at: str) -> None:
         raise InvalidRequest(f'"{at}" is a string of at least one character')
     if content == "values" and (not isinstance(value, list) or not value):
         raise InvalidRequest(f'"{at}" is a list of at least one value')
+    if content == "embed" and (not isinstance(value, dict) or not value):
+        raise InvalidRequest(f'"{at}" is an object of at least one key')
     if content == "shared" and not isinstance(value, dict | list | str):
         raise InvalidRequest(f'"{at}" is an object, a list or a string')
     if content == "prosemirror":
@@ -178,6 +186,9 @@ def _apply(writer: Writer, edit: Edit) -> None:
     if edit.op == "delete":
         writer.delete_range(parent, last or 0, edit.count)
         return
+    if edit.op == "format":
+        format_range(writer, parent, last or 0, edit.count, edit.attributes or {})
+        return
     if edit.op == "append":
         left = writer.end(parent)
     elif edit.op == "set":
@@ -191,26 +202,16 @@ def _container(writer: Writer, edit: Edit, steps: tuple[str | int, ...]) -> Bran
     """The type in which the edit happens, or the root type itself."""
     branch = writer.tree.root(edit.root)
     for number, step in enumerate(steps, start=1):
-        item = branch.entries.get(step) if isinstance(step, str) else _at_index(branch, step)
+        item = branch.entries.get(step) if isinstance(step, str) else writer.at(branch, step)
         if item is None or item.deleted or item.branch is None:
             raise WrongState(f'"path[{number}]" leads to no shared type that is there')
         branch = item.branch
     return branch
 
 
-def _at_index(branch: Branch, index: int) -> Item | None:
-    left = index
-    for item in branch.sequence():
-        if item.is_counted:
-            if left < item.length:
-                return item
-            left -= item.length
-    return None
-
-
 def _judge_kind(parent: Branch, edit: Edit, last: str | int | None) -> int:
     """What the container is; a root type is what the edit takes it for, if it may be that. Raises WrongState."""
-    wanted = MAP if isinstance(last, str) else _wanted(edit.content)
+    wanted = MAP if isinstance(last, str) else TEXT if edit.op == "format" else _wanted(edit.content)
     kind = parent.kind
     if kind is None:
         possible = may_be(parent)
@@ -222,7 +223,10 @@ def _judge_kind(parent: Branch, edit: Edit, last: str | int | None) -> int:
         raise WrongState(f'"path" leads into {_named(kind)}, whose values have keys and no order')
     family = TEXT if kind in TEXTS else XML_FRAGMENT if kind in XML else kind
     takes = ("value",) if family == XML_FRAGMENT and isinstance(last, str) else _TAKES[family]
-    if edit.op != "delete" and edit.content not in takes:
+    if edit.op == "format":
+        if family != TEXT:
+            raise WrongState(f'"path" leads into {_named(kind)}, which has no formats')
+    elif edit.op != "delete" and edit.content not in takes:
         raise WrongState(f'"path" leads into {_named(kind)}, which takes {" or ".join(takes)}, not {edit.content}')
     return family
 
@@ -249,7 +253,7 @@ def _apply_to_key(writer: Writer, parent: Branch, kind: int, edit: Edit, key: st
 
 
 def _insert(writer: Writer, parent: Branch, left: Item | None, edit: Edit) -> None:
-    if edit.content == "text":
+    if edit.content in _FORMATTED:
         insert_formatted(writer, parent, left, edit.value, edit.attributes)
     elif edit.content == "shared":
         _fill_shared(writer, writer.type(parent, left, _shared_kind(edit.value)), edit.value)

@@ -11,10 +11,8 @@ from typing import Any, Final
 
 from ydoc_store.errors import WrongState
 from ydoc_store.yjs.content import XML, kind_of, last_value, values_of
-from ydoc_store.yjs.lib0 import Reader
+from ydoc_store.yjs.runs import runs_of
 from ydoc_store.yjs.tree import XML_ELEMENT, XML_TEXT, Branch, Item
-from ydoc_store.yjs.values import read_json
-from ydoc_store.yjs.walker import FORMAT, STRING
 
 _HASHED_MARK: Final = re.compile("([^\n\r\u2028\u2029]*)--[a-zA-Z0-9+/=]{8}\\Z")
 _ARRAY_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -56,54 +54,11 @@ def _node(item: Item) -> Any:
 
 def text_nodes(branch: Branch) -> list[dict[str, Any]]:
     """A text's runs, each with its marks in the order in which they began."""
-    nodes: list[dict[str, Any]] = []
-    marks: dict[str, Any] = {}
-    run: list[bytes] = []
-    opening: list[tuple[str, Any]] | None = []
-
-    def finish_run() -> None:
-        if run:
-            nodes.append(_text_node(b"".join(run).decode(), marks))
-            run.clear()
-
-    for item in branch.sequence():
-        struct = item.struct
-        if struct.kind == FORMAT:
-            # Also one that changes nothing ends a run.
-            finish_run()
-            change = read_format(struct.payload)
-            if opening is not None:
-                opening.append(change)
-            else:
-                apply_format(change, marks)
-            continue
-        if opening:
-            # In front of the first character Yjs drops, as it loads, what others there overrule.
-            last = {key: at for at, (key, _) in enumerate(opening)}
-            for at, change in enumerate(opening):
-                if last[change[0]] == at:
-                    apply_format(change, marks)
-        opening = None
-        if struct.kind == STRING:
-            run.append(struct.payload)
-        else:
-            finish_run()
-            nodes += [_text_node(value, marks) for value in values_of(item)]
-    finish_run()
-    return nodes
-
-
-def read_format(payload: bytes) -> tuple[str, Any]:
-    reader = Reader(payload)
-    return reader.string(), read_json(reader)
-
-
-def apply_format(change: tuple[str, Any], marks: dict[str, Any]) -> None:
-    key, value = change
-    if value is None:
-        marks.pop(key, None)
-    else:
-        marks[key] = value
+    return [
+        _text_node(text, marks)
+        for content, marks in runs_of(branch)
+        for text in ([content] if isinstance(content, str) else values_of(content))
+    ]
 
 
 def _text_node(text: Any, marks: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,12 @@ class Writer:
         self._structs_max = structs_max
         self._structs: list[Struct] = []
         self._deletes: defaultdict[int, Ranges] = defaultdict(list)
+        # An item of a sequence, and the units in front of it. Whatever is written to the sequence is written behind its
+        # last one (`seek`), or it is forgotten.
+        self._marks: dict[Branch, tuple[Item, int]] = {}
+        self._ends: dict[Branch, Item] = {}
+        # Which formats hold behind an item of a text: marks.py's, which writes formats behind its last one alone.
+        self.formats: dict[Branch, tuple[Item, dict[str, Any]]] = {}
         self._client = secrets.randbits(32)
         while self._client in tree.clients:
             self._client = secrets.randbits(32)
@@ -44,25 +50,49 @@ class Writer:
         """The item behind which what is inserted at `index` goes (None: in front). Raises WrongState past the end, and
         between the halves of a surrogate pair."""
         if index == 0:
+            # What is written in front moves all the rest.
+            self._marks.pop(parent, None)
             return None
-        left = index
-        for item in parent.sequence():
-            if not item.is_counted:
-                continue
-            if left < item.length:
-                self._split(item, left)
-            if left <= item.length:
-                return item
-            left -= item.length
-        raise WrongState(f"{index} is past its end, which is {index - left}")
+        item, at = self._find(parent, index - 1)
+        if item is None:
+            raise WrongState(f"{index} is past its end, which is {at}")
+        if index - at < item.length:
+            self.cut(item, index - at)
+        return item
+
+    def at(self, parent: Branch, index: int) -> Item | None:
+        """The item that holds the unit at `index`; None past the end."""
+        return self._find(parent, index)[0]
 
     def end(self, parent: Branch) -> Item | None:
-        last = parent.start
+        last = self._ends.get(parent, parent.start)
         while last is not None and last.right is not None:
             last = last.right
+        if last is not None:
+            self._ends[parent] = last
         return last
 
-    def _split(self, item: Item, offset: int) -> None:
+    def _find(self, parent: Branch, index: int) -> tuple[Item | None, int]:
+        """The item that holds the unit at `index`, and the units in front of it; None and all units past the end.
+
+        From where the last one was: many edits of a long list would each walk through all of it.
+        """
+        item, at = self._marks.get(parent, (parent.start, 0))
+        if index < at // 2:
+            item, at = parent.start, 0
+        while at > index and item is not None:
+            item = item.left
+            at -= item.length if item is not None and item.is_counted else 0
+        while item is not None:
+            length = item.length if item.is_counted else 0
+            if index < at + length:
+                self._marks[parent] = item, at
+                return item, at
+            item, at = item.right, at + length
+        return None, at
+
+    def cut(self, item: Item, offset: int) -> None:
+        """Cuts an item behind so many units. Raises WrongState between the halves of a surrogate pair."""
         if item.struct.kind == STRING and Units(item.struct).parts_a_pair(offset):
             raise WrongState("that is between the two halves of a surrogate pair: offsets count UTF-16 units")
         self.tree.split(item, item.struct.clock + offset)
@@ -135,7 +165,7 @@ class Writer:
         while item is not None and left > 0:
             if item.is_counted:
                 if left < item.length:
-                    self._split(item, left)
+                    self.cut(item, left)
                 left -= item.length
                 self.delete(item)
             item = item.right

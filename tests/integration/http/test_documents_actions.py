@@ -237,6 +237,18 @@ async def test_renaming_needs_write_access_to_the_new_name(database_url: str) ->
             assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
+async def test_a_condition_that_nobody_would_look_at_is_refused(client: httpx.AsyncClient) -> None:
+    etag = (await begin(client)).headers["etag"]
+    for action in ("copy", "rename", "undelete"):
+        for headers in ({"If-Match": etag}, {"If-Match": "*"}, {"If-None-Match": etag}):
+            refused = await client.post(f"{DOC}/{action}", json={"name": "new"}, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), (action, headers)
+    only_new = {"If-None-Match": "*"}
+    assert (await client.post(DOC + "/copy", json={"name": "copy"}, headers=only_new)).status_code == 201
+    assert (await client.post(DOC + "/rename", json={"name": "new"}, headers=only_new)).status_code == 200
+    assert (await client.post(DOC + "/undelete", headers=only_new)).status_code == 400
+
+
 # Delete and undelete
 
 

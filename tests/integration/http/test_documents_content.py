@@ -49,6 +49,11 @@ PUT_IN = [
     ("text", "Hello, wörld 😀\n", "text/plain; charset=utf-8"),
     ("json", '{"a":[1,2.5,null,{"b":"c"}],"d":true}', "application/json"),
     ("json", '[[],{},"x"]', "application/json; charset=UTF-8"),
+    (
+        "delta",
+        '[{"insert":"a"},{"insert":"b😀","attributes":{"bold":true}},{"insert":{"image":"x"}}]',
+        "application/json",
+    ),
     ("xml", '<p class="x">a &amp; b<br></br></p>tail', "application/xml"),
     ("xml", "<p></p>", "text/xml"),
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -14,6 +16,7 @@ from pycrdt import Doc, Text
 from tests.sites import running_site
 from tests.tokens import SECRET, token
 from ydoc_store.http import document_lists
+from ydoc_store.rooms.heavy import INLINE_BYTES_MAX
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 LIST = "/v1/documents"
@@ -72,7 +75,7 @@ async def test_deleted_documents_are_listed_when_asked_for(client: httpx.AsyncCl
 
 async def test_a_list_that_cannot_be_asked_for_is_refused(client: httpx.AsyncClient) -> None:
     limits = ["limit=0", "limit=1001", "limit=x", "limit=²"]
-    cursors = ["cursor=x", "cursor=99", "cursor=" + "9" * 30, "cursor=" + "9" * 5_000]
+    cursors = [f"cursor={cursor}" for cursor in ("x", "99", "99-01234567", "9" * 30 + "-01234567", "9" * 5_000)]
     for query in (*limits, *cursors, "deleted=yes", "page=2"):
         refused = await client.get(f"{LIST}?{query}")
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), query
@@ -90,7 +93,7 @@ async def test_a_list_shows_what_its_token_reaches_and_no_cursor_holds_a_name(
             assert await pages(client, prefix="team1/") == [["team1/0", "team1/1", "team1/2"]]
             assert await pages(client, prefix="zoo") == [[]]
             cursor = (await client.get(LIST, params={"limit": 1})).json()["next_cursor"]
-            assert cursor.isdecimal()
+            assert re.fullmatch("[0-9]+-[0-9a-f]{8}", cursor)
         async with site.client(token(documents={"team2/*": "admin"})) as client:
             assert await pages(client, prefix="team") == [["team2/0", "team2/1", "team2/2"]]
             assert await pages(client, prefix="team1") == [[]]
@@ -110,6 +113,14 @@ async def test_a_cursor_of_another_tenant_is_none(database_url: str) -> None:
             cursor = (await client.get(LIST, params={"limit": 1})).json()["next_cursor"]
         async with site.client(token(tenant="two")) as client:
             assert (await client.get(LIST, params={"cursor": cursor})).status_code == 400
+
+
+async def test_a_page_behind_a_document_that_was_renamed_leaves_nothing_out_unsaid(client: httpx.AsyncClient) -> None:
+    await begin(client, "a", "b", "c")
+    cursor = (await client.get(LIST, params={"limit": 1})).json()["next_cursor"]
+    assert (await client.post("/v1/documents/a/rename", json={"name": "z"})).status_code == 200
+    refused = await client.get(LIST, params={"limit": 1, "cursor": cursor})
+    assert (refused.status_code, refused.json()["code"]) == (410, "cursor_expired")
 
 
 async def test_a_document_whose_access_was_taken_back_is_not_listed(database_url: str) -> None:
@@ -159,6 +170,34 @@ async def test_each_item_of_an_import_has_its_own_answer(client: httpx.AsyncClie
     assert (await client.get("/v1/documents/other")).status_code == 404
 
 
+async def test_items_of_one_document_are_stored_in_their_order(client: httpx.AsyncClient) -> None:
+    """Also where one of them is so large that it is looked through elsewhere while others pass by."""
+    large = update_of("x" * 2 * INLINE_BYTES_MAX)
+    updates = [large, *(update_of(str(number)) for number in range(40)), large]
+    items = [{"name": name, "update": update} for update in updates for name in ("a", "b")]
+    told = (await client.post(BATCH, json=items)).json()
+    for name in ("a", "b"):
+        assert [one["seq"] for one in told if one["name"] == name][:-1] == list(range(1, len(updates)))
+    # What is in there already takes no seq of its own.
+    assert [one["is_new"] for one in told[-2:]] == [False, False]
+
+
+async def test_the_first_item_of_a_document_may_begin_it_for_the_next(client: httpx.AsyncClient) -> None:
+    begun: dict[str, Any] = {"name": "a", "update": update_of("x"), "if_absent": True}
+    items = [begun, {"name": "a", "update": update_of("y")}, begun]
+    told = (await client.post(BATCH, json=items)).json()
+    assert [one["status"] for one in told] == [201, 200, 412]
+
+
+def test_lines_that_hold_nothing_take_no_memory() -> None:
+    body = b"\n" * 8 * 2**20
+    tracemalloc.start()
+    assert document_lists.items_of(body, is_lines=True) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
 async def test_an_import_may_come_as_lines(client: httpx.AsyncClient) -> None:
     items = [{"name": name, "update": update_of(name)} for name in ("a", "b")]
     body = b"\n".join(orjson.dumps(item) for item in items) + b"\n\n"
@@ -173,6 +212,13 @@ async def test_an_import_that_is_repeated_with_its_keys_is_stored_once(client: h
     second = await client.post(BATCH, json=items)
     assert first.content == second.content
     assert (await client.get("/v1/documents/a/statistics")).json()["seq"] == 3
+
+
+async def test_an_import_takes_no_key_for_all_of_its_items(client: httpx.AsyncClient) -> None:
+    items = [{"name": "a", "update": update_of("x")}]
+    refused = await client.post(BATCH, json=items, headers={"Idempotency-Key": "1"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert await pages(client) == [[]]
 
 
 async def test_an_import_that_is_none_is_refused_as_a_whole(client: httpx.AsyncClient) -> None:

@@ -88,6 +88,7 @@ async def test_an_address_that_guesses_tokens_waits(guarded: Site) -> None:
         other = await client.get(LIST, headers={"X-Forwarded-For": "192.0.2.2"})
     assert other.status_code == 401
     assert answers[-1].json()["code"] == "limit_exceeded"
+    assert int(answers[-1].headers["retry-after"]) > 0
 
 
 async def test_without_identities_only_this_machine_is_answered(database_url: str) -> None:

@@ -9,13 +9,13 @@ import pytest
 from starlette.requests import Request
 
 from ydoc_store.errors import InvalidName, InvalidRequest, NotAcceptable, UnsupportedMediaType
+from ydoc_store.http.document_keys import key_of, parse_key
 from ydoc_store.http.document_requests import (
     Conditions,
     Version,
     accepted,
     conditions_of,
     database_of,
-    keyed,
     only,
     require_type,
     single,
@@ -116,13 +116,29 @@ def test_a_parameter_comes_once_and_is_known() -> None:
 
 
 def test_a_key_is_its_senders_own() -> None:
-    assert keyed("a", "ann") == keyed('"a"', "ann") != keyed("a", "ben")
-    assert keyed("delete it", "ann") == keyed('"delete it"', "ann")
-    assert keyed("a", None).id.startswith("key:")
-    assert (keyed("a", None).epoch, keyed("a", None).seq) == (0, 0)
+    assert parse_key("a", "ann") == parse_key('"a"', "ann") != parse_key("a", "ben")
+    assert parse_key("delete it", "ann") == parse_key('"delete it"', "ann")
+    assert parse_key("a", None).producer_id.startswith("key:")
     for key in ("", '""', "x" * 256, "a\nb", 'a"b', "ä", '"a'):
         with pytest.raises(InvalidRequest):
-            keyed(key, "ann")
+            parse_key(key, "ann")
+
+
+def test_a_key_comes_once_or_not_at_all() -> None:
+    assert key_of(asking(), "ann") is None
+    assert key_of(asking(idempotency_key="a"), "ann") == parse_key("a", "ann")
+    headers = [(b"idempotency-key", b"a"), (b"idempotency-key", b"b")]
+    twice = Request({"type": "http", "headers": headers, "method": "POST", "path": "/"})
+    with pytest.raises(InvalidRequest):
+        key_of(twice, "ann")
+
+
+def test_a_request_under_a_key_is_told_by_all_of_its_parts() -> None:
+    key = parse_key("a", "ann")
+    assert key.of("edit", b"body") == key.of("edit", b"body")
+    different = [("edit", b"body"), ("edit", b"bodY"), ("append", b"body"), ("editb", b"ody"), ("edit", "", b"body")]
+    assert len({key.of(*parts) for parts in different}) == len(different)
+    assert {key.of(*parts).seq for parts in different} == {0}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ydoc_store.errors import StorageBusy
-from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy
+from ydoc_store.errors import Draining, StorageBusy
+from ydoc_store.rooms.heavy import HANDED_OVER_MAX, INLINE_BYTES_MAX, Heavy
 
 LARGE = INLINE_BYTES_MAX + 1
 
@@ -53,6 +53,28 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_and_no_other_child_is(
     finally:
         heavy.stop()
         others.stop()
+
+
+async def test_a_long_queue_is_no_worker_that_hangs() -> None:
+    heavy = Heavy()
+    try:
+        await heavy.warm()
+        heavy.timeout_s = 4
+        # All of it takes longer than one may: each of these would have been timed from when it came.
+        await asyncio.gather(*(heavy.run(LARGE, time.sleep, 0.9) for _ in range(5)))
+    finally:
+        heavy.stop()
+
+
+async def test_what_still_waits_at_the_end_starts_no_worker_anew() -> None:
+    heavy = Heavy()
+    await heavy.warm()
+    calls = [asyncio.create_task(heavy.run(LARGE, time.sleep, 0.1)) for _ in range(HANDED_OVER_MAX + 1)]
+    await asyncio.sleep(0)
+    heavy.stop()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(ends[-1], Draining)
+    assert heavy._pool is None
 
 
 async def test_a_worker_that_takes_too_much_memory_fails_that_work_alone() -> None:

@@ -12,6 +12,7 @@ from ydoc_store.yjs.content import kind_of, to_json, to_text, to_xml
 from ydoc_store.yjs.drafting import As, draft
 from ydoc_store.yjs.lib0 import encode_string
 from ydoc_store.yjs.prosemirror import mark_name, to_prosemirror
+from ydoc_store.yjs.runs import to_delta
 from ydoc_store.yjs.structs import Struct, write_update
 from ydoc_store.yjs.tree import LEVELS_MAX, MAP, Tree
 from ydoc_store.yjs.walker import TYPE, UpdateLimits, walk
@@ -54,6 +55,33 @@ def test_what_is_no_prosemirror_document_is_refused_with_its_place(content: Any,
     with pytest.raises(InvalidRequest) as refused:
         draft(content, "prosemirror", "default")
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"ops": []}, "the body is no delta"),
+        (["x"], '"[0]" is no run'),
+        ([{"insert": "x"}, {"retain": 1}], '"[1]" is no run'),
+        ([{"insert": ""}], '"[0].insert" is a string, or an object'),
+        ([{"insert": {}}], '"[0].insert" is a string, or an object'),
+        ([{"insert": 1}], '"[0].insert" is a string, or an object'),
+        ([{"attributes": {}}], '"[0].insert" is a string, or an object'),
+        ([{"insert": "x", "attributes": []}], '"[0].attributes" is an object'),
+        ([{"insert": "x", "attributes": {"n": 2**53 + 1}}], '"[0]" is an integer beyond'),
+    ],
+)
+def test_what_is_no_delta_is_refused_with_its_place(content: Any, told: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        draft(content, "delta", "default")
+    assert told in str(refused.value)
+
+
+def test_only_a_text_is_read_as_a_delta() -> None:
+    document = Tree(draft([1, {"b": 1}], "json", "list"))
+    assert to_delta(document.root("nothing")) == []
+    with pytest.raises(WrongState, match="no text, but of the kind array"):
+        to_delta(document.root("list"))
 
 
 def test_nodes_may_nest_as_deep_as_one_update_may_and_are_read_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ydoc_store.yjs.edits import EDITS_MAX, apply_edits, parse_edits
 from ydoc_store.yjs.join import join
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 from ydoc_store.yjs.prosemirror import text_nodes, to_prosemirror
+from ydoc_store.yjs.runs import to_delta
 from ydoc_store.yjs.structs import read_update
 from ydoc_store.yjs.tree import Tree
 from ydoc_store.yjs.walker import walk
@@ -56,6 +58,36 @@ def test_values_of_an_array_are_inserted_appended_replaced_and_deleted() -> None
     assert shown(document) == {"list": ["first", "one and a half", 2, [5]]}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_many_edits_of_one_call_find_their_places(seed: int) -> None:
+    """A place is found from where the one before was: in front of it, behind it, and after all was deleted."""
+    random = Random(seed)
+    document = edited(EMPTY_UPDATE, {"op": "append", "path": ["list"], "values": list(range(10))})
+    expected: list[Any] = list(range(10))
+    edits: list[dict[str, Any]] = []
+    for value in range(100, 300):
+        at = random.randint(0, len(expected))
+        match random.choice(["insert", "append", "set", "delete", "inner"]):
+            case "insert":
+                values = [value] * random.randint(1, 3)
+                edits.append({"op": "insert", "path": ["list", at], "values": values})
+                expected[at:at] = values
+            case "append":
+                edits.append({"op": "append", "path": ["list"], "shared": [value]})
+                expected.append([value])
+            case "set" if at < len(expected):
+                edits.append({"op": "set", "path": ["list", at], "value": value})
+                expected[at] = value
+            case "delete" if at < len(expected):
+                count = random.randint(1, min(5, len(expected) - at))
+                edits.append({"op": "delete", "path": ["list", at], "count": count})
+                del expected[at : at + count]
+            case "inner" if at < len(expected) and isinstance(expected[at], list):
+                edits.append({"op": "insert", "path": ["list", at, 0], "value": value})
+                expected[at] = [value, *expected[at]]
+    assert shown(edited(document, *edits)) == {"list": expected}
+
+
 def test_shared_content_is_reached_by_later_edits() -> None:
     document = edited(
         EMPTY_UPDATE,
@@ -97,6 +129,93 @@ def test_text_is_inserted_with_formats_and_takes_those_of_its_place_otherwise() 
         for node in text_nodes(Tree(document).root("body"))
     ]
     assert told == [("bo", ["bold"]), ("plain", []), ("undld", ["bold"]), (" link", ["link"])]
+
+
+def test_a_range_is_formatted_and_keeps_its_other_formats() -> None:
+    document = edited(
+        EMPTY_UPDATE,
+        {"op": "append", "path": ["body"], "text": "one two"},
+        {"op": "format", "path": ["body", 0], "count": 3, "attributes": {"bold": True}},
+        {"op": "format", "path": ["body", 2], "count": 3, "attributes": {"link": {"href": "x"}}},
+        {"op": "format", "path": ["body", 1], "attributes": {"bold": None}},
+    )
+    bold, link = {"bold": True}, {"link": {"href": "x"}}
+    assert to_delta(Tree(document).root("body")) == [
+        {"insert": "o", "attributes": bold},
+        {"insert": "n"},
+        {"insert": "e", "attributes": bold | link},
+        {"insert": " t", "attributes": link},
+        {"insert": "wo"},
+    ]
+    none = {"op": "format", "path": ["body", 0], "count": 7, "attributes": {"bold": None, "link": None}}
+    assert all("attributes" not in run for run in to_delta(Tree(edited(document, none)).root("body")))
+    with pytest.raises(WrongState, match="surrogate pair"):
+        edited(
+            EMPTY_UPDATE,
+            {"op": "append", "path": ["body"], "text": "😀"},
+            {"op": "format", "path": ["body", 0], "count": 1, "attributes": bold},
+        )
+
+
+def test_formatting_what_is_formatted_so_already_brings_nothing() -> None:
+    document = edited(
+        EMPTY_UPDATE,
+        {"op": "append", "path": ["body"], "text": "bold", "attributes": {"bold": True}},
+        {"op": "append", "path": ["body"], "text": "plain", "attributes": {}},
+    )
+    for formats in ({"bold": True}, {"italic": None}):
+        edit = {"op": "format", "path": ["body", 0], "count": 4, "attributes": formats}
+        update = apply_edits(document, parse_edits({"edits": [edit]}))
+        assert not read_update(update).structs
+
+
+def test_an_embed_is_one_unit_of_a_text() -> None:
+    document = edited(
+        EMPTY_UPDATE,
+        {"op": "append", "path": ["body"], "text": "ab", "attributes": {"bold": True}},
+        {"op": "insert", "path": ["body", 1], "embed": {"image": "x.png"}},
+        {"op": "append", "path": ["body"], "embed": {"break": True}, "attributes": {}},
+        {"op": "insert", "path": ["body", 2], "text": "!"},
+    )
+    bold = {"attributes": {"bold": True}}
+    assert to_delta(Tree(document).root("body")) == [
+        {"insert": "a", **bold},
+        {"insert": {"image": "x.png"}, **bold},
+        {"insert": "!b", **bold},
+        {"insert": {"break": True}},
+    ]
+    document = edited(document, {"op": "delete", "path": ["body", 1], "count": 2})
+    assert shown(document) == {"body": "ab"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_formats_of_one_call_come_to_what_each_of_them_says(seed: int) -> None:
+    """What holds at a place is found from where the last edit was: in front of it, behind it, over it."""
+    random = Random(seed)
+    expected: list[tuple[str, dict[str, Any]]] = [("a", {})]
+    edits: list[dict[str, Any]] = [{"op": "append", "path": ["body"], "text": "a"}]
+    for number in range(150):
+        at = random.randint(0, len(expected))
+        count = random.randint(1, min(8, len(expected) - at)) if at < len(expected) else 0
+        formats = {random.choice("bi"): random.choice([None, 1, 2])}
+        is_set = {key: value for key, value in formats.items() if value}
+        match random.choice(["insert", "type", "format", "format", "delete"]):
+            case "insert":
+                edits.append({"op": "insert", "path": ["body", at], "text": str(number % 10), "attributes": formats})
+                expected.insert(at, (str(number % 10), is_set))
+            case "type":
+                edits.append({"op": "insert", "path": ["body", at], "text": "x"})
+                expected.insert(at, ("x", expected[at - 1][1] if at else {}))
+            case "format" if count:
+                edits.append({"op": "format", "path": ["body", at], "count": count, "attributes": formats})
+                for place in range(at, at + count):
+                    character, before = expected[place]
+                    expected[place] = character, {key: one for key, one in (before | formats).items() if one}
+            case "delete" if count and count < len(expected):
+                edits.append({"op": "delete", "path": ["body", at], "count": count})
+                del expected[at : at + count]
+    delta = to_delta(Tree(edited(EMPTY_UPDATE, *edits)).root("body"))
+    assert [(one, run.get("attributes", {})) for run in delta for one in run["insert"]] == expected
 
 
 def test_xml_takes_nodes_attributes_and_text() -> None:
@@ -165,6 +284,18 @@ def test_one_bad_edit_and_nothing_is_done() -> None:
         ({"op": "delete", "path": ["a", "b"], "count": 1}, '"edits[0].count": a key is one'),
         ({"op": "append", "path": ["a"], "text": ""}, '"edits[0].text" is a string'),
         ({"op": "append", "path": ["a"], "text": "x", "attributes": []}, '"edits[0].attributes" is an object'),
+        ({"op": "append", "path": ["a"], "embed": "x"}, '"edits[0].embed" is an object'),
+        ({"op": "append", "path": ["a"], "embed": {}}, '"edits[0].embed" is an object'),
+        ({"op": "set", "path": ["a", 0], "embed": {"a": 1}}, '"edits[0]": a set takes a value'),
+        ({"op": "append", "path": ["a"], "value": 1, "count": 1}, '"edits[0].count"'),
+        ({"op": "format", "path": ["a", 0]}, '"edits[0].attributes" holds at least one'),
+        ({"op": "format", "path": ["a", 0], "attributes": {}}, '"edits[0].attributes" holds at least one'),
+        (
+            {"op": "format", "path": ["a", 0], "attributes": {"b": 1}, "text": "x"},
+            '"edits[0]": a format takes no "text"',
+        ),
+        ({"op": "format", "path": ["a"], "attributes": {"b": 1}}, '"edits[0].path" names a root type'),
+        ({"op": "format", "path": ["a", "b"], "attributes": {"b": 1}}, '"edits[0].path" ends with an index'),
         ({"op": "append", "path": ["a"], "values": []}, '"edits[0].values" is a list'),
         ({"op": "append", "path": ["a"], "shared": 1}, '"edits[0].shared" is an object'),
         ({"op": "append", "path": ["a"], "value": 2**53 + 1}, '"edits[0].value" is an integer beyond'),
@@ -219,8 +350,12 @@ DOCUMENT = [
         ({"op": "append", "path": ["map"], "value": 1}, "leads into a map"),
         ({"op": "delete", "path": ["map", 0]}, "leads into a map"),
         ({"op": "append", "path": ["list"], "text": "x"}, "takes value or values or shared, not text"),
-        ({"op": "append", "path": ["text"], "value": 1}, "takes text, not value"),
-        ({"op": "set", "path": ["text", 0], "value": 1}, "takes text, not value"),
+        ({"op": "append", "path": ["text"], "value": 1}, "takes text or embed, not value"),
+        ({"op": "set", "path": ["text", 0], "value": 1}, "takes text or embed, not value"),
+        ({"op": "format", "path": ["text", 1], "count": 3, "attributes": {"b": 1}}, "3 from 1 on is past its end"),
+        ({"op": "format", "path": ["list", 0], "attributes": {"b": 1}}, "leads into an array, which has no formats"),
+        ({"op": "format", "path": ["xml", 0], "attributes": {"b": 1}}, "an XML fragment, which has no formats"),
+        ({"op": "append", "path": ["list"], "embed": {"a": 1}}, "takes value or values or shared, not embed"),
         ({"op": "append", "path": ["xml"], "value": 1}, "takes prosemirror or xml, not value"),
         ({"op": "set", "path": ["xml", 0, "id"], "shared": {}}, "takes value, not shared"),
         ({"op": "insert", "path": ["list", 3], "value": 1}, "3 is past its end, which is 2"),
