@@ -131,13 +131,15 @@ class Compactor:
         """One sweep and a piece of the retention passes, now. Raises StorageUnavailable or WorkerUnavailable."""
         report = await self._sweeper.sweep()
         retained = await self._retention.drop_some()
-        if retained.segments or retained.compactions or retained.commits:
+        if retained.has_dropped:
             log.info(
                 "history_dropped",
                 segments=retained.segments,
                 bases=retained.bases,
                 bytes=retained.bytes,
                 commits=retained.commits,
+                streams=retained.streams,
+                tombstones=retained.tombstones,
             )
         await self._farewell.purge_some()
         if self._on_event is not None:

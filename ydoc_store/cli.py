@@ -34,6 +34,7 @@ from ydoc_store.commands.repair import repair_command
 from ydoc_store.commands.roles import grant_sql_command
 from ydoc_store.commands.serve import serve_command
 from ydoc_store.commands.settings import settings_command
+from ydoc_store.commands.streams import streams_command
 from ydoc_store.commands.transfer import export_command
 from ydoc_store.commands.verify import verify_command
 from ydoc_store.compacting import COMPACTOR
@@ -95,6 +96,7 @@ for _command in (
     migrate_command,
     compact_command(_compacting),
     documents_command,
+    streams_command,
     verify_command,
     history_command,
     export_command,

@@ -213,12 +213,25 @@ class NoSuchStream(ClientFault):
     """No stream of this name is alive: none was created, or it was deleted, or its time is over."""
 
     http_status = 404
+    exit_code = 4
+
+
+class NameReserved(ClientFault):
+    """A stream of this name would never be found, because something of the server's own stands there."""
+
+    http_status = 409
 
 
 class StreamDiffers(ClientFault):
     """A stream of this name is there and was created otherwise, or holds another type than is brought."""
 
     http_status = 409
+
+
+class StreamFull(ClientFault):
+    """A stream holds as many bytes as it may; it can still be read, closed and deleted."""
+
+    http_status = 413
 
 
 class StreamSeqStale(ClientFault):

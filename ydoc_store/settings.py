@@ -217,6 +217,9 @@ class Settings(BaseSettings):
     nesting_max: Annotated[int, Field(ge=1, le=100), Unit("levels")] = 64
     """Values nested some thousand deep crash native decoders, and 64 is deeper than anyone writes."""
 
+    stream_bytes_max: Bytes = 1 * GIB
+    """Nothing ever merges a stream: a writer in a loop ends here and not at the disk's end. The next one takes more."""
+
     # Awareness
     awareness_bytes_max: Bytes = 16 * KIB
     """A message holds a name, a colour and a cursor for each entry, a few hundred bytes."""

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from compactor.farewell import Farewell
+from compactor.retention import Retention
 from tests.interop.editors import editing
 from tests.postgres import Cluster
 from tests.service import BUSIEST_COMPACTION, STORE, compacting, run, serving, verify
@@ -18,6 +19,7 @@ from ydoc_store.storage.epochs import delete_document, purge_document, recreate_
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.renaming import rename_document
 from ydoc_store.storage.roles import COMPACTOR, RELAY, Roles, grant_sql
+from ydoc_store.storage.streams import StreamSettings, create_stream, delete_stream
 
 pytestmark = pytest.mark.pg15
 
@@ -84,7 +86,34 @@ async def test_documents_are_renamed_deleted_begun_anew_and_purged_under_those_r
         await compactor.close()
 
 
+async def test_streams_live_die_and_are_forgotten_under_those_roles(granted: Callable[[str], str]) -> None:
+    migrated = await run(*STORE, "migrate", "--database-url", granted("ydoc_migrations"))
+    assert migrated.exit_code == 0, migrated.messages
+    relay = await Database.open(granted("ydoc_relay"))
+    compactor = await Database.open(granted("ydoc_compactor"))
+    owner = await asyncpg.connect(granted("ydoc_migrations"))
+    try:
+        settings = StreamSettings("text/plain")
+        for epoch in (1, 2):
+            stream, _ = await create_stream(relay, "default", "s", settings, first=b"a", actor=None, closed=False)
+            assert stream.epoch == epoch
+            await delete_stream(relay, "default", "s")
+            retention = Retention(compactor, history_days=0, bases_min=1)
+            assert (await retention.drop_some()).streams == 1
+            await owner.execute("UPDATE ydoc.streams SET purged_at = now() - interval '8 days'")
+            retention = Retention(compactor, history_days=0, bases_min=1)
+            assert (await retention.drop_some()).tombstones == 1
+    finally:
+        await owner.close()
+        await relay.close()
+        await compactor.close()
+
+
 REFUSED = [
+    ("ydoc_relay", "SELECT ydoc.drop_stream_tombstones(0, 1)"),
+    ("ydoc_relay", "UPDATE ydoc.stream_epochs SET spent = 0"),
+    ("ydoc_compactor", "DELETE FROM ydoc.streams"),
+    ("ydoc_compactor", "UPDATE ydoc.stream_epochs SET spent = 0"),
     ("ydoc_relay", "DELETE FROM ydoc.updates"),
     ("ydoc_relay", "UPDATE ydoc.updates SET frames = ''"),
     ("ydoc_relay", "DELETE FROM ydoc.documents"),

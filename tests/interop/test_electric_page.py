@@ -169,25 +169,33 @@ async def test_a_write_that_is_refused_for_good_ends_the_page_once_and_tells_why
 
 
 async def test_it_edits_in_a_browser_and_reloads_over_a_repair(
-    service: Service, editors: Editors, tmp_path: Path, database_url: str
+    editors: Editors, tmp_path: Path, database_url: str, free_port: int
 ) -> None:
-    """A page of another origin, so that its browser asks before each write and hides what is not exposed."""
+    """A page of another site, with its token in a header: its browser asks before each request that it sends, and hides
+    what is not exposed."""
+    site = f"http://app.example.com:{free_port}"
+    environment = {"YDOC_JWT_SECRET": SECRET, "YDOC_ORIGINS": site}
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    lines = block("electric").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
-    (tmp_path / "page.mjs").write_text(lines + BROWSER)
-    ben = await editors.open_synced(service.url, NAME)
-    command = ("node", str(HERE / "chromium.mjs"), str(tmp_path / "page.mjs"))
+    command = ("node", str(HERE / "chromium.mjs"), str(tmp_path / "page.mjs"), site)
     tab = Program(command, re.compile(r"^shows hello$", re.MULTILINE), tmp_path / "page.log")
-    try:
-        await tab.start()
-        await ben.shows("hello")
-        await ben.shows_others({"user": {"name": "Ann"}})
-        await ben.type("!")
-        await shows(tab, "shows hello!")
-        ended = await run(*STORE, "repair", NAME, "--to-seq", "1", "--database-url", database_url)
-        assert ended.exit_code == 0, ended.messages
-        await shows(tab, "begins with hello")
-        assert "error" not in tab.log_text()
-        assert "Falling back" not in tab.log_text(), "its events were long polls"
-    finally:
-        await tab.clear_away()
+    async with serving(tmp_path, database_url=database_url, environment=environment) as service:
+        shown = f"const freshToken = async () => '{token('ann', name='Ann A.')}'\n{block('electric with a token')}\n"
+        lines = block("electric").replace("127.0.0.1:1234", f"127.0.0.1:{service.port}")
+        for place in ("parser: parseToDecoder,", "  doc,\n"):
+            assert place in lines
+            lines = lines.replace(place, f"{place} fetchClient,")
+        (tmp_path / "page.mjs").write_text(shown + lines + BROWSER)
+        ben = await editors.open_synced(service.url, NAME, params={"token": token("ben")})
+        try:
+            await tab.start()
+            await ben.shows("hello")
+            await ben.shows_others({"user": {"name": "Ann A.", "id": "ann"}})
+            await ben.type("!")
+            await shows(tab, "shows hello!")
+            ended = await run(*STORE, "repair", NAME, "--to-seq", "1", "--database-url", database_url)
+            assert ended.exit_code == 0, ended.messages
+            await shows(tab, "begins with hello")
+            assert "error" not in tab.log_text()
+            assert "Falling back" not in tab.log_text(), "its events were long polls"
+        finally:
+            await tab.clear_away()

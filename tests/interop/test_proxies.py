@@ -106,7 +106,7 @@ def configured(program: str, folder: Path, port: int, service: Service) -> list[
         "127.0.0.1:1234": f"127.0.0.1:{service.port}",
         "/etc/ssl/app.example.com.crt": str(certificate),
         "/etc/ssl/app.example.com.key": str(private),
-        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "listen 443 ssl http2": f"listen 127.0.0.1:{port} ssl http2",
         "server_name app.example.com": "server_name localhost",
         "app.example.com {": f"https://localhost:{port} {{",
         "60s": "2s",
@@ -229,6 +229,58 @@ async def _first(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
         count -= 1
         if not count:
             return
+
+
+async def test_the_provider_of_electricsql_edits_through_the_proxy_by_long_polls_and_by_events(
+    proxied: Proxied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is neither collected by the proxy nor ended by its time-outs."""
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(tmp_path / "localhost.crt"))
+    base = f"https://localhost:{proxied.port}"
+    async with editing() as editors:
+        ann, cyd = [
+            await editors.open_electric(base, "team/notes", token=who, sse=sse)
+            for who, sse in (("ann", False), ("cyd", True))
+        ]
+        for editor in (ann, cyd):
+            await editor.synced()
+        ben = await editors.open_synced(proxied.url("/yjs"), "team/notes", params={"token": "ben"})
+        everyone = {"ann": ann, "ben": ben, "cyd": cyd}
+        for editor in everyone.values():
+            await editor.ask("setPresence", presence={"at": 1})
+        shown = {name: {"at": 1, "user": {"id": name, "name": name.title()}} for name in everyone}
+        for name, editor in everyone.items():
+            await editor.shows_others(*(shown[other] for other in everyone if other != name))
+        text = "hi"
+        for editor, typed in ((ben, " from a socket"), (ann, ", by long polls"), (cyd, " and by events")):
+            await editor.type(typed)
+            text += typed
+            for other in everyone.values():
+                await other.shows(text)
+        for editor, are_events in ((ann, False), (cyd, True)):
+            told = await editor.ask("answers")
+            assert told["errors"] == []
+            assert {answer["status"] for answer in told["answers"]} <= {200, 204}
+            assert {answer["events"] for answer in told["answers"] if answer["live"]} == {are_events}
+
+
+async def test_a_page_has_as_many_documents_open_as_it_likes_over_one_connection(proxied: Proxied) -> None:
+    """HTTP/2, as README promises to browsers, which have six connections a host without it."""
+    limits = httpx.Limits(max_connections=1)
+    headers = {"Authorization": "Bearer ann"}
+    base_url = f"https://localhost:{proxied.port}"
+    client = httpx.AsyncClient(
+        http2=True, verify=proxied.context, base_url=base_url, headers=headers, limits=limits, timeout=30
+    )
+    async with client, contextlib.AsyncExitStack() as opened:
+        for number in range(12):
+            edit = {"op": "append", "path": ["text"], "text": "hi"}
+            edited = await client.patch(f"/v1/documents/notes{number}", json={"edits": [edit]})
+            assert edited.status_code == 200, edited.text
+            live = f"/v1/yjs/default/docs/notes{number}?offset=-1&live=sse"
+            events = await opened.enter_async_context(client.stream("GET", live, follow_redirects=True))
+            assert events.http_version == "HTTP/2"
+            assert "event: data" in [line async for line in _first(events.aiter_lines(), 5)]
 
 
 async def test_an_idle_socket_outlives_the_proxys_time_outs(proxied: Proxied) -> None:

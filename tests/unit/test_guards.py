@@ -12,6 +12,7 @@ from ydoc_store.errors import (
     ProducerGap,
     ProducerStale,
     StreamClosed,
+    StreamFull,
     StreamSeqStale,
     YdocError,
 )
@@ -42,6 +43,10 @@ def produced(epoch: int, seq: int, producer_id: str = "p") -> Guard:
 
 def state(*, head: int = 0, closed: bool = False, stream_seq: str | None = None, **producers: Place) -> GuardedState:
     return GuardedState(epoch=3, head=head, closed=closed, stream_seq=stream_seq, producers=dict(producers))
+
+
+def with_room(bytes_left: int, **producers: Place) -> GuardedState:
+    return GuardedState(bytes_left=bytes_left, producers=dict(producers))
 
 
 def verdicts(judgement: Judgement) -> list[Verdict]:
@@ -282,3 +287,21 @@ def test_a_producers_numbers_are_those_that_javascript_counts(epoch: int, seq: i
 def test_a_stream_seq_is_bounded_text_that_postgres_takes(stream_seq: str) -> None:
     with pytest.raises(InvalidRequest):
         Guard(stream_seq=stream_seq)
+
+
+# A stream's size
+
+
+def test_what_has_no_room_is_refused_alone_and_what_fits_is_stored() -> None:
+    judgement = judge(with_room(5), [queued(update=update) for update in (b"abc", b"def", b"gh", b"i")])
+    assert [kept.update for kept in judgement.kept] == [b"abc", b"gh"]
+    assert [type(verdict) for verdict in verdicts(judgement)] == [StreamFull, StreamFull]
+
+
+def test_a_full_stream_takes_back_nothing_of_what_it_said() -> None:
+    """A repetition is one, and an end needs no room, however far over its size the stream is."""
+    assert isinstance(verdict_on(with_room(-9, p=Place(0, 3)), produced(0, 3)), Duplicate)
+    assert isinstance(verdict_on(with_room(-9), Guard(closes=True), b""), Closed)
+    assert isinstance(verdict_on(with_room(0), Guard(closes=True)), StreamFull)
+    assert isinstance(verdict_on(with_room(0, p=Place(0, 3)), produced(0, 4)), StreamFull)
+    assert isinstance(verdict_on(with_room(0), Guard(stream_seq="a")), StreamFull)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from ydoc_store.client.blocking import BlockingDocument, BlockingPresence, connect_sync
+from ydoc_store.client.connection import Token
 from ydoc_store.client.document import Document, PresenceOfAll, connect
 from ydoc_store.client.errors import ClientError, Deleted, EpochChanged, Refused, Unavailable, Unreadable
 
@@ -25,6 +26,7 @@ __all__ = [
     "EpochChanged",
     "PresenceOfAll",
     "Refused",
+    "Token",
     "Unavailable",
     "Unreadable",
     "connect",

@@ -75,6 +75,9 @@ class BlockingDocument:
         self._ended: Future[None] = Future()
         self._is_left = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.ended or self.trouble or 'in sync'}>"
+
     # In the caller's thread
 
     @property
@@ -176,15 +179,18 @@ class BlockingDocument:
         atexit.unregister(self.leave)
         if self._observed is not None:
             self._ydoc.unobserve(self._observed)
-        self._loop.call_soon_threadsafe(self._left.set_result, error)
-        self._ended.result()
-        self._thread.join()
+        if self._thread.is_alive():  # not in a process that was forked off: there the document is none of its own
+            self._loop.call_soon_threadsafe(self._left.set_result, error)
+            self._ended.result()
+            self._thread.join()
         if error is None:
             self.refresh()
 
     def _check_open(self) -> None:
         if self._is_left:
             raise RuntimeError(f"document {self.name!r} was left")
+        if not self._thread.is_alive():
+            raise RuntimeError(f"document {self.name!r} was opened in another process: open it anew in this one")
 
     def _call(self, ask: Callable[[Document], Returned]) -> Returned:
         async def call() -> Returned:
@@ -205,6 +211,7 @@ class BlockingDocument:
     def _edited(self, event: TransactionEvent) -> None:
         update = event.update
         if not self._is_applying and update != EMPTY_UPDATE:
+            self._check_open()
             self._loop.call_soon_threadsafe(self._take, update)
 
     def _open(self, **how: Any) -> None:

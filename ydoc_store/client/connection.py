@@ -29,9 +29,11 @@ from ydoc_store.client.session import Session
 Token = str | Callable[[], str | Awaitable[str]] | None
 
 # The first wait after a lost connection, and the longest; each is drawn anew from its upper half, so that many
-# clients of a server that restarts do not come back at once.
+# clients of a server that restarts do not come back at once. Somebody who waits has a deadline, 10 s where a document
+# is left: a server that is back must be found within it.
 BACKOFF_S_MIN = 0.25
 BACKOFF_S_MAX = 15.0
+BACKOFF_WAITED_FOR_S_MAX = 3.0
 OPEN_TIMEOUT_S = 20.0
 # How long the caller's function may take for a token; then it is asked anew, like a server that is away.
 TOKEN_TIMEOUT_S = 20.0
@@ -64,6 +66,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._waiters: set[asyncio.Future[None]] = set()
+        self._deadlines = 0
+        self._is_waited_for = asyncio.Event()
         self._turn_is_due = False
         self._to_write = asyncio.Event()
         self._socket: ClientConnection | None = None
@@ -99,19 +103,27 @@ class Connection:
 
     async def until(self, holds: Callable[[], bool], timeout_s: float | None, wanted: str) -> None:
         """Returns once it holds. Raises what `holds` raises, and Unavailable at the deadline, never later."""
+        if timeout_s is not None:
+            self._deadlines += 1
+            self._is_waited_for.set()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as deadline:
                 while not holds():
                     await self.pulse()
-        except Unavailable:
-            raise  # of `holds`, and a TimeoutError too
         except TimeoutError:
+            if not deadline.expired():
+                raise  # of `holds`
             state = f"last trouble: {self.trouble}"
             if self.session.is_synced:
                 state = "it is connected"
             elif self.session.is_connected:
                 state = f"it is connected, and the server has not sent the document yet{self._advice()}"
             raise Unavailable(f"{wanted} within {timeout_s:g} s; {state}") from None
+        finally:
+            if timeout_s is not None:
+                self._deadlines -= 1
+                if not self._deadlines:
+                    self._is_waited_for.clear()
 
     def want_turn(self) -> None:
         """Send what was edited, once for all of this turn of the loop.
@@ -155,12 +167,20 @@ class Connection:
             session.disconnected()
             if session.ended is None and not self._is_leaving:
                 self.trouble = session.dropped or self.trouble
-                delay_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**attempts) * random.uniform(0.5, 1)
+                delay_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**attempts)
                 attempts = min(attempts + 1, 10)
                 log.debug("not connected to %r (%s): again in %.2f s", self._name, self.trouble, delay_s)
-                await asyncio.sleep(delay_s)
+                await self._pause(delay_s)
         if session.ended is not None:
             log.info("document %r has ended: %s", self._name, session.ended)
+
+    async def _pause(self, delay_s: float) -> None:
+        jitter = random.uniform(0.5, 1)
+        anyway_s = jitter * min(delay_s, BACKOFF_WAITED_FOR_S_MAX)
+        await asyncio.sleep(anyway_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(jitter * delay_s - anyway_s):
+                await self._is_waited_for.wait()
 
     def _lost(self, error: Exception) -> None:
         """What a failed connection means: a trouble that passes, or the end."""

@@ -98,6 +98,9 @@ class Document:
         self._session = connection.session
         self._was_told = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.ended or self.trouble or 'in sync'}>"
+
     @property
     def is_connected(self) -> bool:
         """Whether it is in sync with the server at this moment."""

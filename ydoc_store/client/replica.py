@@ -67,11 +67,6 @@ class Replica:
         """How many updates wait for a predecessor."""
         return len(self._held)
 
-    def is_known_to(self, state_vector: bytes) -> bool:
-        """Whether whoever has this state vector holds all the content that is here; of deletes it tells nothing."""
-        theirs = decode_state_vector(state_vector, clients_max=CLIENTS_MAX)
-        return all(end <= theirs.get(client, 0) for client, end in self._ends.items())
-
     def state_vector(self) -> bytes:
         """What a Step1 says. Whatever waits is forgotten: the answer holds it."""
         self._held.clear()

@@ -207,8 +207,9 @@ class Session:
 
     def _answer(self, their_vector: bytes) -> None:
         self._their_vector = None
-        if self.edits and not self._has_answered and not self.replica.is_known_to(their_vector):
-            # A failover or a restored backup may have lost what was called saved: it is not, until it is back there.
+        if self.edits and not self._has_answered:
+            # A failover or a restored backup may have lost what was called saved, and of deletes no vector tells:
+            # with this round it is there again.
             self._saved = -1
         with self._noting:
             self._has_answered = True

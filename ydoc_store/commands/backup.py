@@ -1,8 +1,8 @@
 """`ydoc-store backup PATH` and `restore PATH --data-dir NEW`: our own Postgres, whole and checked.
 
 How a cluster is copied lives in `embedded.backup`. Here is what makes a restored one fit for use: its schema is
-brought up to this release, its incarnation is a new one, so that every client syncs anew, and every document is
-verified. A given database is backed up with Postgres's own means, which README describes.
+brought up to this release, its incarnation is a new one, so that every client syncs anew, and every document and
+stream is verified. A given database is backed up with Postgres's own means, which README describes.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ async def _restore(settings: Settings, source: Path, *, as_json: bool) -> int:
         async with open_database(inside) as database:
             await bump_incarnation(database)
             verified = await verify_all(database)
-    row = {"data_dir": str(folder.root), "made_at": made.made_at, "documents": verified.documents}
     if as_json:
-        emit_json({**row, "wrong": verified.wrong})
+        emit_json({"data_dir": str(folder.root), "made_at": made.made_at, **asdict(verified)})
     else:
         found = f"{verified.wrong:,} with something wrong" if verified.wrong else "all verified"
-        click.echo(f"{folder.root}: {counted(verified.documents, 'document')} as of {made.made_at}, {found}")
+        held = f"{counted(verified.documents, 'document')} and {counted(verified.streams, 'stream')}"
+        click.echo(f"{folder.root}: {held} as of {made.made_at}, {found}")
         click.echo(f"`ydoc-store serve --data-dir {folder.root}` serves them", err=True)
     return FOUND_SOMETHING_WRONG if verified.wrong else DONE
 

@@ -1,4 +1,7 @@
-"""`ydoc-store verify`: does what is stored hold together, and does it decode? What is checked lives in storage."""
+"""`ydoc-store verify`: does what is stored hold together, and does it decode? What is checked lives in storage.
+
+One document, or all documents and streams; a stream by itself is read whole by `streams export`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from ydoc_store.commands.output import counted, emit_json
 from ydoc_store.settings import Settings
 from ydoc_store.storage.documents import Document, find_document, list_documents, list_tenants
 from ydoc_store.storage.pool import Database
+from ydoc_store.storage.stream_verification import VerifiedStream, every_stream, verify_stream
 from ydoc_store.storage.verification import Verified, verify_document
 
 PAGE_DOCUMENTS = 1_000
@@ -27,7 +31,9 @@ PAGE_DOCUMENTS = 1_000
 
 @click.command("verify")
 @click.argument("name", type=DocumentName(), required=False)
-@click.option("--all", "every", is_flag=True, help="Every document of every tenant, deleted ones included.")
+@click.option(
+    "--all", "every", is_flag=True, help="Every document of every tenant, deleted ones included, and every stream."
+)
 @tenant_option
 @json_option
 @with_database
@@ -37,44 +43,51 @@ async def verify_command(
     """Check the log, the snapshots and the history of a document, and that its content decodes."""
     if (name is None) != every:
         raise click.UsageError("name one document, or say --all")
-    looked_at = wrong = 0
-    async for document in _wanted(database, tenant, name):
+    if name is None:
+        found_all = await verify_all(database, Telling(as_json=as_json))
+    else:
+        document: Document = await found(name, find_document(database, tenant, name))
         verified = await verify_document(database, document.id)
-        if verified is None:
-            continue
-        looked_at += 1
-        wrong += bool(verified.findings)
-        _tell(document, verified, as_json=as_json)
-    click.echo(f"{counted(looked_at, 'document')} verified, {wrong:,} with something wrong", err=True)
-    return FOUND_SOMETHING_WRONG if wrong else DONE
+        found_all = VerifiedAll()
+        if verified is not None:
+            Telling(as_json=as_json).document(document, verified)
+            found_all = VerifiedAll(documents=1, wrong=int(bool(verified.findings)))
+    looked_at = counted(found_all.documents, "document")
+    if found_all.streams:
+        looked_at += f" and {counted(found_all.streams, 'stream')}"
+    click.echo(f"{looked_at} verified, {found_all.wrong:,} with something wrong", err=True)
+    return FOUND_SOMETHING_WRONG if found_all.wrong else DONE
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedAll:
-    """How many documents were looked at, and with how many something is wrong."""
+    """How many documents and streams were looked at, and with how many of them something is wrong."""
 
-    documents: int
-    wrong: int
+    documents: int = 0
+    streams: int = 0
+    wrong: int = 0
 
 
-async def verify_all(database: Database) -> VerifiedAll:
-    """Verify every document; what is wrong goes to stdout. Raises ServerFault."""
-    looked_at = wrong = 0
+async def verify_all(database: Database, telling: Telling | None = None) -> VerifiedAll:
+    """Verify every document and stream; all that was looked at is told, without `telling` what is wrong alone.
+
+    Raises ServerFault.
+    """
+    documents = streams = wrong = 0
+    tell = telling or Telling(as_json=False, wrong_only=True)
     async for document in _everything(database):
         verified = await verify_document(database, document.id)
-        looked_at += verified is not None
-        if verified is not None and verified.findings:
-            wrong += 1
-            _tell(document, verified, as_json=False)
-    return VerifiedAll(looked_at, wrong)
-
-
-async def _wanted(database: Database, tenant: str, name: str | None) -> AsyncIterator[Document]:
-    if name is not None:
-        yield await found(name, find_document(database, tenant, name))
-        return
-    async for document in _everything(database):
-        yield document
+        if verified is not None:
+            documents += 1
+            wrong += bool(verified.findings)
+            tell.document(document, verified)
+    async for stream_id, tenant, name in every_stream(database):
+        stream = await verify_stream(database, stream_id)
+        if stream is not None:
+            streams += 1
+            wrong += bool(stream.findings)
+            tell.stream(tenant, name, stream)
+    return VerifiedAll(documents, streams, wrong)
 
 
 async def _everything(database: Database) -> AsyncIterator[Document]:
@@ -87,13 +100,31 @@ async def _everything(database: Database) -> AsyncIterator[Document]:
             after_name = page[-1].name if len(page) == PAGE_DOCUMENTS else None
 
 
-def _tell(document: Document, verified: Verified, *, as_json: bool) -> None:
-    if as_json:
-        emit_json({"tenant": document.tenant, "name": document.name, "ok": not verified.findings, **asdict(verified)})
-        return
-    waiting = ", some of it waits for what has not come" if verified.pending else ""
-    what = f"seq {verified.head:,}, tail {counted(verified.tail_rows, 'row')}"
-    what += f", history {counted(verified.segments, 'segment')}"
-    click.echo(f"{document.name}: {'WRONG' if verified.findings else 'ok'} ({what}{waiting})")
-    for finding in verified.findings:
-        click.echo(f"  {finding.promise}: {finding.text}")
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How what was looked at is told, on stdout."""
+
+    as_json: bool
+    wrong_only: bool = False
+
+    def document(self, document: Document, verified: Verified) -> None:
+        waiting = ", some of it waits for what has not come" if verified.pending else ""
+        what = f"seq {verified.head:,}, tail {counted(verified.tail_rows, 'row')}"
+        what += f", history {counted(verified.segments, 'segment')}{waiting}"
+        self._tell(document.tenant, document.name, "document", verified, document.name, what)
+
+    def stream(self, tenant: str, name: str, verified: VerifiedStream) -> None:
+        what = f"seq {verified.head:,}, {counted(verified.rows, 'row')}"
+        self._tell(tenant, name, "stream", verified, f"stream {name}", what)
+
+    def _tell(
+        self, tenant: str, name: str, kind: str, verified: Verified | VerifiedStream, called: str, what: str
+    ) -> None:
+        if self.wrong_only and not verified.findings:
+            return
+        if self.as_json:
+            emit_json({"tenant": tenant, "name": name, "kind": kind, "ok": not verified.findings, **asdict(verified)})
+            return
+        click.echo(f"{called}: {'WRONG' if verified.findings else 'ok'} ({what})")
+        for finding in verified.findings:
+            click.echo(f"  {finding.promise}: {finding.text}")

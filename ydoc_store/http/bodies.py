@@ -140,6 +140,9 @@ def in_pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
         if size:
             yield b"".join(waiting)
             waiting, size = [], 0
+        if len(part) < PIECE_BYTES:
+            waiting, size = [part], len(part)
+            continue
         for at in range(0, len(part), PIECE_BYTES):
             yield part[at : at + PIECE_BYTES]
     if size:

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ydoc_store.auth.access import Reach
-from ydoc_store.errors import InvalidName, InvalidRequest, Unauthenticated
+from ydoc_store.errors import InvalidName, InvalidRequest, NameReserved, Unauthenticated
 from ydoc_store.http.answering import Answering
 from ydoc_store.http.door import EVERYTHING, admit_to_list
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
@@ -39,8 +39,8 @@ from ydoc_store.rooms.feed import Follower
 from ydoc_store.storage.feed import EVENTS_A_PAGE, Change, FeedPage
 from ydoc_store.storage.feed_cursor import also_told, told_through
 from ydoc_store.storage.present import Listed, find_present, list_present
+from ydoc_store.streams.registry import LIST_OF_DOCUMENTS
 
-NAME: Final = "documents"
 TYPE: Final = "document"
 DOCUMENTS_A_PAGE: Final = 1_000
 """Some 250 kB; a list is read by asking on until it is up to date."""
@@ -69,12 +69,14 @@ class Page:
 
 def routes(present: Present) -> list[Route]:
     """`present` raises StorageUnavailable while the service starts. To be found before the streams' own routes."""
-    return [Route(PREFIX + NAME, Answering(partial(_answer, present), refusal, failure))]
+    return [Route(PREFIX + LIST_OF_DOCUMENTS, Answering(partial(_answer, present), refusal, failure))]
 
 
 async def _answer(present: Present, request: Request) -> Response:
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={**FIXED, "Allow": METHODS})
+    if request.method == "PUT":
+        raise NameReserved("this name is taken by the live list of documents: choose another one for your stream")
     if request.method not in ("GET", "HEAD"):
         return problem(405, "this stream is the server's own: it is read", {**FIXED, "Allow": METHODS})
     here = present()

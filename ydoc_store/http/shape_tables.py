@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ydoc_store.errors import InvalidRequest, InvalidUpdate
+from ydoc_store.errors import EpochChanged, InvalidRequest, InvalidUpdate
 from ydoc_store.http.shape_handles import Handle, Held
 from ydoc_store.http.shape_request import ShapeRequest, Start
 from ydoc_store.http.shape_rows import Row, awareness_row, update_row
@@ -142,14 +142,19 @@ async def open_updates(follower: Follower, asked: ShapeRequest, rooms: Rooms, in
         table.position = asked.offset
     if held is Held.NOTHING and table.position > 0 and asked.offset is not Start.NOW:
         raise InvalidRequest("this handle came with offset 0_0, before anything had been written")
-    if held is Held.STALE and asked.offset is not Start.BEGINNING:
-        raise StaleHandle(table.handle)
-    if table.position > follower.head:
-        # Another node may have told it so a moment ago, or another database, which its next request then hears as a
-        # stale handle; raises EpochChanged where nobody can have.
+    if held is Held.STALE:
+        # It may be this node that has not heard yet of the database of which another one has told the reader.
         await rooms.watch.judge_database()
-        async with follower.missed(table.position):
-            pass
+        if asked.offset is not Start.BEGINNING:
+            raise StaleHandle(table.handle)
+    if table.position > follower.head:
+        try:
+            # Another node may have told it so a moment ago; raises where nobody can have.
+            async with follower.missed(table.position):
+                pass
+        except EpochChanged:
+            await rooms.watch.judge_database()
+            raise
     follower.has_marker = held is Held.CURRENT and table.position > 0
     return table
 

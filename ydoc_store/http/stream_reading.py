@@ -20,8 +20,9 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import AheadOfLog, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PIECE_BYTES, PacedBody, in_pieces
-from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, encode_text_event
+from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, text_event_parts
 from ydoc_store.http.here import Here
+from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_requests import is_json, is_text, read_offset, read_parameters
 from ydoc_store.http.tokens import Sentinel, Token, cursor_after
@@ -136,7 +137,7 @@ class _Reader:
             headers["Vary"] = "Authorization, Cookie"
             end = "-end" if page.is_end else ""
             headers["ETag"] = f'"{self._stream.id:x}-{place}-{page.through_seq}{end}"'
-            if headers["ETag"] in _etags(self._request):
+            if headers["ETag"] in read_etags(dict(self._request.scope["headers"])):
                 return Response(status_code=304, headers=headers)
         parts = list(parts_of(self._stream, page.updates))
         size = sum(map(len, parts))
@@ -196,9 +197,10 @@ class _Reader:
                         if sum(map(len, page.updates)) > PIECE_BYTES:
                             for piece in in_pieces(_data_event(stream, page.updates)):
                                 yield piece
-                        elif page.updates:
-                            yield self._shared_data(page)
-                        yield self._control(page)
+                            yield self._control(page)
+                        else:
+                            # In one piece: who stops reading behind the data has its place too.
+                            yield self._shared_data(page) + self._control(page)
                     if page.is_end:
                         return
                 has_nothing_more = page.is_whole or not page.updates
@@ -221,7 +223,9 @@ class _Reader:
         return schedule.wait_s if ttl_s is None else min(schedule.wait_s, ttl_s / 2)
 
     def _shared_data(self, page: Page) -> bytes:
-        """Encoded once for all readers that are given this page."""
+        """Encoded once for all readers that are given this page; nothing where it is empty."""
+        if not page.updates:
+            return b""
         stream = self._stream
         key = page.through_seq, len(page.updates)
         if stream.encoded is None or stream.encoded[0] != key:
@@ -254,7 +258,7 @@ def parts_of(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:
 
 def _data_event(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:
     if is_text(stream.media_type):
-        yield encode_text_event("data", b"".join(parts_of(stream, updates)))
+        yield from text_event_parts("data", b"".join(parts_of(stream, updates)))
         return
     yield b"event: data\ndata:"
     yield from _base64(updates)
@@ -265,7 +269,3 @@ def _base64(parts: Iterable[bytes]) -> Iterator[bytes]:
     whole = memoryview(b"".join(parts))
     for at in range(0, len(whole), _BASE64_PIECE_BYTES):
         yield base64.b64encode(whole[at : at + _BASE64_PIECE_BYTES])
-
-
-def _etags(request: Request) -> list[str]:
-    return [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]

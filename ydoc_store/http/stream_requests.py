@@ -7,16 +7,15 @@ with commas between them, as the elements of one array: what a body brings is th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
 import orjson
 
 from ydoc_store.errors import InvalidRequest
+from ydoc_store.http.protocol_headers import Headers, read_text
 from ydoc_store.http.tokens import Sentinel, SnapshotAt, Token, parse_offset
-from ydoc_store.storage.guards import PRODUCER_NUMBER_MAX, Producer
 from ydoc_store.storage.streams import StreamSettings, media_type_of
 
 PREFIX: Final = "/v1/stream/"
@@ -34,21 +33,6 @@ _TTL: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_NUMBER: Final = re.compile(r"[0-9]{1,16}")
-
-Headers = Mapping[bytes, bytes]
-"""Names in lower case; of a header that came twice the last."""
-
-
-def read_text(headers: Headers, name: bytes) -> str | None:
-    """A header's text, None where it is not there. Raises InvalidRequest for bytes that are no UTF-8."""
-    value = headers.get(name)
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"{name.decode()} is UTF-8") from None
 
 
 def read_content_type(headers: Headers) -> str | None:
@@ -80,32 +64,12 @@ def _read_moment(text: str) -> datetime:
     try:
         if _MOMENT.fullmatch(text) is not None:
             # Python takes six digits of a second, and no leap second.
-            return datetime.fromisoformat(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper()))
-    except ValueError:
+            moment = datetime.fromisoformat(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper()))
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # Also what is another year, and none that can be written down, in UTC.
         pass
     raise InvalidRequest("Stream-Expires-At is a moment of RFC 3339, such as 2030-01-01T00:00:00Z")
-
-
-def read_closed(headers: Headers) -> bool:
-    """Whether the request closes the stream."""
-    return headers.get(b"stream-closed", b"").lower() == b"true"
-
-
-def read_producer(headers: Headers) -> Producer | None:
-    """Who numbers this request, None where nobody does. Raises InvalidRequest: all three headers, or none."""
-    names = (b"producer-id", b"producer-epoch", b"producer-seq")
-    identity, epoch, seq = (read_text(headers, name) for name in names)
-    if identity is None and epoch is None and seq is None:
-        return None
-    if identity is None or epoch is None or seq is None:
-        raise InvalidRequest("Producer-Id, Producer-Epoch and Producer-Seq come together, or none of them")
-    return Producer(identity, _read_number(epoch, "Producer-Epoch"), _read_number(seq, "Producer-Seq"))
-
-
-def _read_number(text: str, header: str) -> int:
-    if _NUMBER.fullmatch(text) is None or int(text) > PRODUCER_NUMBER_MAX:
-        raise InvalidRequest(f"{header} is no integer from 0 to 2^53 - 1")
-    return int(text)
 
 
 def read_parameters(query: bytes, *names: str) -> list[str | None]:

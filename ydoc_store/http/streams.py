@@ -37,19 +37,16 @@ from ydoc_store.http.door import admit
 from ydoc_store.http.here import Here, Present
 from ydoc_store.http.place import place_of
 from ydoc_store.http.problems import problem
+from ydoc_store.http.protocol_headers import Headers, read_closed, read_headers, read_producer, read_text
 from ydoc_store.http.stream_reading import FIXED, headers_of
 from ydoc_store.http.stream_requests import (
     FORK_HEADERS,
     PREFIX,
     RESERVED_SEGMENT,
-    Headers,
     flatten_json,
     is_json,
-    read_closed,
     read_content_type,
-    read_producer,
     read_settings,
-    read_text,
     same_type,
 )
 from ydoc_store.http.tokens import Token
@@ -69,7 +66,7 @@ def routes(present: Present) -> list[Route]:
 async def _answer(present: Present, request: Request) -> Response:
     here = present()
     name = _name_of(place_of(request.scope).raw_path)
-    headers: Headers = dict(request.scope["headers"])
+    headers = read_headers(request.scope["headers"])
     if name.partition("/")[0] == RESERVED_SEGMENT or not FORK_HEADERS.isdisjoint(headers):
         return problem(501, "forks and subscriptions are not implemented", FIXED)
     match request.method:
@@ -125,9 +122,9 @@ async def _append(here: Here, request: Request, name: str, headers: Headers) -> 
     stream = await here.rooms.streams.find(granted.tenant, name)
     try:
         return await _append_to(here, stream, body, content_type, granted.actor, guard)
-    except NoSuchStream:
-        # Another node may have begun the name anew. Nothing was stored.
-        again = await here.rooms.streams.find(granted.tenant, name)
+    except (NoSuchStream, StreamDiffers):
+        # Another node may have begun the name anew, and its hint be lost. Nothing was stored.
+        again = await here.rooms.streams.find(granted.tenant, name, anew=True)
         return await _append_to(here, again, body, content_type, granted.actor, guard)
 
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ydoc_store.auth.access import Access, Granted
-from ydoc_store.errors import Draining, Forbidden, InvalidRequest, TooLarge, Unauthenticated
+from ydoc_store.errors import Draining, Forbidden, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.door import require
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_binary_events, encode_event
@@ -28,13 +28,13 @@ from ydoc_store.http.here import Here
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.tokens import Sentinel, SnapshotAt, Token, cursor_after, parse_offset
 from ydoc_store.http.yjs_reading import CONTENT_TYPE, DIALECT, read_live
-from ydoc_store.http.yjs_requests import DEFAULT_AWARENESS, Refused, parse_stream_name, single
+from ydoc_store.http.yjs_requests import DEFAULT_AWARENESS, Refused, parse_stream_name, read_frames, single
 from ydoc_store.rooms.follower import Follower, follow
-from ydoc_store.rooms.guests import hear_guest
+from ydoc_store.rooms.guests import hear_guest, may_show
 from ydoc_store.rooms.named_presence import NamedStream, StreamName
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.yjs.awareness import AwarenessEntry, decode_awareness, encode_awareness_entries
-from ydoc_store.yjs.lib0 import Malformed, encode_buf, frames
+from ydoc_store.yjs.lib0 import encode_buf
 
 if TYPE_CHECKING:
     from ydoc_store.rooms.room import Room
@@ -85,18 +85,16 @@ async def answer(here: Here, request: Request, granted: Granted, name: str, stre
                 return _delete(here, granted, stream)
 
 
-def _may_show(here: Here, granted: Granted) -> None:
-    needed = {"read": Access.READ, "write": Access.WRITE}.get(here.settings.awareness)
-    if needed is None:
-        raise Forbidden("presence is off here (YDOC_AWARENESS)")
-    require(granted, needed)
+def _require_showing(here: Here, granted: Granted) -> None:
+    if not may_show(here.settings, granted):
+        raise Forbidden("this access shows no presence here (YDOC_AWARENESS)")
 
 
 # Showing
 
 
 async def _create(here: Here, request: Request, granted: Granted, stream: _Stream) -> Response:
-    _may_show(here, granted)
+    _require_showing(here, granted)
     if await read_body(here, request, here.settings.awareness_bytes_max):
         raise InvalidRequest("an awareness stream is created empty: send what you show with POST")
     if stream.is_default:
@@ -107,7 +105,7 @@ async def _create(here: Here, request: Request, granted: Granted, stream: _Strea
 
 
 async def _show(here: Here, request: Request, granted: Granted, stream: _Stream) -> Response:
-    _may_show(here, granted)
+    _require_showing(here, granted)
     messages = await _messages(here, request)
     attendance, room = here.rooms.attendance, stream.follower.room
     presence = room.presence if stream.is_default else attendance.named.create(stream.name, time.monotonic()).presence
@@ -126,14 +124,7 @@ async def _show(here: Here, request: Request, granted: Granted, stream: _Stream)
 async def _messages(here: Here, request: Request) -> list[list[AwarenessEntry]]:
     settings = here.settings
     body = await read_body(here, request, 4 * settings.awareness_bytes_max)
-    try:
-        payloads = list(frames(body))
-    except Malformed as error:
-        raise InvalidRequest(f"the body is no run of frames, each a length and an awareness update: {error}") from None
-    if not payloads:
-        raise InvalidRequest("the body is empty: send one or more frames")
-    if len(payloads) > FRAMES_MAX:
-        raise TooLarge(f"{len(payloads)} frames in one body, at most {FRAMES_MAX}")
+    payloads = read_frames(body, "an awareness update", FRAMES_MAX)
     # All of them before any is shown.
     return [
         decode_awareness(

@@ -23,6 +23,7 @@ from ydoc_store.http.bodies import PacedBody, in_pieces
 from ydoc_store.http.document_requests import database_of
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_binary_events, encode_event
 from ydoc_store.http.here import Here
+from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.tokens import Offset, Sentinel, SnapshotAt, Token, cursor_after, parse_offset
 from ydoc_store.http.yjs_requests import Refused, redirected, single
@@ -212,7 +213,7 @@ class _Reader:
         return self._paced(list(framed(missed.updates)), headers)
 
     def _paced(self, parts: Sequence[bytes], headers: dict[str, str]) -> Response:
-        if headers["ETag"] in _etags(self._request):
+        if headers["ETag"].removeprefix("W/") in read_etags(dict(self._request.scope["headers"])):
             return Response(status_code=304, headers=headers)
         size = sum(map(len, parts))
         closing = self._stack.pop_all()
@@ -293,7 +294,3 @@ def framed(updates: Iterable[bytes]) -> Iterator[bytes]:
     for update in updates:
         yield encode_uint(len(update))
         yield update
-
-
-def _etags(request: Request) -> list[str]:
-    return [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]

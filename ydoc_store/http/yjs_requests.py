@@ -8,9 +8,9 @@ answered 409, and without an end what is answered 403.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -38,21 +38,16 @@ from ydoc_store.errors import (
     Unauthenticated,
     YdocError,
 )
-from ydoc_store.storage.guards import Producer
+from ydoc_store.yjs.lib0 import Malformed, frames
 
 PREFIX: Final = "/v1/yjs/"
 PATH_CHARACTERS_MAX: Final = 256
 STREAM_NAME_CHARACTERS_MAX: Final = 64
-PRODUCER_ID_BYTES_KEPT: Final = 256
-"""The stock provider's is a path and a client id, and so may be longer; such a one is kept as its hash."""
-PRODUCER_ID_BYTES_MAX: Final = 1024
-PRODUCER_NUMBER_MAX: Final = 2**53 - 1
 DEFAULT_AWARENESS: Final = "default"
 
 _PATH: Final = re.compile(r"[A-Za-z0-9_\-/]+")
 _STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_\-.]+")
 _SLASHES: Final = re.compile(r"/{2,}")
-_PRODUCER_HEADERS: Final = ("Producer-Id", "Producer-Epoch", "Producer-Seq")
 
 # Everything of ours that is none of these is a 400, or a 503 where it is not the sender's fault.
 _ANSWERS: Final[Mapping[type[YdocError], tuple[int, str]]] = {
@@ -153,26 +148,18 @@ def single(request: Request, parameter: str) -> str | None:
     return found[0] if found else None
 
 
-def read_producer(request: Request) -> Producer | None:
-    """Who numbers this request, None where nobody does. Raises InvalidRequest: all three headers, or none."""
-    given = [request.headers.get(header) for header in _PRODUCER_HEADERS]
-    if given == [None, None, None]:
-        return None
-    identity, epoch, seq = given
-    if identity is None or epoch is None or seq is None:
-        raise InvalidRequest("Producer-Id, Producer-Epoch and Producer-Seq come together, or none of them")
-    size = len(identity.encode())
-    if not 1 <= size <= PRODUCER_ID_BYTES_MAX:
-        raise InvalidRequest(f"Producer-Id has 1 to {PRODUCER_ID_BYTES_MAX} bytes")
-    if size > PRODUCER_ID_BYTES_KEPT:
-        identity = "sha256:" + hashlib.sha256(identity.encode()).hexdigest()
-    return Producer(identity, _number(epoch, "Producer-Epoch"), _number(seq, "Producer-Seq"))
-
-
-def _number(text: str, header: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 16 and int(text) <= PRODUCER_NUMBER_MAX):
-        raise InvalidRequest(f"{header} is no integer from 0 to 2^53 - 1")
-    return int(text)
+def read_frames(body: bytes, what: str, frames_max: int) -> list[bytes]:
+    """What a body brings, at least one `what`. Raises InvalidRequest, TooLarge."""
+    try:
+        # Not one more is read than may come: a large body of empty frames would hold up everyone for seconds.
+        found = list(islice(frames(body), frames_max + 1))
+    except Malformed as error:
+        raise InvalidRequest(f"the body is no run of frames, each a length and {what}: {error}") from None
+    if not found:
+        raise InvalidRequest("the body is empty: send one or more frames")
+    if len(found) > frames_max:
+        raise TooLarge(f"more frames in one body than {frames_max:,}")
+    return found
 
 
 def _decoded(raw: bytes, what: str) -> str:

@@ -28,16 +28,16 @@ from ydoc_store.errors import (
     RoomDiscarded,
     StorageBusy,
     StorageUnavailable,
-    TooLarge,
     Unauthenticated,
     WrongState,
 )
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.door import admit, require
 from ydoc_store.http.here import Here
+from ydoc_store.http.protocol_headers import read_closed, read_headers, read_producer, read_text
 from ydoc_store.http.tokens import Token
 from ydoc_store.http.yjs_reading import CONTENT_TYPE, DIALECT
-from ydoc_store.http.yjs_requests import Refused, read_producer
+from ydoc_store.http.yjs_requests import Refused, read_frames
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.contribution import Contributed, contribute
 from ydoc_store.rooms.member import READ_ONLY
@@ -46,14 +46,16 @@ from ydoc_store.storage.beginnings import create_empty
 from ydoc_store.storage.epochs import delete_document, recreate_document
 from ydoc_store.storage.guards import Guard, Producer
 from ydoc_store.storage.producers import find_replaced_producer
+from ydoc_store.storage.streams import media_type_of
 from ydoc_store.yjs.join import join
-from ydoc_store.yjs.lib0 import Malformed, frames
 from ydoc_store.yjs.walker import UpdateLimits, walk
 
 FRAMES_MAX: Final = 10_000
 """In one body; the stock provider puts what is typed in 5 ms into one."""
 FRAMES_OVERHEAD_BYTES: Final = 64 * 1024
 """What the lengths of so many frames take beside an update of the largest size."""
+FRAME_WORK_BYTES: Final = 64
+"""Walking and joining an update, however small, takes as long as so many bytes of a large one."""
 TRIED_AGAIN_S: Final = 5.0
 """A lost connection or a held row is over in that time; the stock provider forgets an edit that is answered 503."""
 TRIED_AGAIN_INTERVAL_S: Final = 0.1
@@ -113,15 +115,15 @@ async def append(here: Here, request: Request, name: str, tenant: str) -> Respon
 
     Raises NoSuchDocument before a PUT, whatever `contribute` and the guard of its producer refuse.
     """
-    producer = read_producer(request)
+    headers = read_headers(request.scope["headers"])
+    producer = read_producer(headers)
     granted = await _admit_writer(here, request, name, tenant, has_producer=producer is not None)
-    content_type = request.headers.get("Content-Type", CONTENT_TYPE).partition(";")[0].strip().lower()
-    if content_type != CONTENT_TYPE:
+    if media_type_of(read_text(headers, b"content-type") or CONTENT_TYPE) != CONTENT_TYPE:
         raise InvalidRequest(f"updates are {CONTENT_TYPE}")
-    if "Stream-Seq" in request.headers:
+    if b"stream-seq" in headers:
         raise InvalidRequest("a document knows no Stream-Seq: edits merge in any order, and producers number theirs")
     body = await read_body(here, request, here.settings.update_bytes_max + FRAMES_OVERHEAD_BYTES)
-    if not body and request.headers.get("Stream-Closed", "").lower() == "true":
+    if not body and read_closed(headers):
         # The stock provider says so whenever it disconnects. The document stays open to everyone else, and to it.
         room = await open_granted(here.rooms, granted, name)
         if room.document_id is None:
@@ -174,17 +176,11 @@ async def _admit_writer(here: Here, request: Request, name: str, tenant: str, *,
 
 
 async def _update_of(here: Here, body: bytes) -> bytes:
-    try:
-        updates = list(frames(body))
-    except Malformed as error:
-        raise InvalidRequest(f"the body is no run of frames, each a length and an update: {error}") from None
-    if not updates:
-        raise InvalidRequest("the body is empty: send one or more frames")
-    if len(updates) > FRAMES_MAX:
-        raise TooLarge(f"{len(updates)} frames in one body, at most {FRAMES_MAX}")
+    updates = read_frames(body, "an update", FRAMES_MAX)
     if len(updates) == 1:
         return updates[0]
-    return await here.rooms.heavy.run(len(body), joined_within, updates, here.rooms.limits.update)
+    size = len(body) + FRAME_WORK_BYTES * len(updates)
+    return await here.rooms.heavy.run(size, joined_within, updates, here.rooms.limits.update)
 
 
 def joined_within(updates: Sequence[bytes], limits: UpdateLimits) -> bytes:

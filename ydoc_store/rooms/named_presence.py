@@ -8,6 +8,7 @@ callers'. Pure: the time is a parameter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,10 +20,12 @@ from ydoc_store.yjs.awareness import AwarenessEntry
 
 LIFE_S: Final = 3_600.0
 """The protocol's own hour."""
-STREAMS_MAX: Final = 1_000
-"""In this process; each holds at most what one room's presence does."""
+STREAMS_MAX: Final = 4_000
+"""In this process; each holds at most what one room's presence does, and all are looked through now and then."""
+STREAMS_OF_A_TENANT_MAX: Final = 1_000
+"""A quarter of them: one tenant that makes up names leaves the others theirs."""
 STREAMS_OF_A_DOCUMENT_MAX: Final = 16
-"""A handful of roles; a client that makes up names would fill the process otherwise."""
+"""A handful of roles; a client that makes up names would fill its tenant's share otherwise."""
 # In a hint, which names a document, between that and the rest: no document's name holds it.
 _SEPARATOR: Final = "\0"
 
@@ -58,6 +61,8 @@ class NamedPresences:
         self._new_presence = new_presence
         self._timeout_s = timeout_s
         self._streams: dict[StreamName, NamedStream] = {}
+        self._of_document: dict[tuple[str, str], set[StreamName]] = {}
+        self._of_tenant: Counter[str] = Counter()
         self.tell: Callable[[PresenceHint], None] = lambda _hint: None
 
     def find(self, name: StreamName) -> NamedStream | None:
@@ -75,16 +80,20 @@ class NamedPresences:
         return stream
 
     def _make(self, name: StreamName, now_s: float) -> NamedStream:
-        for other in list(self._streams):
+        document = name.tenant, name.document
+        for other in tuple(self._of_document.get(document, ())):
             # Those of histories that are over would count, and nobody can ask for them any more.
-            if (other.tenant, other.document) == (name.tenant, name.document) and other.epoch < name.epoch:
+            if other.epoch < name.epoch:
                 self.delete(other)
-        of_document = sum(other.tenant == name.tenant and other.document == name.document for other in self._streams)
-        if of_document >= STREAMS_OF_A_DOCUMENT_MAX:
+        if len(self._of_document.get(document, ())) >= STREAMS_OF_A_DOCUMENT_MAX:
             raise ServerFull(f"this document has as many awareness streams as it may, {STREAMS_OF_A_DOCUMENT_MAX}")
+        if self._of_tenant[name.tenant] >= STREAMS_OF_A_TENANT_MAX:
+            raise ServerFull(f"this tenant has as many awareness streams as it may, {STREAMS_OF_A_TENANT_MAX:,}")
         if len(self._streams) >= STREAMS_MAX:
             raise ServerFull("this server has as many awareness streams as it may")
         stream = self._streams[name] = NamedStream(self._new_presence(), now_s)
+        self._of_document.setdefault(document, set()).add(name)
+        self._of_tenant[name.tenant] += 1
         return stream
 
     def changed(self, name: StreamName, entries: Sequence[AwarenessEntry]) -> None:
@@ -99,13 +108,20 @@ class NamedPresences:
         stream = self._streams.pop(name, None)
         if stream is None:
             return False
+        document = name.tenant, name.document
+        self._of_document[document].remove(name)
+        if not self._of_document[document]:
+            del self._of_document[document]
+        self._of_tenant[name.tenant] -= 1
+        if not self._of_tenant[name.tenant]:
+            del self._of_tenant[name.tenant]
         stream.is_over = True
         stream.wake()
         return True
 
     def delete_all_of(self, tenant: str, document: str) -> None:
         """The document is gone, and its streams with it."""
-        for name in [name for name in self._streams if (name.tenant, name.document) == (tenant, document)]:
+        for name in tuple(self._of_document.get((tenant, document), ())):
             self.delete(name)
 
     def heard(self, node: str, hint: PresenceHint, now_s: float) -> None:

@@ -202,7 +202,7 @@ class Rooms:
         remembers from before."""
         self.generation += 1
         self.database.drop_connections()
-        self.snapshots.discard_all()
+        self._forget_what_was_read()
         self.streams.discard_all()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
@@ -212,9 +212,14 @@ class Rooms:
     def _connected_again(self) -> None:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.
         self.generation += 1
-        self.snapshots.discard_all()
+        self._forget_what_was_read()
         if self.rooms or self.streams.ids:
             self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
+
+    def _forget_what_was_read(self) -> None:
+        # Found by numbers that a restored backup gives again.
+        self.snapshots.discard_all()
+        self.feeds.discard_all()
 
     @property
     def cache_bytes(self) -> int:

@@ -77,8 +77,8 @@ class Snapshots:
     def discard_all(self) -> None:
         """The database's connection was lost, or it is another database: what was read before is not handed out."""
         self._generation += 1
-        for key in list(self._kept):
-            self._forget(key)
+        while self._kept:
+            self._forget(next(iter(self._kept)))
 
     async def read(self, room: Room, through_seq: int) -> Whole | None:
         """The snapshot through this seq with the epoch's marker in it, while it is the current one; else None.
@@ -101,6 +101,9 @@ class Snapshots:
             reading = self._reading[key] = self._spawn(self._from_log(key, room.size_bytes))
             reading.add_done_callback(lambda _task: self._reading.pop(key, None))
         found = await asyncio.shield(reading)
+        if found is None:
+            # Superseded since: whoever asks now is told of the next one.
+            self.forget(room)
         return found if key[0] == self._generation else None
 
     async def _from_log(self, key: _Key, size_at_most: int) -> Whole | None:

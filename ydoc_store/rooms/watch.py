@@ -143,7 +143,7 @@ class Watch:
         return self._incarnation
 
     async def judge_database(self) -> None:
-        """Raises RoomDiscarded, as all rooms then are, where the database is another one than at the last poll."""
+        """Raises RoomDiscarded, as all rooms then are, where the database is another one by now than they are of."""
         if await show_incarnation(self._rooms.database) != await self.which_database():
             await self.poll()
             raise RoomDiscarded("the database was restored, or another one took over")
@@ -175,6 +175,9 @@ class Watch:
         streams = self._rooms.streams.heads_then()
         generation = self._rooms.generation
         incarnation, heads = await read_heads(self._rooms.database, [*asked, *streams])
+        if generation != self._rooms.generation:
+            # Another look, or a lost connection, was first: this is what the database before it said.
+            return
         before, self._incarnation, self._generation = self._incarnation, incarnation, generation
         if before not in (None, incarnation):
             # Before any head is looked at: one that was written over may stand where it stood, or further on.

@@ -25,11 +25,11 @@ _DIGEST_DIGITS = 16
 _UNSPEAKABLE = re.compile(r"[^a-z0-9]+")
 
 
-def file_name(name: str) -> str:
+def file_name(name: str, ending: str = _ENDING) -> str:
     """For people a part of the name, for everything else its digest: names may differ in case alone, or be long."""
     spoken = _UNSPEAKABLE.sub("-", name.lower())[:_SPOKEN_MAX].strip("-")
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_DIGITS]
-    return f"{spoken}-{digest}{_ENDING}" if spoken else digest + _ENDING
+    return f"{spoken}-{digest}{ending}" if spoken else digest + ending
 
 
 class Writer:

@@ -279,7 +279,8 @@ class _Advance:
             for queued in batch.updates
             if queued.guard is not None and queued.guard.producer is not None
         }
-        states = await read_states(self._connection, locked, sorted(asked))
+        ceilings = {document_id: batches[place].queue.bytes_ceiling for document_id, place in places.items()}
+        states = await read_states(self._connection, locked, sorted(asked), ceilings)
         for document_id, batch in judged.items():
             if locked[document_id].is_live:
                 batch.judgement = judge(states[document_id], batch.updates)

@@ -20,6 +20,7 @@ from ydoc_store.errors import (
     ProducerGap,
     ProducerStale,
     StreamClosed,
+    StreamFull,
     StreamSeqStale,
     YdocError,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PRODUCER_ID_BYTES_MAX: Final = 256
 """Producers' ids are UUIDs and service names; they are kept with every document that they write to."""
 STREAM_SEQ_BYTES_MAX: Final = 256
+NO_ROOM: Final = "this stream has no room for that (YDOC_STREAM_BYTES_MAX); it can still be read and closed"
 ANOTHER_REQUEST: Final = "this key came with another request before: a new request takes a new key"
 PRODUCER_NUMBER_MAX: Final = 2**53 - 1
 """Greatest epoch and seq: what JavaScript counts exactly."""
@@ -107,12 +109,16 @@ class Place:
 
 @dataclass(slots=True)
 class GuardedState:
-    """What the locked head row says, and where the producers are that this batch asks about."""
+    """What the locked head row says, and where the producers are that this batch asks about.
+
+    `bytes_left` is what a stream has room for; None for a document, whose size is judged as a whole.
+    """
 
     epoch: int = 1
     head: int = 0
     closed: bool = False
     stream_seq: str | None = None
+    bytes_left: int | None = None
     producers: dict[str, Place] = field(default_factory=dict)
 
 
@@ -159,8 +165,8 @@ def judge(state: GuardedState, updates: Sequence[QueuedUpdate]) -> Judgement:
     stored_places, stored_head, stored_closed = dict(state.producers), state.head, state.closed
     for queued in updates:
         guard: Guard = queued.guard or _NO_GUARD
-        is_empty = not queued.update
-        verdict = _judge_one(state, guard, is_empty=is_empty)
+        size = len(queued.update)
+        verdict = _judge_one(state, guard, size)
         producer = guard.producer
         if verdict is None:
             if producer is not None:
@@ -169,10 +175,12 @@ def judge(state: GuardedState, updates: Sequence[QueuedUpdate]) -> Judgement:
                 state.stream_seq = judgement.stream_seq = guard.stream_seq
             if guard.closes:
                 state.closed = judgement.closes = True
-            if is_empty:
+            if not size:
                 judgement.left.append(Left(queued, Closed(state.head), None))
             else:
                 state.head += 1
+                if state.bytes_left is not None:
+                    state.bytes_left -= size
                 judgement.kept.append(queued)
             continue
         otherwise = None
@@ -185,7 +193,7 @@ def judge(state: GuardedState, updates: Sequence[QueuedUpdate]) -> Judgement:
     return judgement
 
 
-def _judge_one(state: GuardedState, guard: Guard, *, is_empty: bool) -> Verdict | None:
+def _judge_one(state: GuardedState, guard: Guard, size: int) -> Verdict | None:
     if guard.epoch_is is not None and guard.epoch_is != state.epoch:
         return EpochChanged("this document was recreated or repaired: reload it")
     producer = guard.producer
@@ -195,13 +203,15 @@ def _judge_one(state: GuardedState, guard: Guard, *, is_empty: bool) -> Verdict 
         return Duplicate(place.seq, state.head, state.closed)
     if state.closed:
         # To close what is closed changes nothing, unless a producer's order says that it was somebody else's close.
-        return Closed(state.head) if is_empty and guard.closes and producer is None else StreamClosed(state.head)
+        return Closed(state.head) if not size and guard.closes and producer is None else StreamClosed(state.head)
     if producer is not None and (refusal := _judge_producer(place, producer)) is not None:
         return refusal
     if guard.stream_seq is not None and state.stream_seq is not None and guard.stream_seq <= state.stream_seq:
         return StreamSeqStale(f"Stream-Seq has to rise: the last one was {state.stream_seq}")
     if guard.head_is is not None and guard.head_is != state.head:
         return ConditionFailed(state.head)
+    if size and state.bytes_left is not None and size > state.bytes_left:
+        return StreamFull(NO_ROOM)
     return None
 
 

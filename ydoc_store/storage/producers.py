@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LOCK_GUARDED = """
 SELECT d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed, d.stream_seq,
-    d.deleted_at IS NULL AND d.replaced_at IS NULL AS live
+    d.deleted_at IS NULL AND d.replaced_at IS NULL AS live,
+    CASE WHEN d.kind = 'stream' THEN d.accepted_bytes END AS stream_bytes
 FROM ydoc.documents AS d
 WHERE d.id = ANY ($1::bigint[])
 ORDER BY d.id
@@ -93,7 +94,7 @@ WHERE d.tenant = $1 AND d.kind = 'document' AND d.name = $2 AND d.replaced_at IS
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A head row as its lock found it."""
+    """A head row as its lock found it; `stream_bytes` were ever appended to it, None where it is a document's."""
 
     epoch: int
     marker: int
@@ -101,6 +102,7 @@ class Locked:
     closed: bool
     stream_seq: str | None
     is_live: bool
+    stream_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,22 @@ async def lock_guarded(connection: Connection, document_ids: Sequence[int]) -> d
 
 
 async def read_states(
-    connection: Connection, locked: Mapping[int, Locked], asked: Sequence[tuple[int, str]]
+    connection: Connection,
+    locked: Mapping[int, Locked],
+    asked: Sequence[tuple[int, str]],
+    bytes_ceilings: Mapping[int, int],
 ) -> dict[int, GuardedState]:
     """What the guards of these locked documents are judged by; `asked` are the (document, producer) that matter."""
-    states = {key: GuardedState(head.epoch, head.head, head.closed, head.stream_seq) for key, head in locked.items()}
+    states = {
+        key: GuardedState(
+            head.epoch,
+            head.head,
+            head.closed,
+            head.stream_seq,
+            None if head.stream_bytes is None else bytes_ceilings[key] - head.stream_bytes,
+        )
+        for key, head in locked.items()
+    }
     if asked:
         rows = await connection.fetch(READ_PRODUCERS, [pair[0] for pair in asked], [pair[1] for pair in asked])
         for document_id, producer_id, epoch, seq in rows:

@@ -24,6 +24,7 @@ RELAY: Final[dict[str, str]] = {
     "updates": "SELECT, INSERT",
     "producers": "SELECT, INSERT, UPDATE",
     "streams": "SELECT, INSERT, UPDATE (used_at)",
+    "stream_epochs": "SELECT",
     "snapshots": "SELECT",
     "segments": "SELECT",
     "compactions": "SELECT",
@@ -36,12 +37,13 @@ RELAY: Final[dict[str, str]] = {
 }
 COMPACTOR: Final[dict[str, str]] = {
     "migrations": "SELECT",
-    # Of a document that is purged the tombstone stays.
+    # Of a document that is purged the tombstone stays; those of streams go by a function.
     "documents": "SELECT, UPDATE (purged_at, head, accepted_rows, accepted_bytes)",
     "updates": "SELECT, DELETE",
     # What is purged is read FOR UPDATE, which takes the right to update a column.
     "producers": "SELECT, UPDATE (last_at), DELETE",
     "streams": "SELECT, UPDATE (expired_at, purged_at)",
+    "stream_epochs": "",
     "snapshots": "SELECT, INSERT, UPDATE, DELETE",
     "segments": "SELECT, INSERT, DELETE",
     "compactions": "SELECT, INSERT, DELETE",
@@ -51,6 +53,7 @@ COMPACTOR: Final[dict[str, str]] = {
     "timelines": "",
     "incarnation": "",
 }
+_DROP_TOMBSTONES: Final = "ydoc.drop_stream_tombstones(integer, integer)"
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 
 
@@ -77,9 +80,13 @@ def grant_sql(roles: Roles) -> str:
         + "\n".join(f"ALTER TABLE ydoc.{table} OWNER TO {roles.migrations};" for table in RELAY)
         + f"\nALTER FUNCTION ydoc.newest_xid() OWNER TO {roles.migrations};\n"
         f"ALTER FUNCTION ydoc.refuse_snapshot_of_stream() OWNER TO {roles.migrations};\n"
+        f"ALTER FUNCTION {_DROP_TOMBSTONES} OWNER TO {roles.migrations};\n"
     )
     parts.append(_grants(roles.relay, RELAY, "serves editors: it appends and reads, and deletes no update"))
-    parts.append(_grants(roles.compactor, COMPACTOR, "merges: it deletes what it merged, and writes no update"))
+    parts.append(
+        _grants(roles.compactor, COMPACTOR, "merges: it deletes what it merged, and writes no update")
+        + f"GRANT EXECUTE ON FUNCTION {_DROP_TOMBSTONES} TO {roles.compactor};\n"
+    )
     return "\n".join(parts)
 
 

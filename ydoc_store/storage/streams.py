@@ -2,7 +2,8 @@
 
 A stream is a head row of its own kind. It is created here, with its first bytes; appends are the appender's, and
 nothing ever merges them. One that is deleted, or that nobody used for as long as it was to live, is dead at once for
-everybody; the compactor takes its rows later. A name whose stream is dead may be used again, as another epoch.
+everybody; what becomes of it then is in `dead_streams`. A name whose stream is dead may be used again, as another
+epoch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ydoc_store.errors import CorruptDocument, NoSuchStream, StorageBusy, Stream
 from ydoc_store.storage.creating import new_marker
 from ydoc_store.storage.epochs import LOCK_TRIES_MAX, REPLACE, SET_TOMBSTONE, tell_changed
 from ydoc_store.storage.loader import LogRow
-from ydoc_store.storage.pool import affected, mapping_errors
+from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.yjs.lib0 import frame
 
 if TYPE_CHECKING:
@@ -25,22 +26,23 @@ if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection, Database
 
 TTL_SLACK: Final = 0.05
-"""A stream lives this share longer than it was to (below), so that not every use of it has to be written down."""
+"""A stream lives this share longer than it was to, so that not every use of it has to be written down."""
 
 _IS_ALIVE = """d.deleted_at IS NULL AND d.replaced_at IS NULL AND s.expired_at IS NULL
     AND (s.expires_at IS NULL OR s.expires_at > now())
-    AND (s.ttl_s IS NULL OR s.used_at + make_interval(secs => s.ttl_s * 1.05) > now())"""
+    AND (s.ttl_s IS NULL OR s.used_at + make_interval(secs => s.ttl_s * (1 + <slack>)) > now())"""
 
 _COLUMNS = """d.id, d.epoch, d.marker, d.head, d.closed_at IS NOT NULL AS closed, s.content_type, s.ttl_s,
     s.expires_text, extract(epoch FROM s.expires_at - now())::double precision AS expires_in_s,
     (<alive>) AS alive"""
 
 
-def _whole(statement: str) -> str:
-    return statement.replace("<columns>", _COLUMNS).replace("<alive>", _IS_ALIVE)
+def about_life(statement: str) -> str:
+    """A statement about `d`, a head row, and `s`, what it was created with, that asks `<alive>` or for `<columns>`."""
+    return statement.replace("<columns>", _COLUMNS).replace("<alive>", _IS_ALIVE).replace("<slack>", str(TTL_SLACK))
 
 
-FIND_STREAM = _whole("""
+FIND_STREAM = about_life("""
 SELECT <columns>
 FROM ydoc.documents AS d
 JOIN ydoc.streams AS s ON s.document_id = d.id
@@ -71,7 +73,7 @@ CROSS JOIN LATERAL (
 ) AS p
 """
 READ_STREAM = "WITH head AS MATERIALIZED (" + FIND_STREAM + ")" + _PAGE.format(cursor="$3", rows="$4", bytes="$5")
-READ_STREAM_AFTER = _whole("""
+READ_STREAM_AFTER = about_life("""
 WITH head AS MATERIALIZED (
     SELECT <columns>
     FROM ydoc.documents AS d
@@ -96,7 +98,7 @@ INSERT INTO ydoc.updates (document_id, seq, count, actor, frames) VALUES ($1, 1,
 STREAM_MARKERS_OF = """
 SELECT d.marker FROM ydoc.documents AS d WHERE d.tenant = $1 AND d.kind = 'stream' AND d.name = $2
 """
-TOUCH_STREAM = _whole("""
+TOUCH_STREAM = about_life("""
 UPDATE ydoc.streams AS s
 SET used_at = now()
 FROM ydoc.documents AS d
@@ -104,29 +106,8 @@ WHERE s.document_id = $1 AND d.id = s.document_id AND <alive>
 RETURNING 1
 """)
 
-FIND_DEAD_STREAMS = _whole("""
-SELECT s.document_id
-FROM ydoc.streams AS s
-JOIN ydoc.documents AS d ON d.id = s.document_id
-WHERE s.purged_at IS NULL AND s.document_id > $1 AND NOT (<alive>)
-ORDER BY s.document_id
-LIMIT $2
-""")
-# A use that was not committed when it was found dead is waited for by this, and then it is alive.
-EXPIRE_STREAM = _whole("""
-UPDATE ydoc.streams AS s
-SET expired_at = now()
-FROM ydoc.documents AS d
-WHERE s.document_id = $1 AND d.id = s.document_id AND NOT (<alive>)
-RETURNING 1
-""")
-PURGE_STREAM_ROWS = """
-DELETE FROM ydoc.updates AS u
-WHERE u.document_id = $1 AND u.seq = ANY (ARRAY(
-    SELECT o.seq FROM ydoc.updates AS o WHERE o.document_id = $1 ORDER BY o.seq LIMIT $2
-))
-"""
-MARK_STREAM_PURGED = "UPDATE ydoc.streams SET purged_at = now() WHERE document_id = $1"
+# Where a name has no row: behind every epoch that one of its streams can have had.
+FREE_EPOCH = "SELECT e.spent + 1 FROM ydoc.stream_epochs AS e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +177,9 @@ async def create_stream(
                 if row is not None and row["alive"]:
                     _compare(row, settings, closed=closed)
                     return _stream(row), False
-                epoch = 1
-                if row is not None:
+                if row is None:
+                    epoch = await connection.fetchval(FREE_EPOCH)
+                else:
                     epoch = row["epoch"] + 1
                     await connection.execute(REPLACE, row["id"])
                     await tell_changed(connection, row["id"])
@@ -250,25 +232,6 @@ async def delete_stream(database: Database, tenant: str, name: str) -> int:
             await connection.execute(SET_TOMBSTONE, stream.id)
             await tell_changed(connection, stream.id)
     return stream.id
-
-
-async def find_dead_streams(connection: Connection, after_id: int, limit: int) -> list[int]:
-    """The next streams behind `after_id` that are dead and still have their rows."""
-    return [row[0] for row in await connection.fetch(FIND_DEAD_STREAMS, after_id, limit)]
-
-
-async def expire_stream(connection: Connection, document_id: int) -> bool:
-    """Write down that it is dead, so that nothing can use it any more; False where it was used meanwhile."""
-    return await connection.fetchval(EXPIRE_STREAM, document_id) is not None
-
-
-async def purge_stream_rows(connection: Connection, document_id: int, limit: int) -> int:
-    """Delete its oldest rows; returns how many. Fewer than `limit`: none are left, and that is written down."""
-    status = await connection.execute(PURGE_STREAM_ROWS, document_id, limit)
-    purged = affected(status)
-    if purged < limit:
-        await connection.execute(MARK_STREAM_PURGED, document_id)
-    return purged
 
 
 async def _insert(

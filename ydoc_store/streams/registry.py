@@ -14,7 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ydoc_store.errors import NoSuchStream, RoomDiscarded, ServerFull, StorageUnavailable, YdocError
+from ydoc_store.errors import (
+    NameReserved,
+    NoSuchStream,
+    RoomDiscarded,
+    ServerFull,
+    StorageUnavailable,
+    StreamFull,
+    YdocError,
+)
+from ydoc_store.storage.guards import NO_ROOM
 from ydoc_store.storage.heads import Head, read_heads
 from ydoc_store.storage.streams import (
     StoredStream,
@@ -47,6 +56,9 @@ FROM_THE_END: Final = 2**62
 RECENT_ALL_BYTES_MAX: Final = 64 * 1024 * 1024
 """What all streams together keep for readers at their end; beyond that readers share reads of the log."""
 
+LIST_OF_DOCUMENTS: Final = "documents"
+"""The name under which the live list of documents is read, as if it were a stream."""
+
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
 
@@ -68,6 +80,7 @@ class Streams:
         self._take = take
         self.read_only = settings.read_only
         self.recent_bytes = 0
+        self.bytes_max = settings.stream_bytes_max
         self._queued_bytes_max = settings.process_incoming_bytes_max
         self._update_bytes_max = settings.update_bytes_max
         # Counts the connections that were lost: what was looked up under another number is not trusted.
@@ -77,13 +90,13 @@ class Streams:
 
     # Finding
 
-    async def find(self, tenant: str, name: str) -> Stream:
+    async def find(self, tenant: str, name: str, *, anew: bool = False) -> Stream:
         """The stream of this name, as it is known here: an append judges whether it is still that.
 
-        Raises NoSuchStream, ServerFault.
+        With `anew` as the database has it now. Raises NoSuchStream, ServerFault.
         """
         stream = self._open.get((tenant, name))
-        if stream is None or stream.gone is not None:
+        if stream is None or stream.gone is not None or anew:
             generation = self._generation
             stored = await find_stream(self.database, tenant, name)
             self._trust(generation)
@@ -169,8 +182,12 @@ class Streams:
     async def create(
         self, tenant: str, name: str, settings: StreamSettings, first: bytes, actor: str | None, *, closed: bool
     ) -> tuple[Stream, bool]:
-        """The stream, and whether this call created it. Raises StreamDiffers, ServerFault."""
+        """The stream, and whether this call created it. Raises NameReserved, StreamDiffers, StreamFull, ServerFault."""
+        if name == LIST_OF_DOCUMENTS:
+            raise NameReserved(f"the stream {name!r} is the live list of documents: choose another name")
         self.may_write()
+        if len(first) > self.bytes_max:
+            raise StreamFull(NO_ROOM)
         stored, created = await create_stream(
             self.database, tenant, name, settings, first=first, actor=actor, closed=closed
         )

@@ -17,9 +17,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ydoc_store.errors import DocumentDeleted, EpochChanged, NoSuchStream, RoomDiscarded, StreamClosed, YdocError
+from ydoc_store.errors import (
+    DocumentDeleted,
+    EpochChanged,
+    NoSuchStream,
+    RoomDiscarded,
+    StreamClosed,
+    StreamFull,
+    TooLarge,
+    YdocError,
+)
 from ydoc_store.storage.appender import QueuedUpdate
-from ydoc_store.storage.guards import Closed, Duplicate, Guard, Verdict
+from ydoc_store.storage.guards import NO_ROOM, Closed, Duplicate, Guard, Verdict
 from ydoc_store.storage.streams import TTL_SLACK, StoredPage, StoredStream, media_type_of, touch_stream
 from ydoc_store.yjs.lib0 import frames
 
@@ -105,6 +114,9 @@ class Stream:
         self.queue = streams.appender.queue(tenant, name, self)
         self.queue.document_id = stored.id
         self.queue.marker = stored.marker
+        self.queue.bytes_ceiling = streams.bytes_max
+        # Once appends that came together had no room together: from then on each is judged by its own size.
+        self._is_nearly_full = False
         self._ends_at_s = None if stored.expires_in_s is None else time.monotonic() + stored.expires_in_s
         self._touched_at_s = 0.0
         self._streams = streams
@@ -122,9 +134,11 @@ class Stream:
     async def append(self, update: bytes, actor: str | None, guard: Guard | None = None) -> Told:
         """Have `update` in the log, behind everything that came before; an empty one only closes, with its guard.
 
-        Returns behind the COMMIT: the seq, or what the guard came to. Raises StreamClosed, NoSuchStream, ServerFault;
-        CommitUnknown leaves open whether it is stored. Cancelling undoes nothing.
+        Returns behind the COMMIT: the seq, or what the guard came to. Raises StreamClosed, StreamFull, NoSuchStream,
+        ServerFault; CommitUnknown leaves open whether it is stored. Cancelling undoes nothing.
         """
+        if self._is_nearly_full:
+            guard = guard or Guard()
         told: asyncio.Future[int | Verdict] = asyncio.get_running_loop().create_future()
         self.queue.put(QueuedUpdate(update, actor, told, None, guard=guard))
         found = await told
@@ -149,7 +163,15 @@ class Stream:
 
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows."""
-        if isinstance(error, DocumentDeleted | EpochChanged):
+        if isinstance(error, TooLarge):
+            if len(updates) > 1 and not self.queue.is_abandoned:
+                self._is_nearly_full = True
+                for queued in updates:
+                    queued.guard = queued.guard or Guard()
+                    self.queue.put(queued)
+                return
+            error = StreamFull(NO_ROOM)
+        elif isinstance(error, DocumentDeleted | EpochChanged):
             error = NoSuchStream("this stream was deleted")
         for queued in updates:
             _tell(queued, error)
@@ -197,6 +219,7 @@ class Stream:
             self._wake()
 
     def _drop_recent(self, after: int) -> None:
+        self.encoded = None
         self._streams.recent_bytes -= self._recent_bytes
         self._recent.clear()
         self._recent_bytes = 0
@@ -217,6 +240,9 @@ class Stream:
         finally:
             self.readers -= 1
             self.used_at_s = time.monotonic()
+            if not self.readers:
+                # Of a stream that is forgotten next it would count for ever.
+                self._drop_recent(self.head)
 
     async def moved(self, seq: int, timeout_s: float) -> bool:
         """Wait until there is more than `seq`, or nothing can come any more; False after `timeout_s`.

@@ -212,6 +212,7 @@ async def test_a_notebook_whose_cells_share_a_document_leaves_it_when_it_is_done
         document.saved(timeout_s=TIMEOUT_S)
         assert not document.has_unsaved
         assert document.trouble is None
+        assert repr(document) == "<BlockingDocument 'notes': in sync>"
         text_of(document.ydoc).insert(0, "and another ")
         document.leave()
         assert clients_threads() == []
@@ -258,6 +259,33 @@ def give():
 
 connect_sync(sys.argv[1], "notes", token=give, timeout_s=60)
 """
+
+
+FORKED = """
+import os, sys
+from pycrdt import Text
+from ydoc_store.client import connect_sync
+
+with connect_sync(sys.argv[1], "notes") as document:
+    text = document.ydoc.get("text", type=Text)
+    if os.fork() == 0:
+        told = 0
+        for work in (document.saved, lambda: text.insert(0, "nobody sends it"), lambda: document.presence.others):
+            try:
+                work()
+            except (RuntimeError, ExceptionGroup) as error:
+                told += "another process" in str(getattr(error, "exceptions", [error])[0])
+        sys.exit(10 + told)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    text.insert(0, "goes on")
+"""
+
+
+async def test_a_process_that_was_forked_off_is_told_that_the_document_is_not_its_own(node: Node) -> None:
+    """Its thread is not there: whoever waited for it would wait for ever."""
+    ended = await run(sys.executable, "-W", "ignore", "-c", FORKED, url(node), timeout_s=60)
+    assert (ended.exit_code, ended.output.strip()) == (0, "13"), ended.messages
+    assert await count_stored(node.database, "notes") == 1
 
 
 async def test_a_process_that_ends_without_leaving_leaves_all_the_same(node: Node) -> None:

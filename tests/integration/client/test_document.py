@@ -14,7 +14,7 @@ from pycrdt import Doc, Map, Text
 from tests.nodes import Editor, Node, count_stored, running_node
 from tests.tokens import SECRET, token
 from tests.waiting import TIMEOUT_S, until
-from ydoc_store.client import Deleted, Document, EpochChanged, Refused, Unavailable, Unreadable, connect
+from ydoc_store.client import Deleted, Document, EpochChanged, Refused, Unavailable, Unreadable, connect, connection
 from ydoc_store.client import session as client_session
 from ydoc_store.names import DEFAULT_TENANT, HOCUSPOCUS_PATH
 from ydoc_store.storage.epochs import delete_document, recreate_document
@@ -66,6 +66,7 @@ async def test_two_clients_and_an_editor_edit_one_document_and_saved_is_stored(n
         assert not ann.has_unsaved
         assert ann.is_connected
         assert ann.may_write
+        assert repr(ann) == "<Document 'team/notes': in sync>"
     await editor.leave()
 
 
@@ -100,6 +101,24 @@ async def test_edits_made_without_a_connection_are_saved_once_there_is_one(node:
         await ben.saved(timeout_s=TIMEOUT_S)
         for document in (ann, ben):
             await shows(document, "meanwhile before offline")
+
+
+async def test_whoever_waits_comes_back_sooner_than_whoever_does_not(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is back is found before the deadline of a document that is left."""
+    monkeypatch.setattr(connection, "BACKOFF_S_MIN", 1_000)
+    monkeypatch.setattr(connection, "BACKOFF_S_MAX", 1_000)
+    monkeypatch.setattr(connection, "BACKOFF_WAITED_FOR_S_MAX", 0.1)
+    async with connect(url(node), "notes", leave_timeout_s=TIMEOUT_S) as document:
+        cut(document)
+        await until(lambda: not document.is_connected)
+        forever = asyncio.create_task(document.wait_for(lambda _ydoc: document.is_connected, timeout_s=None))
+        await asyncio.sleep(0.5)
+        assert not document.is_connected
+        text_of(document).insert(0, "the last word")
+    assert await count_stored(node.database, "notes") == 1
+    await forever
 
 
 async def test_a_document_of_the_callers_is_brought_along_in_pieces(
@@ -372,8 +391,14 @@ async def test_an_agent_waits_for_what_others_write_and_show(node: Node) -> None
         await waiting
         with pytest.raises(Unavailable, match=r"did not come within 0\.1 s; it is connected"):
             await ann.wait_for(lambda _ydoc: False, timeout_s=0.1)
-        with pytest.raises(ZeroDivisionError):
-            await ann.wait_for(lambda _ydoc: 1 / 0)
+        own = TimeoutError("the caller's own")
+
+        def fail(_ydoc: Doc[Any]) -> bool:
+            raise own
+
+        with pytest.raises(TimeoutError) as raised:
+            await ann.wait_for(fail, timeout_s=None)
+        assert raised.value is own
         waiting = asyncio.create_task(ann.wait_for(lambda _ydoc: False, timeout_s=None))
         await ann.saved(timeout_s=TIMEOUT_S)
         await delete_document(node.database, DEFAULT_TENANT, "notes")

@@ -9,6 +9,7 @@ import pytest
 
 from compactor.compaction import Compacted, Terms, compact
 from compactor.worker import Worker
+from tests.integration.http.shape_reader import Shape
 from tests.sites import Site, running_site
 
 
@@ -22,6 +23,18 @@ async def site(database_url: str) -> AsyncIterator[Site]:
 async def client(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     async with site.client() as opened:
         yield opened
+
+
+@pytest.fixture
+async def quick(database_url: str) -> AsyncIterator[Site]:
+    """One whose long polls are short."""
+    async with running_site(database_url, long_poll_timeout_s=0.3) as started:
+        yield started
+
+
+@pytest.fixture
+def shape(client: httpx.AsyncClient) -> Shape:
+    return Shape(client)
 
 
 @pytest.fixture

@@ -241,7 +241,10 @@ async def test_a_token_lists_what_it_may_read_of_its_own_tenant(database_url: st
 
 
 async def test_nobody_writes_to_it(client: httpx.AsyncClient) -> None:
-    for method in ("PUT", "POST", "DELETE", "PATCH"):
+    for path in (LIST, LIST.replace("documents", "%64ocuments")):
+        taken = await client.put(path, headers={"Content-Type": "application/json"})
+        assert (taken.status_code, taken.json()["code"]) == (409, "name_reserved")
+    for method in ("POST", "DELETE", "PATCH"):
         answer = await client.request(method, LIST, content=b"{}", headers={"Content-Type": "application/json"})
         assert answer.status_code == 405
         assert answer.headers["allow"] == "GET, HEAD, OPTIONS"

@@ -214,6 +214,12 @@ async def test_a_stream_that_is_deleted_elsewhere_is_nobodys_any_more(
         await create(other, body=b"third ")
         await append(client, b"time")
         assert await read(other) == b"third time"
+        # Also where it is of another type now, by which an append is judged before it is stored.
+        await connection.execute("UPDATE ydoc.documents SET deleted_at = now() WHERE replaced_at IS NULL")
+        assert (await other.put("/v1/stream/s", headers=JSON, content=b"[1]")).status_code == 201
+        assert (await client.post("/v1/stream/s", headers=JSON, content=b"[2]")).status_code == 204
+        assert (await client.post("/v1/stream/s", headers=TEXT, content=b"3")).status_code == 409
+        assert await read(other) == b"[1,2]"
 
 
 async def test_one_of_many_that_create_a_stream_at_once_makes_it(client: httpx.AsyncClient, elsewhere: Site) -> None:
@@ -431,7 +437,7 @@ BAD = [
     (
         "POST",
         "s",
-        TEXT | {"Producer-Id": "p" * 257, "Producer-Epoch": "0", "Producer-Seq": "0"},
+        TEXT | {"Producer-Id": "p" * 1025, "Producer-Epoch": "0", "Producer-Seq": "0"},
         b"x",
         400,
         "invalid_request",
@@ -472,6 +478,70 @@ async def test_bad_input_is_told_with_a_code_and_stores_nothing(database_url: st
             assert answer.headers["x-content-type-options"] == "nosniff"
         assert tuple(await connection.fetchrow(counted) or ()) == before
         assert await read(client) == b"kept"
+
+
+async def test_a_stream_takes_as_much_as_it_may_and_can_still_be_read_closed_and_deleted(database_url: str) -> None:
+    async with running_site(database_url, stream_bytes_max=10) as site, site.client() as client:
+        too_long = await client.put("/v1/stream/s", content=b"x" * 11, headers=TEXT)
+        assert (too_long.status_code, too_long.json()["code"]) == (413, "stream_full")
+        await create(client, body=b"12345")
+        first = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+        await append(client, b"678", **first)
+        for headers in ({}, {"Stream-Closed": "true"}, {"Stream-Seq": "a"}, first | {"Producer-Seq": "1"}):
+            full = await client.post("/v1/stream/s", content=b"9ab", headers=TEXT | headers)
+            assert (full.status_code, full.json()["code"]) == (413, "stream_full"), headers
+            assert "YDOC_STREAM_BYTES_MAX" in full.json()["detail"]
+        assert (await append(client, b"678", **first)).status_code == 204
+        await append(client, b"9a", **first | {"Producer-Seq": "1"})
+        assert await read(client) == b"123456789a"
+        assert (await client.post("/v1/stream/s", headers={"Stream-Closed": "true"})).status_code == 204
+        assert (await client.delete("/v1/stream/s")).status_code == 204
+
+
+async def test_of_many_that_come_at_once_those_are_stored_that_fit(
+    database_url: str, client: httpx.AsyncClient, connection: Connection
+) -> None:
+    """Whether they met in one commit or not, and on two nodes: no room is left unused, and none is used twice."""
+    await create(client)
+    async with (
+        running_site(database_url, stream_bytes_max=100) as one,
+        running_site(database_url, stream_bytes_max=100) as two,
+        one.client() as here,
+        two.client() as there,
+    ):
+        answers = await asyncio.gather(
+            *((here, there)[number % 2].post("/v1/stream/s", content=b"x" * 7, headers=TEXT) for number in range(60))
+        )
+        assert sorted(answer.status_code for answer in answers) == [204] * 14 + [413] * 46
+        assert await read(here) == b"x" * 98
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 413} == {"stream_full"}
+        await append(there, b"yy")
+        assert await connection.fetchval("SELECT accepted_bytes FROM ydoc.documents") == 100
+
+
+TWICE = [
+    ("Producer-Id", "p", "q"),
+    ("Producer-Epoch", "0", "1"),
+    ("Producer-Seq", "0", "1"),
+    ("Producer-Seq", "0", "0"),
+    ("Content-Type", "text/plain", "application/octet-stream"),
+    ("Stream-Seq", "a", "b"),
+    ("Stream-Closed", "false", "true"),
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/stream/s", "/v1/yjs/default/docs/s"])
+async def test_a_header_that_comes_twice_is_refused_alike_for_streams_and_for_documents(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    assert (await client.put(path, headers=TEXT if "stream" in path else {})).status_code == 201
+    for name, first, second in TWICE:
+        producer = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+        sent = [(key, value) for key, value in producer.items() if key != name]
+        answer = await client.post(path, headers=[*sent, (name, first), (name, second)], content=b"\2\0\0")
+        assert answer.status_code == 400, (name, answer.text)
+        assert f"{name.lower()} is given twice" in answer.text
+    assert (await client.get(path)).content == b""
 
 
 # How it ends

@@ -19,9 +19,15 @@ from ydoc_store.client.session import Session
 from ydoc_store.errors import StorageBusy
 from ydoc_store.rooms.hocuspocus import HocuspocusSocket
 from ydoc_store.rooms.room import Room
+from ydoc_store.yjs.merge import EMPTY_UPDATE, merge
 from ydoc_store.yjs.walker import Walked, walk
 
 NAME = "notes"
+
+
+def patient_talk() -> Talk:
+    """Only dice move frames here: a machine that stands still is no client that says nothing."""
+    return Talk(handshake_timeout_s=86_400)
 
 
 class Life:
@@ -43,6 +49,8 @@ class Life:
         self.outlet = Outlet()
         self.up: deque[bytes] = deque()
         self.heard = 0
+        # It has not heard of the server that answers since a failover.
+        self.is_unaware = False
 
     def _note(self, event: Any) -> None:
         if self._is_editing:
@@ -108,16 +116,19 @@ class Life:
 class World:
     """Some lives in one room, and dice."""
 
-    def __init__(self, talk: Talk, dice: Random, lives: int = 2) -> None:
+    def __init__(self, talk: Talk, dice: Random, lives: int = 2, *, fails_over: bool = False) -> None:
         self.talk = talk
         self.dice = dice
+        self.fails_over = fails_over
         self.room: Room = talk.room(NAME)
         self.lives = [Life(talk, number + 1) for number in range(lives)]
+        self.committed: list[bytes] = []
 
     def land(self) -> None:
         """What waited is committed."""
         taken = take(self.room)
         if taken:
+            self.committed += [queued.update for queued in taken]
             land(self.room, self.room.head + len(taken))
 
     def refuse(self) -> None:
@@ -127,10 +138,30 @@ class World:
         if taken:
             self.room.refused(taken, StorageBusy("busy"))
 
+    async def fail_over(self, lost: int) -> None:
+        """A standby takes over that lacks so many of the last commits; whoever was connected is cut."""
+        self.leave()
+        await self.talk.rooms.stop()
+        kept = self.committed[: max(0, len(self.committed) - lost)]
+        self.talk, self.committed = patient_talk(), []
+        self.room = self.talk.room(NAME)
+        standby = Life(self.talk, 1_000)
+        standby.doc.apply_update(merge(kept) if kept else EMPTY_UPDATE)
+        standby.connect()
+        while standby.session.has_unsaved:
+            standby.turn()
+            standby.carry_up()
+            await asyncio.sleep(0)
+            self.land()
+            standby.carry_down()
+        standby.cut()
+        for life in self.lives:
+            life.talk, life.is_unaware = self.talk, True
+
     async def step(self) -> None:
         life, dice = self.dice.choice(self.lives), self.dice
         length = len(life.text)
-        match dice.randrange(12):
+        match dice.randrange(12 + self.fails_over):
             case 0 | 1:
                 life.insert(dice.randrange(length + 1), "abcdefgh"[: dice.randrange(1, 4)])
             case 2 if length:
@@ -152,12 +183,17 @@ class World:
                     life.connect()
                 elif dice.random() < 0.2:
                     life.cut()
+            case 12 if self.fails_over and dice.random() < 0.2:
+                await self.fail_over(dice.randrange(8))
         await asyncio.sleep(0)
         self.judge()
 
     def judge(self) -> None:
-        """I1: whatever a client may call saved is in what was committed."""
+        """I1: whatever a client may call saved is in what was committed, by the server that it has heard of."""
         for life in self.lives:
+            life.is_unaware = life.is_unaware and not life.session._has_answered
+            if life.is_unaware:
+                continue
             for edit in life.edits[: life.saved_edits()]:
                 assert self.room.knowledge.covers(edit), f"client {life.doc.client_id} said saved too early"
 

@@ -5,14 +5,15 @@ Sessions talk to the server's real rooms; the dice decide when frames move, comm
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
 import pytest
 
-from tests.unit.client.lives import Life, World
-from tests.unit.rooms.test_hocuspocus import ACK, READS, Talk
+from tests.unit.client.lives import Life, World, patient_talk
+from tests.unit.rooms.test_hocuspocus import ACK, READS
 from ydoc_store.client import session
 from ydoc_store.client.errors import Refused
 from ydoc_store.yjs.lib0 import encode_string
@@ -26,8 +27,7 @@ async def world() -> AsyncIterator[Callable[..., World]]:
     worlds: list[World] = []
 
     def make(seed: int = 0, **how: Any) -> World:
-        # Only dice move frames here: a machine that stands still is no client that says nothing.
-        worlds.append(World(Talk(handshake_timeout_s=86_400), Random(seed), **how))
+        worlds.append(World(patient_talk(), Random(seed), **how))
         return worlds[-1]
 
     yield make
@@ -52,11 +52,22 @@ async def test_nothing_is_called_saved_before_its_commit_and_everything_is_in_th
     await scene.heal()
 
 
+@pytest.mark.parametrize("seed", range(100, 120))
+async def test_nothing_is_called_saved_that_a_failover_has_lost_and_everything_comes_back(
+    world: Worlds, seed: int
+) -> None:
+    """I1, I11: what a standby lacks is not called saved once it has been heard of, deletes neither."""
+    scene = world(seed, lives=2 + seed % 2, fails_over=True)
+    for _ in range(STEPS):
+        await scene.step()
+    await scene.heal()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3_600)
 async def test_nothing_is_called_saved_too_early_in_many_lives(world: Worlds) -> None:
     for seed in range(1_000, 1_000 + LONG_SEEDS):
-        scene = world(seed, lives=2 + seed % 3)
+        scene = world(seed, lives=2 + seed % 3, fails_over=seed % 2 == 1)
         for _ in range(4 * STEPS):
             await scene.step()
         await scene.heal()
@@ -117,6 +128,28 @@ async def test_an_ack_that_is_lost_with_its_connection_is_asked_for_again(world:
     assert not ann.session.is_saved(1)
     await scene.heal()
     assert str(scene.lives[1].text) == "ab"
+
+
+async def test_an_erasure_that_a_failover_has_lost_is_not_called_saved_before_it_is_back(world: Worlds) -> None:
+    """I1, I11: of what was erased no state vector tells."""
+    scene = world()
+    ann = await settle(scene)
+    ann.insert(0, "abc")
+    await scene.heal()
+    ann.erase(0, 1)
+    await scene.heal()
+    assert ann.session.is_saved(2)
+    await scene.fail_over(lost=1)
+    assert scene.committed
+    ann.connect()
+    ann.turn()
+    ann.carry_up()
+    while not ann.session.is_synced:
+        await asyncio.sleep(0)
+        ann.carry_down()
+    assert not ann.session.is_saved(2)
+    await scene.heal()
+    assert str(scene.lives[1].text) == "bc"
 
 
 async def test_edits_between_a_connect_and_the_servers_answer_are_in_the_first_round(world: Worlds) -> None:

@@ -364,12 +364,17 @@ def test_what_a_failover_has_lost_is_not_called_saved_until_it_is_back(script: S
     assert script.session.is_saved(1)
 
 
-def test_what_stays_saved_over_a_lost_connection_is_called_so_all_the_while(script: Script) -> None:
+def test_what_was_called_saved_is_so_without_a_connection_and_again_with_the_next_sync(script: Script) -> None:
     script.type("a")
     script.hear(ACK)
     script.session.disconnected()
+    assert script.session.is_saved(1)
     script.session.connected("a token")
+    assert script.session.is_saved(1)
+    # The server has all content; whether it has all deletes, its ack says.
     script.hear(encode_sync_step1(script.doc.get_state()))
+    assert not script.session.is_saved(1)
+    script.hear(ACK)
     assert script.session.is_saved(1)
     assert not script.session.has_unsaved
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ydoc_store.http.event_stream import BINARY_PIECE_BYTES, KEPT_ALIVE, Schedule, encode_binary_events, encode_event
+from ydoc_store.http.bodies import PIECE_BYTES, in_pieces
+from ydoc_store.http.event_stream import (
+    BINARY_PIECE_BYTES,
+    KEPT_ALIVE,
+    Schedule,
+    encode_binary_events,
+    encode_event,
+    text_event_parts,
+)
 
 
 def parsed(stream: bytes) -> list[tuple[str, str]]:
@@ -43,6 +51,14 @@ def test_a_payload_comes_back_from_its_events(payload: bytes, pieces: int) -> No
     events = parsed(b"".join(encode_binary_events("data", payload)))
     assert b"".join(base64.b64decode(text, validate=True) for _, text in events) == payload
     assert len(events) == -(-len(payload) // BINARY_PIECE_BYTES)
+
+
+def test_a_text_of_line_ends_is_made_as_it_is_taken() -> None:
+    """It is six times as long, and whoever else is served waits for no more than a piece of it."""
+    parts = text_event_parts("data", b"\n" * 2**24)
+    pieces = in_pieces(parts)
+    assert [PIECE_BYTES - len(next(pieces)) < 100 for _ in range(3)] == [True] * 3
+    assert next(parts) == b"data:\n"
 
 
 def test_a_sign_of_life_is_no_event() -> None:

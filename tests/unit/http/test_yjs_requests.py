@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ydoc_store import errors
-from ydoc_store.errors import InvalidRequest, YdocError
-from ydoc_store.http.yjs_requests import PATH_CHARACTERS_MAX, parse_path, parse_stream_name, response_to, split_path
+from ydoc_store.errors import InvalidRequest, TooLarge, YdocError
+from ydoc_store.http.yjs_requests import (
+    PATH_CHARACTERS_MAX,
+    parse_path,
+    parse_stream_name,
+    read_frames,
+    response_to,
+    split_path,
+)
 from ydoc_store.names import parse_name
 
 
@@ -82,3 +89,13 @@ def test_only_a_gap_is_a_conflict_and_only_a_stale_epoch_or_no_access_is_forbidd
     assert response_to(errors.ProducerGap(0, 3)).headers["producer-expected-seq"] == "0"
     assert response_to(errors.ProducerStale(4)).headers["producer-epoch"] == "4"
     assert response_to(errors.StorageBusy("why")).headers["retry-after"] == "1"
+
+
+def test_no_more_frames_are_read_than_may_come() -> None:
+    assert read_frames(b"\1a\0\1b", "an update", 3) == [b"a", b"", b"b"]
+    # What is no frame stands behind those: it is never come to.
+    with pytest.raises(TooLarge):
+        read_frames(b"\0" * 4 + b"\xff", "an update", 3)
+    for bad in (b"", b"\xff", b"\0\2a"):
+        with pytest.raises(InvalidRequest):
+            read_frames(bad, "an update", 3)

@@ -126,3 +126,29 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(named_presence, "STREAMS_MAX", 0)
     nodes.there.heard("here", PresenceHint("default", "notes\0001\0mods", [HAL], asks=True), 0)
     assert nodes.there.find(MODS) is None
+
+
+def test_one_tenant_leaves_the_others_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named_presence, "STREAMS_OF_A_TENANT_MAX", 5)
+    nodes = Nodes()
+    for number in range(5):
+        nodes.here.create(StreamName("greedy", f"notes{number}", 1, "mods"), 0)
+    with pytest.raises(ServerFull, match="tenant"):
+        nodes.here.create(StreamName("greedy", "more", 1, "mods"), 0)
+    # Nor by telling another node of it.
+    nodes.there.heard("here", PresenceHint("greedy", "more\0001\0mods", [HAL], asks=False), 0)
+    assert nodes.there.find(StreamName("greedy", "more", 1, "mods")) is None
+    assert nodes.here.create(MODS, 0) is nodes.here.find(MODS)
+    # What it has may be used on, and what ends makes room: a document's end, a time-out, a new epoch.
+    nodes.here.create(StreamName("greedy", "notes0", 1, "mods"), 10)
+    nodes.here.delete_all_of("greedy", "notes1")
+    nodes.here.create(StreamName("greedy", "more", 1, "mods"), 10)
+    nodes.here.create(StreamName("greedy", "notes2", 2, "mods"), 10)
+    nodes.here.expire(LIFE_S)
+    for name in ("another", "and another"):
+        nodes.here.create(StreamName("greedy", name, 1, "mods"), LIFE_S)
+    with pytest.raises(ServerFull):
+        nodes.here.create(StreamName("greedy", "one too many", 1, "mods"), LIFE_S)
+    nodes.here.expire(3 * LIFE_S)
+    assert not nodes.here._of_tenant
+    assert not nodes.here._of_document

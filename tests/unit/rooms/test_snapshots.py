@@ -131,6 +131,15 @@ async def test_what_is_current_is_asked_now_and_then(store: Store, snapshots: An
     assert await snapshots.find(room) == 6
 
 
+async def test_who_comes_too_late_for_one_is_told_of_the_next_at_once(store: Store, snapshots: Any) -> None:
+    store.current[1] = 5, EMPTY
+    room = Room()
+    assert await snapshots.find(room) == 5
+    store.current[1] = 9, EMPTY
+    assert await snapshots.read(room, 5) is None
+    assert await snapshots.find(room) == 9
+
+
 async def test_a_document_that_was_never_written_has_none(store: Store, snapshots: Any) -> None:
     assert await snapshots.find(Room(None)) is None
     assert await snapshots.read(Room(None), 0) is None

@@ -24,6 +24,7 @@ class Log:
     def __init__(self) -> None:
         self.appender = Appender(None)  # type: ignore[arg-type] # it gives out queues, and is never started
         self.recent_bytes = 0
+        self.bytes_max = 2**30
         self.is_crowded = False
         self.read_only = False
         self.committed = 0
@@ -124,6 +125,22 @@ async def test_what_is_kept_is_bounded_and_nothing_is_kept_for_nobody() -> None:
         stream.arrived(40, 40, [b"x"])
         assert log.recent_bytes == 0
     assert stream.head == 40
+
+
+async def test_what_was_kept_for_readers_goes_with_the_last_of_them() -> None:
+    log = Log()
+    stream = opened(log)
+    with stream.being_read():
+        with stream.being_read():
+            stream.arrived(1, 2, LOG[:2])
+            stream.encoded = (2, 2), b"event"
+        assert log.recent_bytes == 4
+        assert (await stream.after(0)).updates == LOG[:2]
+    assert log.recent_bytes == 0
+    assert stream.encoded is None
+    log.committed = 2
+    assert (await stream.after(0)).updates == LOG[:2]
+    assert log.reads == 1
 
 
 async def test_an_end_is_not_told_before_the_last_update_is() -> None:
