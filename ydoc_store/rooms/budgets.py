@@ -150,6 +150,9 @@ class Shares:
         self._wait_s = wait_s
         self._bytes_per_s_min = bytes_per_s_min
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        # Those who hold some already, and the one of them that was let in over the cap.
+        self._going_on: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._beyond: asyncio.Future[None] | Held | None = None
         # All that are not given back.
         self.held: dict[Held, None] = {}
 
@@ -157,11 +160,11 @@ class Shares:
     async def hold(self, size: int, pace: Pace) -> AsyncIterator[Held]:
         """A share of it, for one reader, for as long as the block runs.
 
-        Raises ServerFull when its turn does not come in time. Whoever holds some does not wait for more, or two such
-        would wait for each other.
+        Raises ServerFull when its turn does not come in time. Whoever holds some already comes first, over the cap if
+        need be, since two such would wait for each other; but one of them at a time, or the cap would bound nothing.
         """
-        has_some = any(held.shares is self for held in pace.held)
-        held = self.take_now(size) if has_some else await self.take(size)
+        has_some = any(held.shares is self and held.size for held in pace.held)
+        held = await self._take(size, self._going_on if has_some else self._waiting)
         try:
             with held.read_by(pace):
                 yield held
@@ -170,22 +173,30 @@ class Shares:
 
     async def take(self, size: int) -> Held:
         """As `hold`, to be given back by `resize(0)`. One that is over the cap by itself waits until it is alone."""
-        if self._waiting or not self._fits(size):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((size, turn))
-            try:
+        return await self._take(size, self._waiting)
+
+    async def _take(self, size: int, waiting: deque[tuple[int, asyncio.Future[None]]]) -> Held:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append((size, turn))
+        self.wake()
+        try:
+            if not turn.done():
                 async with asyncio.timeout(self._wait_s):
                     await turn
-            except BaseException as error:
-                if turn.done() and not turn.cancelled():
-                    self.used -= size
-                turn.cancel()
-                self.wake()
-                if isinstance(error, TimeoutError):
-                    raise ServerFull("too many large documents are being opened here: come back") from error
-                raise
-            self.used -= size
-        return self.take_now(size)
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.used -= size
+            turn.cancel()
+            self.given_back(turn)
+            self.wake()
+            if isinstance(error, TimeoutError):
+                raise ServerFull("too many large documents are being opened here: come back") from error
+            raise
+        self.used -= size
+        held = self.take_now(size)
+        if self._beyond is turn:
+            self._beyond = held
+        return held
 
     def take_now(self, size: int) -> Held:
         """As `take`, over the cap if need be: it is others who wait then."""
@@ -193,20 +204,35 @@ class Shares:
         held.resize(size)
         return held
 
-    def _fits(self, size: int) -> bool:
-        return not self.used or self.used + size <= self.size_max
+    def given_back(self, taken: asyncio.Future[None] | Held) -> None:
+        """Somebody else may be let in over the cap, if this was."""
+        if self._beyond is taken:
+            self._beyond = None
 
     def wake(self) -> None:
         """Let in who fits by now."""
+        while self._going_on:
+            size, turn = self._going_on[0]
+            if not turn.done() and self.used + size > self.size_max:
+                if self._beyond is not None:
+                    return
+                self._beyond = turn
+            self._let_in(self._going_on)
         while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            size, turn = self._waiting.popleft()
-            if not turn.done():
-                self.used += size
-                turn.set_result(None)
+            self._let_in(self._waiting)
+
+    def _fits(self, size: int) -> bool:
+        return not self.used or self.used + size <= self.size_max
+
+    def _let_in(self, waiting: deque[tuple[int, asyncio.Future[None]]]) -> None:
+        size, turn = waiting.popleft()
+        if not turn.done():
+            self.used += size
+            turn.set_result(None)
 
     def make_room(self, now_s: float) -> None:
         """For those who wait: end the readers that are too slow, the slowest first, as many as it takes."""
-        wanted = sum(size for size, turn in self._waiting if not turn.done())
+        wanted = sum(size for size, turn in (*self._going_on, *self._waiting) if not turn.done())
         if not wanted:
             return
         missing = self.used + wanted - self.size_max
@@ -236,6 +262,7 @@ class Held:
             self.shares.held[self] = None
         else:
             self.shares.held.pop(self, None)
+            self.shares.given_back(self)
         self.shares.wake()
 
     def until_gone(self, owner: object) -> None:

@@ -209,3 +209,52 @@ async def test_whoever_holds_some_does_not_wait_for_more() -> None:
         with pytest.raises(ServerFull):
             await shares.take(1)
     assert (shares.used, shares.held, pace.held) == (0, {}, [])
+
+
+async def test_of_those_who_hold_some_one_at_a_time_is_let_in_over_the_cap() -> None:
+    """I15: a thousand readers who share a snapshot have a tail of their own each."""
+    shares, told = Shares(10, 20, 10), []
+    shared = await shares.take(8)
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def read(number: int) -> None:
+        pace = Pace(30)
+        with shared.read_by(pace):
+            async with shares.hold(6, pace):
+                told.append(number)
+                await gates[number].wait()
+
+    reading = [asyncio.create_task(read(number)) for number in range(3)]
+    newcomer = asyncio.create_task(shares.take(1))
+    for number in range(3):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (told, shares.used, newcomer.done()) == (list(range(number + 1)), 14, False)
+        gates[number].set()
+        await reading[number]
+    (await newcomer).resize(0)
+    shared.resize(0)
+    assert (shares.used, shares.held) == (0, {})
+
+
+async def test_whoever_goes_when_its_turn_over_the_cap_has_come_lets_the_next_one_in() -> None:
+    shares, pace = Shares(10, 20, 10), Pace(30)
+    shared = await shares.take(8)
+    with shared.read_by(pace):
+        async with shares.hold(6, pace):
+            gone = asyncio.create_task(shares.hold(6, pace).__aenter__())
+            await asyncio.sleep(0)
+        # It goes before it hears so.
+        gone.cancel()
+        async with asyncio.timeout(20), shares.hold(6, pace):
+            assert shares.used == 14
+
+
+async def test_what_is_kept_anyway_lets_nobody_pass() -> None:
+    shares, pace = Shares(10, 0, 10), Pace(30)
+    kept = shares.take_now(0)
+    with kept.read_by(pace):
+        async with shares.hold(10, Pace(30)):
+            with pytest.raises(ServerFull):
+                await shares.hold(1, pace).__aenter__()
+    assert shares.used == 0
