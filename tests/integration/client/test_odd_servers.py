@@ -24,6 +24,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from tests.integration.client.opening import opening
+from tests.waiting import TIMEOUT_S
 from ydoc_store.client import ClientError, Refused, Unavailable, Unreadable, connect, connect_sync, connection
 from ydoc_store.yjs import hocuspocus as wire
 from ydoc_store.yjs.lib0 import encode_string
@@ -56,14 +58,6 @@ async def listen(socket: ServerConnection) -> None:
         pass
 
 
-async def opening(url: str, timeout_s: float = 20.0) -> ClientError:
-    """What opening a document there comes to."""
-    with pytest.raises(ClientError) as raised:
-        async with connect(url, "notes", timeout_s=timeout_s):
-            pytest.fail("opened")
-    return raised.value
-
-
 async def test_a_mute_server_is_left_for_another_try_and_the_deadline_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "SILENT_S_MAX", 0.1)
     tries: list[float] = []
@@ -73,7 +67,7 @@ async def test_a_mute_server_is_left_for_another_try_and_the_deadline_holds(monk
         await listen(socket)
 
     async with odd(mute) as url:
-        error = await opening(url, timeout_s=1.5)
+        error = await opening(url, tells="said nothing for 0.1 s", timeout_s=1.5)
     assert isinstance(error, Unavailable)
     assert "said nothing for 0.1 s" in str(error)
     assert len(tries) > 1
@@ -103,7 +97,7 @@ async def test_frames_that_are_none_cost_the_connection_until_the_deadline(frame
         await listen(socket)
 
     async with odd(babble) as url:
-        error = await opening(url, timeout_s=0.5)
+        error = await opening(url, tells="the server sent")
     assert isinstance(error, Unavailable)
     assert "the server sent" in str(error)
 
@@ -114,7 +108,7 @@ async def test_an_update_that_is_none_ends_the_document() -> None:
         await listen(socket)
 
     async with odd(send) as url:
-        assert isinstance(await opening(url), Unreadable)
+        assert isinstance(await opening(url, timeout_s=TIMEOUT_S), Unreadable)
 
 
 async def test_a_message_beyond_the_bound_is_not_taken_in() -> None:
@@ -135,7 +129,7 @@ async def test_a_close_for_good_is_an_end_and_another_is_not() -> None:
         await socket.close(next(codes), "because")
 
     async with odd(close) as url:
-        error = await opening(url)
+        error = await opening(url, timeout_s=TIMEOUT_S)
     assert isinstance(error, Refused)
     assert error.code == "closed_4403"
     assert str(error) == "because"
@@ -147,7 +141,7 @@ async def test_an_answer_that_is_no_upgrade_is_judged_by_its_status(status: int,
         return socket.respond(http.HTTPStatus(status), "no")
 
     async with odd(listen, process_request=answer) as url:
-        error = await opening(url, timeout_s=0.7)
+        error = await opening(url, tells=str(status))
     assert isinstance(error, ending)
     assert str(status) in str(error)
 
@@ -267,7 +261,7 @@ async def test_a_certificate_is_looked_at_and_the_environment_says_whose_are_tru
 
     async with odd(sync, ssl=context) as plain:
         url = plain.replace("ws://", "wss://")
-        error = await opening(url, timeout_s=1.0)
+        error = await opening(url, tells="certificate")
         assert isinstance(error, Unavailable)
         assert "certificate" in str(error)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
