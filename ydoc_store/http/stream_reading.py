@@ -20,6 +20,7 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import AheadOfLog, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PIECE_BYTES, PacedBody, in_pieces
+from ydoc_store.http.document_requests import database_of
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, text_event_parts
 from ydoc_store.http.here import Here
 from ydoc_store.http.protocol_headers import read_etags
@@ -54,13 +55,15 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
     offset = read_offset(text)
     cursor_after(cursor, time.time())
     place = FROM_THE_END if offset is Sentinel.NOW else offset.seq if isinstance(offset, Token) else 0
+    # Before the page is read: an older one under a newer name would be kept for good.
+    database = database_of(await here.rooms.watch.which_database())
     stream, page = await here.rooms.streams.read(granted.tenant, name, place)
     _check(stream, page, offset)
     if offset is Sentinel.NOW:
         place = page.head
         page = Page((), place, place, page.closed)
     await stream.use()
-    reader = _Reader(here, request, granted, stream, cursor)
+    reader = _Reader(here, request, granted, stream, cursor, database)
     if live == "sse":
         return reader.events(place, page)
     if live == "long-poll":
@@ -102,12 +105,16 @@ def _check(stream: Stream, page: Page, offset: Token | Sentinel) -> None:
 class _Reader:
     """One request of one reader."""
 
-    def __init__(self, here: Here, request: Request, granted: Granted, stream: Stream, cursor: str | None):
+    def __init__(
+        self, here: Here, request: Request, granted: Granted, stream: Stream, cursor: str | None, database: str
+    ):
         self._here = here
         self._request = request
         self._granted = granted
         self._stream = stream
         self._cursor = cursor
+        # A restored backup gives ids and seqs again: what a browser keeps of before is not the same.
+        self._database = database
         self._pace = Pace(here.settings.slow_member_s)
 
     def _headers(self, page: Page) -> dict[str, str]:
@@ -136,7 +143,7 @@ class _Reader:
             # A browser keeps it for whom it was read, and not for who signs in there next.
             headers["Vary"] = "Authorization, Cookie"
             end = "-end" if page.is_end else ""
-            headers["ETag"] = f'"{self._stream.id:x}-{place}-{page.through_seq}{end}"'
+            headers["ETag"] = f'"{self._database}-{self._stream.id:x}-{place}-{page.through_seq}{end}"'
             if headers["ETag"] in read_etags(dict(self._request.scope["headers"])):
                 return Response(status_code=304, headers=headers)
         parts = list(parts_of(self._stream, page.updates))

@@ -41,6 +41,23 @@ async def test_what_was_kept_of_the_database_before_is_handed_out_to_nobody(
             assert (after.status_code, b"behind" in after.content, b"before" in after.content) == (200, True, False)
 
 
+async def test_nor_is_a_page_of_a_stream_that_a_browser_keeps_called_the_same(
+    site: Site, client: httpx.AsyncClient, database: Database
+) -> None:
+    plain = {"Content-Type": "text/plain"}
+    assert (await client.put("/v1/stream/log", content=b"before", headers=plain)).status_code == 201
+    before = await client.get("/v1/stream/log")
+    asked = {"If-None-Match": before.headers["etag"]}
+    assert (await client.get("/v1/stream/log", headers=asked)).status_code == 304
+    stream = await site.service.rooms.streams.find("default", "log")
+    async with database.acquire() as connection:
+        await connection.execute("UPDATE ydoc.updates SET frames = overlay(frames PLACING 'behind' FROM 2)")
+    await bump_incarnation(database)
+    await until(lambda: stream.gone is not None)
+    after = await client.get("/v1/stream/log", headers=asked)
+    assert (after.status_code, after.content) == (200, b"behind")
+
+
 async def test_nor_is_what_was_read_of_the_change_feed(
     site: Site, client: httpx.AsyncClient, database: Database
 ) -> None:
