@@ -164,13 +164,14 @@ class Stream:
     def refused(self, updates: list[QueuedUpdate], error: YdocError) -> None:
         """Nothing of these was accepted, or nobody knows."""
         if isinstance(error, TooLarge):
-            if len(updates) > 1 and not self.queue.is_abandoned:
+            if len(updates) > 1 and self.gone is None:
                 self._is_nearly_full = True
                 for queued in updates:
                     queued.guard = queued.guard or Guard()
                     self.queue.put(queued)
                 return
-            error = StreamFull(NO_ROOM)
+            # Of several nobody knows which of them had room, and nobody asks here any more.
+            error = self.gone if len(updates) > 1 and self.gone is not None else StreamFull(NO_ROOM)
         elif isinstance(error, DocumentDeleted | EpochChanged):
             error = NoSuchStream("this stream was deleted")
         for queued in updates:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ydoc_store.errors import NoSuchStream, RoomDiscarded
+from ydoc_store.errors import NoSuchStream, RoomDiscarded, TooLarge
 from ydoc_store.storage.appender import Appender
 from ydoc_store.storage.streams import StoredStream
 from ydoc_store.streams.stream import RECENT_BYTES_MAX, Page, Stream
@@ -175,3 +175,15 @@ async def test_time_ends_a_stream_for_whoever_waits() -> None:
     with pytest.raises(NoSuchStream):
         await stream.moved(0, 10)
     assert not await opened(Log()).moved(0, 0.01)
+
+
+async def test_appends_that_had_no_room_together_are_not_called_too_large_where_nobody_judges_them_one_by_one() -> None:
+    """A stream that is forgotten meanwhile: whoever is told that it is full does not come again."""
+    stream = opened(Log())
+    appending = [asyncio.create_task(stream.append(b"x", None)) for _ in range(2)]
+    await asyncio.sleep(0)
+    taken, stream.queue.waiting = stream.queue.waiting, []
+    stream.end(RoomDiscarded("the database went back"))
+    stream.refused(taken, TooLarge("no room for both"))
+    for outcome in await asyncio.gather(*appending, return_exceptions=True):
+        assert isinstance(outcome, RoomDiscarded)
