@@ -74,20 +74,33 @@ class BoundedConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        if not self.transport.is_closing():
+            self._stop_slow_timer()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            # The end of an answer may be so little that nobody waited for it.
+            self._watch()
+
+    def _watch(self) -> None:
+        self._stop_slow_timer()
         self._unsent_bytes = self.transport.get_write_buffer_size()
         self._taken_at_s = self.loop.time()
         self._look_again()
-
-    def resume_writing(self) -> None:
-        self._stop_slow_timer()
-        super().resume_writing()
 
     def _look_again(self) -> None:
         self._slow_timer = self.loop.call_later(self.slow_member_s / LOOKS_AT_SLOW, self._check_progress)
 
     def _check_progress(self) -> None:
-        # Nothing is written meanwhile: whoever answers waits until the peer has taken nearly all.
         unsent_bytes, now_s = self.transport.get_write_buffer_size(), self.loop.time()
+        if not unsent_bytes or self._is_written_to:
+            self._slow_timer = None
+            return
         if unsent_bytes < self._unsent_bytes:
             self._unsent_bytes, self._taken_at_s = unsent_bytes, now_s
         if self._ends_at_s is None and self.transport.is_closing():
@@ -97,6 +110,13 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._look_again()
+
+    @property
+    def _is_written_to(self) -> bool:
+        """Whether an answer goes on without waiting, so that what is unsent tells nothing of the peer. It is watched
+        when it waits until the peer has taken nearly all, and when it is complete."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return not (is_answered or self.flow.write_paused or self.transport.is_closing())
 
     def _stop_slow_timer(self) -> None:
         if self._slow_timer is not None:
@@ -155,6 +175,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._timer = self.loop.call_later(HOLD_INTERVAL_S, self.handle_websocket_upgrade)
         elif gate == "open":
             self._stop_timer()
+            self._stop_slow_timer()
             self.transport.resume_reading()
             super().handle_websocket_upgrade()
             # The parser and we hold each other; a socket that lives for days need not keep both.

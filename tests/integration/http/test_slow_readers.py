@@ -68,10 +68,13 @@ class Trickle:
                 self.taken_bytes += len(piece)
                 await asyncio.sleep(0.02)
 
-    async def stop(self) -> None:
+    async def freeze(self) -> None:
         if self._taking is not None:
             self._taking.cancel()
             await asyncio.gather(self._taking, return_exceptions=True)
+
+    async def stop(self) -> None:
+        await self.freeze()
         self.peer.close()
 
 
@@ -162,6 +165,20 @@ async def test_a_trickling_reader_is_let_be_while_nobody_waits(database_url: str
         await until(lambda: held.speed(time.monotonic(), site.settings.reader_bytes_per_s_min) < 1)
         await until(lambda: slow.taken_bytes > before_bytes + 100_000)
         assert held_bytes(site) >= LARGE_BYTES
+
+
+async def test_whoever_leaves_the_end_of_an_answer_is_cut_as_well(database_url: str) -> None:
+    """I16: what is left of an answer may be so little that nobody waits for it to be taken."""
+    async with running_site(database_url, **SETTINGS) as site, site.client() as client, trickling(site) as frozen:
+        await created(client, typed("abcdefgh" * ((LARGE_BYTES + 40 * 1024) // 8)), name="large")
+        await frozen.ask(WAYS[0], headers="Connection: close\r\n")
+        await frozen.freeze()
+        while held_bytes(site):
+            await asyncio.get_running_loop().sock_recv(frozen.peer, 16 * 1024)
+        assert site._web is not None
+        open_here = site._web.server_state.connections
+        address = frozen.peer.getsockname()
+        await until(lambda: not any(one.client == address for one in open_here))
 
 
 async def test_whoever_is_revoked_while_it_streams_is_cut_however_slow_it_is(
