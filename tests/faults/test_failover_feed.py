@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.standby import DATABASE, Pair
+from tests.faults.standby import DATABASE, Pair, followed
 from tests.integration.http.test_changes import CHANGES, asked_again
 from tests.integration.http.test_document_list import LIST, Reader
 from tests.log_rows import Writer
@@ -26,6 +26,7 @@ from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.storage.beginnings import create_empty
 from ydoc_store.storage.commits import note
 from ydoc_store.storage.feed import find_newest, newest_cursor, read_changes
+from ydoc_store.storage.feed_cursor import told_through
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.timelines import NOTE_TIMELINE
 
@@ -209,6 +210,33 @@ async def test_a_list_that_showed_a_document_that_is_lost_is_read_anew(
     answer = await asked_again(client, LIST, {"offset": reader.offset})
     assert (answer.status_code, answer.json()["code"]) == (410, "cursor_expired")
     assert await before.catch_up() == ["kept"]
+
+
+async def test_a_standby_of_who_took_over_is_on_the_same_timeline_before_its_own_checkpoint(pair: Pair) -> None:
+    """Its control file names the old one for minutes, and readers are sent there."""
+    async with opened(pair.primary.url(DATABASE)) as database:
+        await create_empty(database, "t", "before")
+        told = (await read_changes(database, "t", None)).cursor
+    await pair.caught_up()
+    async with followed(pair.standby) as (reader, _):
+        await pair.take_over()
+        async with opened(pair.standby.url(DATABASE)) as there, opened(reader.url(DATABASE)) as here:
+            await create_empty(there, "t", "after")
+            await newest_cursor(there, "t")
+
+            async def has_replayed() -> bool:
+                async with here.acquire() as connection:
+                    rows = await connection.fetch("SELECT t.timeline FROM ydoc.timelines AS t ORDER BY t.timeline")
+                names = [change.name for change in (await read_changes(here, "t", None)).changes]
+                return ([row[0] for row in rows], names) == ([1, 2], ["before", "after"])
+
+            await until(has_replayed)
+            page = await read_changes(here, "t", told)
+            assert ([change.name for change in page.changes], page.taken_over is not None) == (["after"], True)
+            with pytest.raises(CursorExpired, match="without all that was told"):
+                await read_changes(here, "t", told_through(told, 2**62))
+            for database in (here, there):
+                assert (await read_changes(database, "t", page.cursor)).taken_over is None
 
 
 @pytest.mark.parametrize("is_noted", [True, False])
