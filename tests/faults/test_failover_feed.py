@@ -6,7 +6,9 @@ that does not have them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -70,8 +72,8 @@ def told(lines: list[dict[str, Any]]) -> list[tuple[str, int | None]]:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = await Database.open(url, pool_size=2)
+async def opened(url: str, *, statement_timeout_s: float = 30) -> AsyncIterator[Database]:
+    database = await Database.open(url, pool_size=2, statement_timeout_s=statement_timeout_s)
     try:
         yield database
     finally:
@@ -294,3 +296,28 @@ async def test_a_server_that_replayed_its_own_log_behind_a_crash_was_no_standby(
                 await connection.execute(NOTE_TIMELINE, 7, timeline)
             noted = await connection.fetch("SELECT timeline, began_at FROM ydoc.timelines WHERE system_identifier = 7")
             assert [tuple(row) for row in noted] == [(1, None)]
+
+
+async def test_a_server_whose_standby_is_away_holds_up_nobody_who_reads_the_feed(mortal_cluster: Cluster) -> None:
+    """It may have taken over a moment ago: its timeline is noted all the same, before the feed can be read."""
+    url = mortal_cluster.url(DATABASE)
+    async with connecting(url) as operator, opened(url, statement_timeout_s=600) as database:
+        await operator.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        await operator.execute("SELECT pg_reload_conf()")
+
+        async def write_until_held() -> None:
+            for number in itertools.count():
+                await create_empty(database, "t", str(number))
+
+        held = asyncio.create_task(write_until_held())
+
+        async def is_held() -> bool:
+            return bool(await operator.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+
+        await until(is_held)
+        async with asyncio.timeout(60):
+            await newest_cursor(database, "t")
+        assert await operator.fetchval("SELECT count(*) FROM ydoc.timelines") == 1
+        assert not held.done()
+        held.cancel()
+        await asyncio.gather(held, return_exceptions=True)

@@ -48,6 +48,9 @@ FROM known AS k
 LEFT JOIN known AS n ON n.timeline = k.timeline + 1
 ORDER BY k.timeline
 """
+# Of no worth to a client, and lost it only expires cursors: a primary whose standby is away must not hold up for it
+# whoever reads.
+COMMIT_HERE = "SET LOCAL synchronous_commit = local"
 # Only a server that received WAL in this life was a standby in it: any other replayed its own, behind a crash. Whoever
 # read the number from a server that was followed by another since writes nothing there.
 NOTE_TIMELINE = """
@@ -84,7 +87,9 @@ async def note_timeline(database: Database, incarnation: Incarnation) -> None:
 
 async def _note(connection: Connection, incarnation: Incarnation) -> None:
     with contextlib.suppress(asyncpg.ReadOnlySQLTransactionError):
-        await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
+        async with connection.transaction():
+            await connection.execute(COMMIT_HERE)
+            await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
 
 
 def _ends_with(timelines: list[Timeline], incarnation: Incarnation) -> bool:
