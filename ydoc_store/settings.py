@@ -251,6 +251,8 @@ class Settings(BaseSettings):
     """Each holds one piece for its socket, 250 MiB together; who comes later waits, kept alive, for its turn."""
     process_sync_bytes_max: Bytes = 256 * MIB
     """Documents cut into pieces for readers that take them just now, one for all that are new; others wait."""
+    reader_bytes_per_s_min: ByteRate = 64 * KIB
+    """While others wait for the memory, whoever takes less gives way: any mobile link, and 16 MiB in four minutes."""
     sync_worker_memory_bytes_max: Bytes = 4 * GIB
     """What is too large for the event loop is prepared there; one that runs away ends itself, not the host."""
     loads_at_once_max: Count = 6

@@ -56,11 +56,20 @@ class Editor:
         self._waiting: list[bytes] = []
         self._is_applying = False
         self._may_send = False
-        self.reload()
+        self._open_tab()
         world.loop.call_later(AWARENESS_CHECK_S, self._tick, context=self.context)
 
     def reload(self) -> None:
         """A new tab: nothing is remembered."""
+        self.forget()
+        self._open_tab()
+
+    def forget(self) -> None:
+        """End its document, which holds its observers where no garbage collector looks, and all that they know with
+        them: this whole world."""
+        self.doc.unobserve(self._observed)
+
+    def _open_tab(self) -> None:
         self.client_id = self.world.new_client_id()
         self.doc: Doc[Any] = Doc(client_id=self.client_id)
         self.text = self.doc.get("text", type=Text)

@@ -276,6 +276,8 @@ def simulate(seed: int) -> Ran:
             if not isinstance(error, AssertionError):
                 raise
     _judge(seed, world, complaints, trouble)
+    for editor in world.editors:
+        editor.forget()
     text = "/".join(f"{document.id}:{document.head}" for document in world.postgres.documents.values())
     oracle = world.oracle
     return Ran(seed, loop.callbacks_run, oracle.commits, oracle.frames, oracle.acks, loop.now_s - START_S, text)

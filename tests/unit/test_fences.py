@@ -34,7 +34,7 @@ OWNERS = {
 }
 
 # What a package of ydoc_store may import of ydoc_store, besides itself and the modules for everyone.
-ROOM_FOR_ALL = {"errors", "logs", "names", "settings", "metrics", "failpoints", "units", "setting_sources"}
+ROOM_FOR_ALL = {"errors", "logs", "names", "settings", "metrics", "failpoints", "units", "setting_sources", "sockets"}
 MAY_IMPORT = {
     "yjs": set(),
     "storage": {"yjs"},
@@ -72,6 +72,7 @@ MODULES_FOR_ALL_MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "failpoints", "setting_sources", "units"},
     "setting_sources": {"errors"},
     "units": set(),
+    "sockets": set(),
     "logs": set(),
     "metrics": set(),
     "failpoints": set(),

@@ -22,6 +22,7 @@ from ydoc_store.http.staying import End, Stay, staying
 
 if TYPE_CHECKING:
     from ydoc_store.http.here import Here
+    from ydoc_store.rooms.pace import Pace
 
 PIECE_BYTES: Final = 64 * 1024
 """What a connection is given at once; it holds no more than this and the same again for a reader that is slow."""
@@ -86,7 +87,8 @@ async def _read_small(here: Here, request: Request) -> bytes:
 class PacedBody(Response):
     """An answer of `size` bytes in all, given as parts of any length.
 
-    `closing` is what the parts need closed with them; this takes it over. Ends early with its reader's access.
+    `closing` is what the parts need closed with them; this takes it over. `pace` is its reader's. Ends early with its
+    reader's access, and for one that is too slow.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class PacedBody(Response):
         size: int,
         closing: contextlib.AsyncExitStack,
         headers: Mapping[str, str],
+        pace: Pace,
     ):
         super().__init__(None, 200, {**headers, "Content-Length": str(size)}, "application/octet-stream")
         self._here = here
@@ -105,10 +108,11 @@ class PacedBody(Response):
         self._document = document
         self._parts = parts
         self._closing = closing
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._closing:
-            async with staying(self._here, self._granted, self._document, receive) as stay:
+            async with staying(self._here, self._granted, self._document, receive, self._pace) as stay:
                 await self._send(stay, scope, send)
             if stay.ended is End.ACCESS:
                 # Half an answer is told by its missing end.
@@ -120,7 +124,7 @@ class PacedBody(Response):
         )
         if scope["method"] != "HEAD":
             for piece in in_pieces(self._parts):
-                await stay.sending(send({"type": "http.response.body", "body": piece, "more_body": True}))
+                await stay.sending(send({"type": "http.response.body", "body": piece, "more_body": True}), len(piece))
         await stay.sending(send({"type": "http.response.body", "body": b"", "more_body": False}))
 
 

@@ -1,9 +1,9 @@
 """uvicorn's HTTP connection with the bounds that it leaves open, and the gate in front of the sockets.
 
 A peer that sends its request's head slowly, or one without end, is told so and cut; so is one that takes nothing of
-its answer for too long, with what it has not taken. An upgrade that arrives while
-the process starts is held until it serves, so that nobody's first try fails; while it drains it is refused before
-any socket exists. What a request means is not known here.
+its answer for too long, or too little of what is left when it is being closed. An upgrade that arrives while the
+process starts is held until it serves, so that nobody's first try fails; while it drains it is refused before any
+socket exists. What a request means is not known here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, Literal
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from ydoc_store.sockets import set_options
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 100
@@ -56,9 +58,13 @@ class BoundedConnection(HttpToolsProtocol):
         # What the peer has not taken, and since when that has not become less.
         self._unsent_bytes = 0
         self._taken_at_s = 0.0
+        # By when one that is being closed is to have taken the rest.
+        self._ends_at_s: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        # Else the kernel's buffer grows, and a slow line that frees a third of it in minutes looks dead meanwhile.
+        set_options(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,13 +87,16 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _check_progress(self) -> None:
         # Nothing is written meanwhile: whoever answers waits until the peer has taken nearly all.
-        unsent_bytes = self.transport.get_write_buffer_size()
+        unsent_bytes, now_s = self.transport.get_write_buffer_size(), self.loop.time()
         if unsent_bytes < self._unsent_bytes:
-            self._unsent_bytes, self._taken_at_s = unsent_bytes, self.loop.time()
-        elif self.loop.time() - self._taken_at_s >= self.slow_member_s:
+            self._unsent_bytes, self._taken_at_s = unsent_bytes, now_s
+        if self._ends_at_s is None and self.transport.is_closing():
+            self._ends_at_s = now_s + self.slow_member_s
+        is_over = self._ends_at_s is not None and now_s >= self._ends_at_s
+        if is_over or now_s - self._taken_at_s >= self.slow_member_s:
             self.transport.abort()
-            return
-        self._look_again()
+        else:
+            self._look_again()
 
     def _stop_slow_timer(self) -> None:
         if self._slow_timer is not None:

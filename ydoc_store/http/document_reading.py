@@ -35,6 +35,7 @@ from ydoc_store.http.document_requests import (
 )
 from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.follower import follow
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.storage.documents import find_document
 from ydoc_store.storage.listing import Listed, find_listed
 from ydoc_store.yjs.answers import TREE_BYTES_MAX, WORK_A_BYTE, content_of, lacking, roots_of
@@ -43,7 +44,9 @@ from ydoc_store.yjs.ranges import decode_state_vector
 if TYPE_CHECKING:
     from ydoc_store.auth.access import Granted
     from ydoc_store.http.here import Here
+    from ydoc_store.rooms.budgets import Held
     from ydoc_store.rooms.follower import Follower
+    from ydoc_store.rooms.whole import Whole
     from ydoc_store.yjs.drafting import As
 
 DIALECT: Final = "documents"
@@ -89,8 +92,10 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
             update = whole.update
             if vector is not None:
                 judge_vector(vector, follower.room.marker)
+                await reader.makes(whole, stack)
                 update = await here.rooms.heavy.run(len(update), lacking, update, vector)
             return reader.answer(update, media_type, version, stack)
+        await reader.makes(whole, stack)
         if media_type == TEXT_TYPE:
             root = roots[0] if roots else DEFAULT_ROOT
             told = await in_a_tree(here, whole.update, content_of, root, "text")
@@ -111,6 +116,7 @@ async def read_content(here: Here, request: Request, granted: Granted, name: str
     async with contextlib.AsyncExitStack() as stack:
         follower = await reader.enter(stack)
         whole = await stack.enter_async_context(follower.whole())
+        await reader.makes(whole, stack)
         told = await in_a_tree(here, whole.update, content_of, root, as_)
         return reader.answer(told, media_type, reader.version(follower.room.epoch, whole.through_seq), stack)
 
@@ -246,14 +252,23 @@ class _Reader:
         self._granted = granted
         self._name = name
         self._database = ""
+        self._pace = Pace(here.settings.slow_member_s)
+        # Its share of what is made for single readers.
+        self._made: Held | None = None
 
     async def enter(self, stack: contextlib.AsyncExitStack) -> Follower:
         """Raises NoSuchDocument, DocumentDeleted, and as `follow` does."""
         self._database = await database_here(self._here)
         follower = await stack.enter_async_context(follow(self._here.rooms, self._granted, self._name, dialect=DIALECT))
+        self._pace = follower.pace
         await follower.must_exist()
         await catch_up(self._here, follower)
         return follower
+
+    async def makes(self, whole: Whole, stack: contextlib.AsyncExitStack) -> None:
+        """Wait for the memory of an answer that is for this reader alone. Raises ServerFull."""
+        made = self._here.rooms.made
+        self._made = await stack.enter_async_context(made.hold(len(whole.update), self._pace))
 
     def version(self, epoch: int, seq: int) -> Version:
         return Version(epoch, seq, self._database)
@@ -262,4 +277,7 @@ class _Reader:
         """Hands the answer over in pieces; what is in `stack` is held until the last one has left."""
         content_type = media_type if media_type in (UPDATE_TYPE, JSON_TYPE) else f"{media_type}; charset=utf-8"
         headers = _HEADERS | {"ETag": version.etag, "Content-Type": content_type}
-        return PacedBody(self._here, self._granted, self._name, [body], len(body), stack.pop_all(), headers)
+        if self._made is not None:
+            self._made.resize(len(body))
+        closing = stack.pop_all()
+        return PacedBody(self._here, self._granted, self._name, [body], len(body), closing, headers, self._pace)

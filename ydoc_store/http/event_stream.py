@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import YdocError
 from ydoc_store.http.staying import End, Serving, Stay, staying
+from ydoc_store.rooms.pace import Pace
 
 KEPT_ALIVE: Final = b": \n\n"
 """A comment, which every reader of events skips."""
@@ -83,7 +84,8 @@ class Schedule:
 class EventStream(Response):
     """`events` yields encoded events, or KEPT_ALIVE; its end, or an error of ours, ends the stream.
 
-    `closing` is what the source needs closed with it. The stream takes over both.
+    `closing` is what the source needs closed with it. The stream takes over both. `pace` is the reader's, for whom the
+    source holds what others may wait for.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class EventStream(Response):
         events: AsyncGenerator[bytes, None],
         closing: contextlib.AsyncExitStack,
         headers: Mapping[str, str],
+        pace: Pace | None = None,
     ):
         # Proxies such as nginx would collect the events, and a cache would keep them.
         fixed = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
@@ -104,10 +107,11 @@ class EventStream(Response):
         self._document = document
         self._events = events
         self._closing = closing
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._closing, contextlib.aclosing(self._events):
-            async with staying(self._here, self._granted, self._document, receive) as stay:
+            async with staying(self._here, self._granted, self._document, receive, self._pace) as stay:
                 await stay.sending(
                     send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 )
@@ -119,4 +123,4 @@ class EventStream(Response):
 
     async def _pass_on(self, stay: Stay, send: Send) -> None:
         async for event in self._events:
-            await stay.sending(send({"type": "http.response.body", "body": event, "more_body": True}))
+            await stay.sending(send({"type": "http.response.body", "body": event, "more_body": True}), len(event))

@@ -85,7 +85,10 @@ class UpdatesTable:
     async def page(self) -> AsyncIterator[Page]:
         snapshot = await self._snapshot()
         seq = self.position if snapshot is None else snapshot.through_seq
-        async with self._follower.missed(seq) as missed:
+        async with contextlib.AsyncExitStack() as stack:
+            if snapshot is not None:
+                stack.enter_context(snapshot.read_by(self._follower.pace))
+            missed = await stack.enter_async_context(self._follower.missed(seq))
             seq = missed.through_seq
             updates = await self._as_few(missed.updates)
             if snapshot is not None:

@@ -93,8 +93,8 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
             table = AwarenessTable(follower, asked, here.rooms.attendance.node)
         if asked.wants_events:
             told = table.handle
-            headers = _headers(asked, told, table.position)
-            return EventStream(here, granted, asked.document, _events(here, table, told), closing.pop_all(), headers)
+            headers, rows = _headers(asked, told, table.position), _events(here, table, told)
+            return EventStream(here, granted, asked.document, rows, closing.pop_all(), headers, follower.pace)
         if asked.is_live and not await _may_still_read(here, request, granted, asked, table):
             headers = {**_headers(asked, table.handle, table.position), "electric-up-to-date": "true"}
             return Response(b"".join(array([], up_to_date(table.position))), 200, headers, _JSON)
@@ -108,6 +108,7 @@ async def _read(here: Here, request: Request, granted: Granted, asked: ShapeRequ
             array_size(page.rows, last),
             closing.pop_all(),
             {**_headers(asked, table.handle, page.position), "Content-Type": _JSON, "electric-up-to-date": "true"},
+            follower.pace,
         )
 
 

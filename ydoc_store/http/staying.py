@@ -1,14 +1,16 @@
 """Requests that stay: long polls and event streams, for as long as somebody listens and may, and this process serves.
 
 Whatever is done inside `staying` is cancelled, and only that, when the client goes away, when what it was granted
-expires or is taken back (I18), when the process stops, or when its connection takes nothing any more. One look
-every few seconds at all of them together: a stay has no timer of its own. What is waited for is the caller's.
+expires or is taken back (I18), when the process stops, or when its connection takes nothing any more, or too little
+of what others wait for. One look every few seconds at all of them together: a stay has no timer of its own. What is
+waited for is the caller's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from enum import Enum
@@ -17,6 +19,7 @@ from typing import Any, Final, Protocol
 from ydoc_store.auth.access import Granted
 from ydoc_store.auth.authorizer import Authorizer
 from ydoc_store.errors import ServerFull, YdocError
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.settings import Settings
 
 LOOK_INTERVAL_S: Final = 2.0
@@ -42,20 +45,22 @@ class End(Enum):
     GONE = "the client went away"
     STOPPING = "this process is stopping"
     ACCESS = "its access ended"
-    SLOW = "the connection took nothing for too long"
+    SLOW = "the connection took nothing for too long, or too little"
 
 
 class Stay:
     """One request that stays. `ended` tells why its work was cut off, None where it was not."""
 
-    __slots__ = ("_task", "document", "ended", "granted", "sending_since_s")
+    __slots__ = ("_pace", "_task", "document", "ended", "granted", "sending_since_s")
 
-    def __init__(self, task: asyncio.Task[Any], granted: Granted, document: str):
+    def __init__(self, task: asyncio.Task[Any], granted: Granted, document: str, pace: Pace):
         self._task = task
+        self._pace = pace
+        pace.give_way = self._give_way
         self.granted = granted
         self.document = document
         self.ended: End | None = None
-        # By the event loop's clock, while bytes are being handed to the connection.
+        # While bytes are being handed to the connection.
         self.sending_since_s: float | None = None
 
     def end(self, why: End) -> None:
@@ -63,24 +68,35 @@ class Stay:
             self.ended = why
             self._task.cancel()
 
-    async def sending(self, passing_on: Awaitable[None]) -> None:
-        """Pass something on to the connection, which may hold it up for YDOC_SLOW_MEMBER_S."""
-        self.sending_since_s = asyncio.get_running_loop().time()
+    def leave(self) -> None:
+        """Nothing of it is cut off from now on."""
+        self._pace.give_way = None
+
+    def _give_way(self) -> None:
+        self.end(End.SLOW)
+
+    async def sending(self, passing_on: Awaitable[None], size: int = 0) -> None:
+        """Pass `size` bytes on to the connection, which may hold them up for YDOC_SLOW_MEMBER_S."""
+        self.sending_since_s = time.monotonic()
+        self._pace.sending(size, self.sending_since_s)
         await passing_on
+        self._pace.sent(time.monotonic())
         self.sending_since_s = None
 
 
 @contextlib.asynccontextmanager
-async def staying(here: Serving, granted: Granted, document: str, receive: Receive) -> AsyncIterator[Stay]:
+async def staying(
+    here: Serving, granted: Granted, document: str, receive: Receive, pace: Pace | None = None
+) -> AsyncIterator[Stay]:
     """The block runs until it is done or the stay ends, whichever is first; look at `ended` afterwards.
 
-    `receive` is the request's, whose body has been read or is none. Somebody else's cancellation goes through. Raises
-    ServerFull where as many stay as there may be connections.
+    `receive` is the request's, whose body has been read or is none; `pace` is the reader's, where something is held
+    for it. Somebody else's cancellation goes through. Raises ServerFull where as many stay as there may be connections.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 # a coroutine always runs in a task
     cancelling_before = task.cancelling()
-    stay = Stay(task, granted, document)
+    stay = Stay(task, granted, document, pace or Pace(here.settings.slow_member_s))
     stays = _stays_of(here)
     stays.enter(stay)
     listening = asyncio.create_task(_until_gone(receive, stay), name="stay")
@@ -99,6 +115,7 @@ async def staying(here: Serving, granted: Granted, document: str, receive: Recei
                 raise asyncio.CancelledError
     finally:
         stays.leave(stay)
+        stay.leave()
         listening.cancel()
 
 
@@ -142,7 +159,7 @@ class _Stays:
         self._looking = None
 
     def _look(self) -> None:
-        slow_before_s = asyncio.get_running_loop().time() - self._settings.slow_member_s
+        slow_before_s = time.monotonic() - self._settings.slow_member_s
         for stay in list(self._all):
             if stay.sending_since_s is not None and stay.sending_since_s < slow_before_s:
                 stay.end(End.SLOW)

@@ -26,6 +26,7 @@ from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_requests import is_json, is_text, read_offset, read_parameters
 from ydoc_store.http.tokens import Sentinel, Token, cursor_after
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.streams.registry import FROM_THE_END
 from ydoc_store.streams.stream import Page, Stream
 
@@ -107,6 +108,7 @@ class _Reader:
         self._granted = granted
         self._stream = stream
         self._cursor = cursor
+        self._pace = Pace(here.settings.slow_member_s)
 
     def _headers(self, page: Page) -> dict[str, str]:
         headers = {
@@ -143,8 +145,8 @@ class _Reader:
             return Response(b"".join(parts), 200, headers)
         closing = contextlib.AsyncExitStack()
         # It counts among what readers hold for as long as it is there, and its parts are held by this answer.
-        closing.callback(_let_go, page)
-        return PacedBody(self._here, self._granted, self._stream.name, parts, size, closing, headers)
+        closing.enter_context(page.read_by(self._pace))
+        return PacedBody(self._here, self._granted, self._stream.name, parts, size, closing, headers, self._pace)
 
     async def long_poll(self, place: int, page: Page) -> Response:
         """What is behind `place`, waited for; 204 where nothing comes."""
@@ -181,7 +183,8 @@ class _Reader:
         if not is_text(self._stream.media_type):
             headers["Stream-SSE-Data-Encoding"] = "base64"
         events = self._events(page, schedule)
-        return EventStream(self._here, self._granted, self._stream.name, events, contextlib.AsyncExitStack(), headers)
+        nothing = contextlib.AsyncExitStack()
+        return EventStream(self._here, self._granted, self._stream.name, events, nothing, headers, self._pace)
 
     async def _events(self, page: Page, schedule: Schedule) -> AsyncGenerator[bytes, None]:
         stream = self._stream
@@ -190,13 +193,14 @@ class _Reader:
             while True:
                 if page.updates or page.is_end or is_first:
                     is_first = False
-                    if sum(map(len, page.updates)) > PIECE_BYTES:
-                        for piece in in_pieces(_data_event(stream, page.updates)):
-                            yield piece
-                        yield self._control(page)
-                    else:
-                        # In one piece: who stops reading behind the data has its place too.
-                        yield self._shared_data(page) + self._control(page)
+                    with page.read_by(self._pace):
+                        if sum(map(len, page.updates)) > PIECE_BYTES:
+                            for piece in in_pieces(_data_event(stream, page.updates)):
+                                yield piece
+                            yield self._control(page)
+                        else:
+                            # In one piece: who stops reading behind the data has its place too.
+                            yield self._shared_data(page) + self._control(page)
                     if page.is_end:
                         return
                 has_nothing_more = page.is_whole or not page.updates
@@ -237,10 +241,6 @@ class _Reader:
         if page.is_whole:
             fields["upToDate"] = True
         return encode_event("control", orjson.dumps(fields).decode())
-
-
-def _let_go(_page: Page) -> None:
-    """An answer has held a page for so long."""
 
 
 def parts_of(stream: Stream, updates: Sequence[bytes]) -> Iterator[bytes]:

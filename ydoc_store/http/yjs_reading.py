@@ -196,7 +196,8 @@ class _Reader:
             "ETag": f'"{self._database}-{room.marker:x}-{token.seq}-snapshot"',
             "Cache-Control": "private, no-cache",
         }
-        return self._paced([snapshot.update], headers)
+        # Superseded meanwhile, it still counts for as long as this reader takes it.
+        return self._paced([self._stack.enter_context(snapshot.read_by(self._follower.pace)).update], headers)
 
     async def catch_up(self, seq: int) -> Response:
         """Everything behind `seq`, as it is now."""
@@ -216,7 +217,7 @@ class _Reader:
             return Response(status_code=304, headers=headers)
         size = sum(map(len, parts))
         closing = self._stack.pop_all()
-        return PacedBody(self._here, self._granted, self._name, parts, size, closing, headers)
+        return PacedBody(self._here, self._granted, self._name, parts, size, closing, headers, self._follower.pace)
 
     async def long_poll(self, seq: int) -> Response:
         """What is behind `seq`, waited for; 204 where nothing comes."""
@@ -244,7 +245,8 @@ class _Reader:
         schedule = Schedule(settings.keepalive_interval_s, settings.sse_close_s)
         headers = {"Stream-SSE-Data-Encoding": "base64", "Cross-Origin-Resource-Policy": "cross-origin"}
         events = self._events(seq, schedule)
-        return EventStream(self._here, self._granted, self._name, events, self._stack.pop_all(), headers)
+        closing = self._stack.pop_all()
+        return EventStream(self._here, self._granted, self._name, events, closing, headers, self._follower.pace)
 
     async def _events(self, seq: int, schedule: Schedule) -> AsyncGenerator[bytes, None]:
         follower = self._follower

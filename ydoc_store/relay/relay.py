@@ -289,9 +289,12 @@ class Relay:
                 log.exception("a tick failed")
 
     def tick(self, now_s: float) -> None:
-        """Keep alive who is due, close who takes nothing, forget whose presence was not renewed."""
+        """Keep alive who is due, close who takes nothing, or too little of what others wait for, forget whose presence
+        was not renewed."""
         self.now_s = now_s
         self.outboxes.check_progress(now_s, self.settings.slow_member_s)
+        for shares in self.rooms.shares:
+            shares.make_room(now_s)
         due = self._keepalive_due
         while due and due[connection := next(iter(due))] <= now_s:
             del due[connection]

@@ -22,8 +22,8 @@ from ydoc_store.relay.connection import (
     WRITE_LOW_WATER_BYTES,
     Connection,
 )
-from ydoc_store.relay.sockets import is_gone, set_options
 from ydoc_store.relay.wire import Parts, new_protocol
+from ydoc_store.sockets import is_gone, set_options
 
 if TYPE_CHECKING:
     from ydoc_store.relay.relay import Relay

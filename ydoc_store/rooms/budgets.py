@@ -2,20 +2,22 @@
 
 Caps of one connection bound what one peer costs; with ten thousand peers their sum bounds nothing. Three accounts
 do: what members have not taken (`Outboxes`), what they have sent and what has no outcome yet (`Incoming`), and what
-is prepared for first syncs (`Shares`). Nothing here knows sockets; whoever gives way is told by its owner.
+is prepared for readers (`Shares`). Nothing here knows sockets; whoever gives way is told by its owner.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ydoc_store.errors import ServerFull
 
 if TYPE_CHECKING:
+    from ydoc_store.rooms.pace import Pace
     from ydoc_store.storage.appender import Appender
 
 # Members are told from this share of the cap on, and until so much is left; the rest is for those who were told and
@@ -26,6 +28,9 @@ TELL_DOWN_TO_SHARE = 5 / 8
 LOOK_AGAIN_SHARE = 1 / 32
 # From this share on, first syncs are sent at the pace of their sockets, however small they are.
 CROWDED_SHARE = 1 / 2
+# Of more than this a reader must take proportionally more each second, so that the least that it may take has it done
+# in the same time: nobody holds what others wait for by being large.
+LARGE_BYTES = 16 * 1024 * 1024
 
 
 class Outbox(Protocol):
@@ -134,20 +139,32 @@ class Incoming:
 
 
 class Shares:
-    """So much at once; whoever comes later waits its turn, in order, for `wait_s` at most."""
+    """So much at once; whoever comes later waits its turn, in order, for `wait_s` at most.
 
-    def __init__(self, size_max: int, wait_s: float):
+    While somebody waits, those readers give way that take less than `bytes_per_s_min`, the slowest first.
+    """
+
+    def __init__(self, size_max: int, wait_s: float, bytes_per_s_min: int):
         self.size_max = size_max
         self.used = 0
         self._wait_s = wait_s
+        self._bytes_per_s_min = bytes_per_s_min
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        # All that are not given back.
+        self.held: dict[Held, None] = {}
 
     @contextlib.asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[Held]:
-        """A share of it for as long as the block runs. Raises ServerFull when its turn does not come in time."""
-        held = await self.take(size)
+    async def hold(self, size: int, pace: Pace) -> AsyncIterator[Held]:
+        """A share of it, for one reader, for as long as the block runs.
+
+        Raises ServerFull when its turn does not come in time. Whoever holds some does not wait for more, or two such
+        would wait for each other.
+        """
+        has_some = any(held.shares is self for held in pace.held)
+        held = self.take_now(size) if has_some else await self.take(size)
         try:
-            yield held
+            with held.read_by(pace):
+                yield held
         finally:
             held.resize(0)
 
@@ -167,9 +184,14 @@ class Shares:
                 if isinstance(error, TimeoutError):
                     raise ServerFull("too many large documents are being opened here: come back") from error
                 raise
-        else:
-            self.used += size
-        return Held(self, size)
+            self.used -= size
+        return self.take_now(size)
+
+    def take_now(self, size: int) -> Held:
+        """As `take`, over the cap if need be: it is others who wait then."""
+        held = Held(self)
+        held.resize(size)
+        return held
 
     def _fits(self, size: int) -> bool:
         return not self.used or self.used + size <= self.size_max
@@ -182,18 +204,63 @@ class Shares:
                 self.used += size
                 turn.set_result(None)
 
+    def make_room(self, now_s: float) -> None:
+        """For those who wait: end the readers that are too slow, the slowest first, as many as it takes."""
+        wanted = sum(size for size, turn in self._waiting if not turn.done())
+        if not wanted:
+            return
+        missing = self.used + wanted - self.size_max
+        speeds = ((held.speed(now_s, self._bytes_per_s_min), held) for held in self.held)
+        for _, held in sorted((found for found in speeds if found[0] < 1), key=lambda found: found[0]):
+            if missing <= 0:
+                break
+            missing -= held.size
+            held.give_way()
+
 
 class Held:
-    """A share of `Shares`."""
+    """A share of `Shares`, and the readers for whom it is held."""
 
-    __slots__ = ("_shares", "_size")
+    __slots__ = ("_readers", "shares", "size")
 
-    def __init__(self, shares: Shares, size: int):
-        self._shares = shares
-        self._size = size
+    def __init__(self, shares: Shares):
+        self.shares = shares
+        self._readers: dict[Pace, None] = {}
+        self.size = 0
 
     def resize(self, size: int) -> None:
         """It takes this much as it turns out: never waits, and lets others in when that is less."""
-        self._shares.used += size - self._size
-        self._size = size
-        self._shares.wake()
+        self.shares.used += size - self.size
+        self.size = size
+        if size:
+            self.shares.held[self] = None
+        else:
+            self.shares.held.pop(self, None)
+        self.shares.wake()
+
+    def until_gone(self, owner: object) -> None:
+        """Give it back when nobody has `owner` any more."""
+        weakref.finalize(owner, self.resize, 0).atexit = False
+
+    @contextlib.contextmanager
+    def read_by(self, pace: Pace) -> Iterator[None]:
+        """It is held for this reader too."""
+        self._readers[pace] = None
+        pace.held.append(self)
+        try:
+            yield
+        finally:
+            self._readers.pop(pace, None)
+            pace.held.remove(self)
+
+    def speed(self, now_s: float, bytes_per_s_min: int) -> float:
+        """Of its fastest reader, in what it must be at least; one that is being prepared has none yet."""
+        if not self._readers:
+            return float("inf")
+        least = bytes_per_s_min * max(1.0, self.size / LARGE_BYTES)
+        return max(pace.bytes_per_s(now_s) for pace in self._readers) / least
+
+    def give_way(self) -> None:
+        for pace in list(self._readers):
+            if pace.give_way is not None:
+                pace.give_way()

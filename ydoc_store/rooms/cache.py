@@ -40,7 +40,17 @@ class RoomCache:
     `loaded` is what a load brought and what is too large to keep: for the one reader that caused it.
     """
 
-    __slots__ = ("base", "base_seq", "budget", "bytes_max", "last_seq", "loaded", "recent", "used_bytes")
+    __slots__ = (
+        "_lent_bytes",
+        "base",
+        "base_seq",
+        "budget",
+        "bytes_max",
+        "last_seq",
+        "loaded",
+        "recent",
+        "used_bytes",
+    )
 
     def __init__(self, budget: CacheBudget, bytes_max: int, seq: int = 0):
         self.budget = budget
@@ -49,6 +59,7 @@ class RoomCache:
         self.base_seq = self.last_seq = seq
         self.recent: deque[tuple[int, bytes]] = deque()
         self.loaded: tuple[int, list[bytes]] | None = None
+        self._lent_bytes = 0
         self.used_bytes = 0
 
     def _charge(self, size: int) -> None:
@@ -69,7 +80,8 @@ class RoomCache:
         self.last_seq = last_seq
         self.recent.append((last_seq, update))
         self._charge(len(update) + RUN_OVERHEAD_BYTES)
-        while self.recent and self.used_bytes > self.bytes_max:
+        # What is lent goes by itself within seconds, and would put every run out meanwhile.
+        while self.recent and self.used_bytes - self._lent_bytes > self.bytes_max:
             self._shrink()
         # One that was emptied and grows again can be emptied again, whether or not a reader ever comes.
         self.budget.by_use.setdefault(self)
@@ -117,14 +129,13 @@ class RoomCache:
         self.drop_loaded()
         size = sum(map(len, parts))
         if self.budget.used_bytes + size <= self.budget.bytes_max:
-            self.loaded = (seq, parts)
+            self.loaded, self._lent_bytes = (seq, parts), size
             self._charge(size)
 
     def drop_loaded(self) -> tuple[int, list[bytes]] | None:
         """Hold what was loaded no longer; returns it."""
-        loaded, self.loaded = self.loaded, None
-        if loaded is not None:
-            self._charge(-sum(map(len, loaded[1])))
+        self._charge(-self._lent_bytes)
+        loaded, self.loaded, self._lent_bytes = self.loaded, None, 0
         return loaded
 
     def clear(self, seq: int | None = None) -> None:
@@ -132,7 +143,7 @@ class RoomCache:
         self.budget.by_use.pop(self, None)
         self._charge(-self.used_bytes)
         self.base = None
-        self.loaded = None
+        self.loaded, self._lent_bytes = None, 0
         if seq is not None:
             self.last_seq = seq
         self.base_seq = self.last_seq

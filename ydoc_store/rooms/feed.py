@@ -71,6 +71,13 @@ class Feeds:
         """How many follow some feed here."""
         return sum(followed.followers for followed in self._followed.values())
 
+    def discard_all(self) -> None:
+        """The database's connection was lost, or it is another database: what was read before is told to nobody."""
+        for followed in self._followed.values():
+            followed.newest = None
+            followed.pages.clear()
+        self.wake()
+
     def wake(self) -> None:
         """Look soon, if anybody follows."""
         if self._followed:

@@ -2,21 +2,25 @@
 
 The content goes as Update messages, the last of it as the Step2. A first sync of any size is paced by the socket
 and counts in no outbox; the member is skipped by deliveries meanwhile and catches up from the log when the pieces
-are out, so that a slow link holds one copy of the document at most, shared with every other slow link. A document
-that fits one piece is answered at once, without a task.
+are out, so that a slow link holds one copy of the document at most, shared with every other slow link; while others
+wait for that memory, a link under YDOC_READER_BYTES_PER_S_MIN gives way. A document that fits one piece is answered
+at once, without a task.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ydoc_store.errors import SlowMember
 from ydoc_store.rooms.admission import STORED_LIMITS
-from ydoc_store.rooms.budgets import Shares
+from ydoc_store.rooms.budgets import Held, Shares
 from ydoc_store.rooms.heavy import INLINE_BYTES_MAX, Heavy, behind_gaps, cut_pieces, digest_tail
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.storage.loader import read_after
 from ydoc_store.storage.turns import Turns
 from ydoc_store.yjs.join import join
@@ -28,6 +32,7 @@ from ydoc_store.yjs.walker import marker_update
 if TYPE_CHECKING:
     from ydoc_store.rooms.member import Member
     from ydoc_store.rooms.room import Room
+    from ydoc_store.settings import Settings
     from ydoc_store.storage.loader import StoredDocument
     from ydoc_store.storage.pool import Database
 
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 PREPARED_AT_ONCE_MAX = 4
 # Runs that are joined in the event loop for a reader: 1 to 2 µs each.
 INLINE_RUNS_MAX = 2_000
+# What a reader is told that gives way (YDOC_READER_BYTES_PER_S_MIN).
+TOO_SLOW = "others wait for what this connection takes too slowly: come back"
 # Differences that are remembered, each of a document of DIFF_INLINE_BYTES_MAX at most.
 ANSWERS_MAX = 64
 # A difference is made struct by struct: of typing, which is the worst case, this much takes some 10 ms.
@@ -61,18 +68,34 @@ class FirstSyncLimits:
     piece_bytes_max: int
     at_once_max: int
     bytes_max: int
-    # Whoever is slow for as long as this holds nobody's turn any more.
-    wait_s: float
+    bytes_per_s_min: int
+    slow_member_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> FirstSyncLimits:
+        return cls(
+            settings.sync_piece_bytes_max,
+            settings.syncs_at_once_max,
+            settings.process_sync_bytes_max,
+            settings.reader_bytes_per_s_min,
+            settings.slow_member_s,
+        )
+
+    def shares(self, size_max: int) -> Shares:
+        """Whoever takes nothing is gone before those who wait for its share give up."""
+        return Shares(size_max, 2 * self.slow_member_s, self.bytes_per_s_min)
 
 
 class ColdPieces:
     """A document up to `seq`, cut for a first sync; kept alive by the readers that are taking it."""
 
-    __slots__ = ("__weakref__", "pieces", "seq")
+    __slots__ = ("__weakref__", "held", "pieces", "seq")
 
-    def __init__(self, seq: int, pieces: list[bytes]):
+    def __init__(self, seq: int, pieces: list[bytes], held: Held):
         self.seq = seq
         self.pieces = pieces
+        self.held = held
+        held.until_gone(self)
 
 
 class FirstSync:
@@ -89,11 +112,12 @@ class FirstSync:
         self._database = database
         self._heavy = heavy
         self._piece_bytes_max = limits.piece_bytes_max
+        self._slow_member_s = limits.slow_member_s
         self._is_crowded = is_crowded
         # Sockets that hold a piece, and what is prepared for them. Whoever holds what is prepared never waits for a
         # socket's turn, so that the two cannot wait for each other.
-        self.sending = Shares(limits.at_once_max, limits.wait_s)
-        self.prepared = Shares(limits.bytes_max, limits.wait_s)
+        self.sending = limits.shares(limits.at_once_max)
+        self.prepared = limits.shares(limits.bytes_max)
         self._spawn = spawn
         self._cutting: dict[Room, asyncio.Task[ColdPieces]] = {}
         # The last difference of some rooms: up to which seq, for whom, and what.
@@ -153,33 +177,39 @@ class FirstSync:
         cannot be read or its turn does not come, DocumentDeleted.
         """
         room = member.room
-        async with self.sending.hold(1):
+        pace = self._pace_of(member)
+        async with self.sending.hold(1, pace):
             if reader.knows_nothing_of(room):
                 shared = await self._cold_pieces(room)
                 seq = shared.seq
-                is_sent = await _send(member, _messages(member, reader, shared.pieces))
+                with shared.held.read_by(pace):
+                    is_sent = await _send(member, pace, _messages(member, reader, shared.pieces))
                 del shared
             else:
-                async with self.prepared.hold(room.size_bytes) as held:
+                async with self.prepared.hold(room.size_bytes, pace) as held:
                     seq, pieces = await self._pieces(room, reader)
                     held.resize(sum(map(len, pieces)))
-                    is_sent = await _send(member, _messages(member, reader, pieces))
+                    is_sent = await _send(member, pace, _messages(member, reader, pieces))
             if is_sent:
-                await self._follow(member, seq)
+                await self._follow(member, pace, seq)
 
     async def follow(self, member: Member, seq: int) -> None:
         """Bring a member that has everything up to `seq` to the room's head at the pace of its socket, then go live.
 
         Returns early when the member is gone; waits and raises like `paced`.
         """
-        async with self.sending.hold(1):
-            await self._follow(member, seq)
+        pace = self._pace_of(member)
+        async with self.sending.hold(1, pace):
+            await self._follow(member, pace, seq)
 
-    async def _follow(self, member: Member, seq: int) -> None:
+    def _pace_of(self, member: Member) -> Pace:
+        return Pace(self._slow_member_s, lambda: member.close(SlowMember(TOO_SLOW)))
+
+    async def _follow(self, member: Member, pace: Pace, seq: int) -> None:
         room = member.room
         while seq < room.head and not member.closed:
             kept = room.cache.after(seq)
-            async with self.prepared.hold(room.size_bytes if kept is None else sum(map(len, kept))) as held:
+            async with self.prepared.hold(room.size_bytes if kept is None else sum(map(len, kept)), pace) as held:
                 if kept is not None:
                     missed, seq = kept, room.head
                 else:
@@ -190,7 +220,7 @@ class FirstSync:
                     held.resize(sum(map(len, missed)))
                 for update in missed:
                     pieces = await self._heavy.run(len(update), cut_pieces, [update], None, self._piece_bytes_max)
-                    if not await _send(member, map(member.dialect.update, pieces)):
+                    if not await _send(member, pace, map(member.dialect.update, pieces)):
                         return
         # No await between the last look at the head and this: nothing can be committed in between unseen.
         member.is_live = not member.closed
@@ -222,13 +252,11 @@ class FirstSync:
         try:
             seq, parts = await self.parts(room)
             pieces = await self._heavy.run(sum(map(len, parts)), cut_pieces, parts, None, self._piece_bytes_max)
-            shared = ColdPieces(seq, pieces)
         except BaseException:
             held.resize(0)
             raise
         held.resize(sum(map(len, pieces)))
-        # Its last reader gives it back.
-        weakref.finalize(shared, held.resize, 0).atexit = False
+        shared = ColdPieces(seq, pieces, held)
         room.cold_pieces = weakref.ref(shared)
         return shared
 
@@ -286,14 +314,16 @@ def _length_bytes(length: int) -> int:
     return max(1, (length.bit_length() + 6) // 7)
 
 
-async def _send(member: Member, messages: Iterable[bytes]) -> bool:
+async def _send(member: Member, pace: Pace, messages: Iterable[bytes]) -> bool:
     """At the pace of the socket; False when the member is gone."""
     for message in messages:
+        pace.sending(len(message), time.monotonic())
         writing = member.outlet.write_paced(member.outlet.encode(message))
         # A thousand readers wait here: the socket's own copy of the piece is enough.
         del message
         if not await writing:
             return False
+        pace.sent(time.monotonic())
     return True
 
 

@@ -18,6 +18,7 @@ from ydoc_store.errors import Draining, EpochChanged, NoSuchDocument, ServerFull
 from ydoc_store.rooms.beginning import open_granted
 from ydoc_store.rooms.first_sync import trimmed
 from ydoc_store.rooms.member import Member
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.rooms.unseen import NO_DIALECT, EndOutlet
 from ydoc_store.storage.loader import read_after
 from ydoc_store.yjs.lib0 import frames
@@ -69,6 +70,8 @@ class Follower:
         # Whether the reader was given the epoch's marker; set it for one that has been here before.
         self.has_marker = False
         self._woken = asyncio.Event()
+        # How fast it takes what it is given; whoever passes that on tells.
+        self.pace = Pace(rooms.settings.slow_member_s)
         counts = rooms.metrics.dialect(dialect)
         self._member = Member(room, EndOutlet(dialect, self._end), NO_DIALECT, counts, granted.actor, may_write=False)
         rooms.enter(self._member)
@@ -121,7 +124,8 @@ class Follower:
         self.raise_if_ended()
         found = await self._rooms.wholes.of(self.room)
         self.raise_if_ended()
-        yield found
+        with found.read_by(self.pace):
+            yield found
 
     @contextlib.asynccontextmanager
     async def missed(self, seq: int) -> AsyncIterator[Missed]:
@@ -145,10 +149,10 @@ class Follower:
         prepared = self._rooms.first_sync.prepared
         if kept is not None:
             through_seq = room.head
-            async with prepared.hold(sum(map(len, kept))):
+            async with prepared.hold(sum(map(len, kept)), self.pace):
                 yield Missed(self._marked(kept), through_seq)
             return
-        async with prepared.hold(room.size_bytes) as held:
+        async with prepared.hold(room.size_bytes, self.pace) as held:
             missed = await self._from_log(seq)
             self._marked(missed.updates)
             held.resize(sum(map(len, missed.updates)))

@@ -25,7 +25,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.rooms.attendance import Attendance
 from ydoc_store.rooms.audits import Audits
-from ydoc_store.rooms.budgets import Incoming, Outboxes, Shares
+from ydoc_store.rooms.budgets import Incoming, Outboxes
 from ydoc_store.rooms.cache import CacheBudget
 from ydoc_store.rooms.feed import Feeds
 from ydoc_store.rooms.first_sync import FirstSync, FirstSyncLimits, Reader
@@ -53,6 +53,9 @@ log = structlog.get_logger(__name__)
 
 # A load's bytes wait this long for the reader that caused it to send its Step1.
 LOADED_KEPT_S = 10.0
+# What is made of documents for one reader alone, JSON or a difference, and is not taken yet. Whoever waits for it holds
+# the document, so that it is an account of its own.
+MADE_ALL_BYTES_MAX = 128 * 1024 * 1024
 # Empty rooms that wait for somebody to come back; beyond that the one empty for longest is closed.
 EMPTY_ROOMS_MAX = 1_000
 
@@ -81,11 +84,15 @@ class Rooms:
         self.heavy = Heavy(memory_bytes_max=settings.sync_worker_memory_bytes_max)
         self.outboxes = Outboxes(settings.process_outbox_bytes_max)
         self.incoming = Incoming(appender, settings.process_incoming_bytes_max)
+        limits_of_readers = FirstSyncLimits.of(settings)
         self.first_sync = FirstSync(
-            database, self.heavy, _first_sync_limits(settings), lambda: self.outboxes.is_crowded, self.spawn
+            database, self.heavy, limits_of_readers, lambda: self.outboxes.is_crowded, self.spawn
         )
-        pages = Shares(PAGES_ALL_BYTES_MAX, 2 * settings.slow_member_s)
+        pages = limits_of_readers.shares(PAGES_ALL_BYTES_MAX)
         self.streams = Streams(database, appender, settings, self.spawn, pages.take)
+        # What readers wait for while others hold it.
+        self.made = limits_of_readers.shares(MADE_ALL_BYTES_MAX)
+        self.shares = (self.first_sync.sending, self.first_sync.prepared, pages, self.made)
         self.wholes = Wholes(self.first_sync, self.heavy, self.spawn)
         self.snapshots = Snapshots(database, self.first_sync.prepared, settings.poll_interval_s, self.spawn)
         self.events = RoomEvents()
@@ -195,7 +202,7 @@ class Rooms:
         remembers from before."""
         self.generation += 1
         self.database.drop_connections()
-        self.snapshots.discard_all()
+        self._forget_what_was_read()
         self.streams.discard_all()
         log.warning("rooms discarded", rooms=len(self.rooms), reason=str(error))
         told = str(error) if isinstance(error, RoomDiscarded) else "the database's connection was lost"
@@ -205,9 +212,14 @@ class Rooms:
     def _connected_again(self) -> None:
         # What was loaded while the lane had no connection, or is being loaded, may be another server's.
         self.generation += 1
-        self.snapshots.discard_all()
+        self._forget_what_was_read()
         if self.rooms or self.streams.ids:
             self.discard_all(RoomDiscarded("this was loaded while the append connection was lost"))
+
+    def _forget_what_was_read(self) -> None:
+        # Found by numbers that a restored backup gives again.
+        self.snapshots.discard_all()
+        self.feeds.discard_all()
 
     @property
     def cache_bytes(self) -> int:
@@ -335,12 +347,3 @@ class Rooms:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.heavy.stop()
-
-
-def _first_sync_limits(settings: Settings) -> FirstSyncLimits:
-    return FirstSyncLimits(
-        settings.sync_piece_bytes_max,
-        settings.syncs_at_once_max,
-        settings.process_sync_bytes_max,
-        wait_s=2 * settings.slow_member_s,
-    )

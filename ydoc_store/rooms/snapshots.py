@@ -77,8 +77,8 @@ class Snapshots:
     def discard_all(self) -> None:
         """The database's connection was lost, or it is another database: what was read before is not handed out."""
         self._generation += 1
-        self._kept.clear()
-        self.kept_bytes = 0
+        while self._kept:
+            self._forget(next(iter(self._kept)))
 
     async def read(self, room: Room, through_seq: int) -> Whole | None:
         """The snapshot through this seq with the epoch's marker in it, while it is the current one; else None.
@@ -101,6 +101,9 @@ class Snapshots:
             reading = self._reading[key] = self._spawn(self._from_log(key, room.size_bytes))
             reading.add_done_callback(lambda _task: self._reading.pop(key, None))
         found = await asyncio.shield(reading)
+        if found is None:
+            # Superseded since: whoever asks now is told of the next one.
+            self.forget(room)
         return found if key[0] == self._generation else None
 
     async def _from_log(self, key: _Key, size_at_most: int) -> Whole | None:
@@ -111,7 +114,7 @@ class Snapshots:
             if stored is None:
                 held.resize(0)
                 return None
-            snapshot = Whole(with_marker(stored, marker), through_seq)
+            snapshot = Whole(with_marker(stored, marker), through_seq, held)
         except BaseException:
             held.resize(0)
             raise
@@ -121,8 +124,6 @@ class Snapshots:
             self._keep(key, snapshot)
         else:
             held.resize(len(snapshot.update))
-            # Its last reader gives it back.
-            weakref.finalize(snapshot, held.resize, 0).atexit = False
         return snapshot
 
     def _keep(self, key: _Key, snapshot: Whole) -> None:
@@ -135,4 +136,7 @@ class Snapshots:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, key: _Key) -> None:
-        self.kept_bytes -= len(self._kept.pop(key).update)
+        snapshot = self._kept.pop(key)
+        self.kept_bytes -= len(snapshot.update)
+        # Those who are still reading it hold it from now on; where nobody is, this is its end.
+        snapshot.held.resize(len(snapshot.update))

@@ -177,6 +177,9 @@ class Watch:
         streams = self._rooms.streams.heads_then()
         generation = self._rooms.generation
         incarnation, heads = await read_heads(self._rooms.database, [*asked, *streams])
+        if generation != self._rooms.generation:
+            # Another look, or a lost connection, was first: this is what the database before it said.
+            return
         before, self._incarnation, self._generation = self._incarnation, incarnation, generation
         if before not in (None, incarnation):
             # Before any head is looked at: one that was written over may stand where it stood, or further on.

@@ -7,8 +7,9 @@ of pieces gets, at the pace of its socket, is `first_sync`'s.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ydoc_store.yjs.join import join
@@ -16,19 +17,30 @@ from ydoc_store.yjs.markers import with_marker
 from ydoc_store.yjs.merge import EMPTY_UPDATE
 
 if TYPE_CHECKING:
+    from ydoc_store.rooms.budgets import Held
     from ydoc_store.rooms.first_sync import FirstSync
     from ydoc_store.rooms.heavy import Heavy
+    from ydoc_store.rooms.pace import Pace
     from ydoc_store.rooms.room import Room
 
 
 class Whole:
     """All updates up to `through_seq`, as one, the epoch's marker with them. Kept alive by who reads it."""
 
-    __slots__ = ("__weakref__", "through_seq", "update")
+    __slots__ = ("__weakref__", "held", "through_seq", "update")
 
-    def __init__(self, update: bytes, through_seq: int):
+    def __init__(self, update: bytes, through_seq: int, held: Held):
+        """`held` is its share of what may be prepared, which its last reader gives back."""
         self.update = update
         self.through_seq = through_seq
+        self.held = held
+        held.until_gone(self)
+
+    @contextlib.contextmanager
+    def read_by(self, pace: Pace) -> Iterator[Whole]:
+        """It is there, and counted, for as long as the block runs."""
+        with self.held.read_by(pace):
+            yield self
 
 
 class Wholes:
@@ -50,7 +62,7 @@ class Wholes:
         """All that the room has delivered by now, and perhaps more. Raises ServerFull, and as the loader does."""
         wanted_seq = room.head
         if room.document_id is None:
-            return Whole(EMPTY_UPDATE, 0)
+            return Whole(EMPTY_UPDATE, 0, self._first_sync.prepared.take_now(0))
         made = self._made.get(room)
         found = made() if made is not None else None
         if found is not None and found.through_seq >= wanted_seq:
@@ -71,12 +83,11 @@ class Wholes:
             seq, parts = await self._first_sync.parts(room)
             size = sum(map(len, parts))
             update = parts[0] if len(parts) == 1 else await self._heavy.run(size, join, parts or [EMPTY_UPDATE])
-            whole = Whole(update if room.marker is None else with_marker(update, room.marker), seq)
+            update = update if room.marker is None else with_marker(update, room.marker)
         except BaseException:
             held.resize(0)
             raise
-        held.resize(len(whole.update))
-        # Its last reader gives it back.
-        weakref.finalize(whole, held.resize, 0).atexit = False
+        held.resize(len(update))
+        whole = Whole(update, seq, held)
         self._made[room] = weakref.ref(whole)
         return whole

@@ -15,20 +15,21 @@ from ydoc_store.storage.pool import affected
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Connection
 
-# A base a day is enough to replay the segments on, and a chain of segments needs one where it begins. Days are the
-# database's, in UTC.
+# While history is kept, a base a day is enough to replay the segments on, and a chain of segments needs one where it
+# begins. Once none is, the chain that there was needs one where it ends. Days are the database's, in UTC.
 SUPERSEDE_AS_BASE = """
 UPDATE ydoc.snapshots AS s
 SET superseded_at = now()
 WHERE s.document_id = $1 AND s.through_seq = $2 AND s.superseded_at IS NULL
-    AND (
-        NOT EXISTS (
-            SELECT FROM ydoc.snapshots AS k
-            WHERE k.document_id = $1 AND k.superseded_at IS NOT NULL
-                AND (k.created_at AT TIME ZONE 'UTC')::date = (s.created_at AT TIME ZONE 'UTC')::date
-        )
-        OR NOT EXISTS (SELECT FROM ydoc.segments AS g WHERE g.document_id = $1 AND g.through_seq = $2)
-    )
+    AND CASE
+        WHEN EXISTS (SELECT FROM ydoc.segments AS g WHERE g.document_id = $1 AND g.through_seq = $2) THEN
+            NOT $3::boolean OR NOT EXISTS (
+                SELECT FROM ydoc.snapshots AS k
+                WHERE k.document_id = $1 AND k.superseded_at IS NOT NULL
+                    AND (k.created_at AT TIME ZONE 'UTC')::date = (s.created_at AT TIME ZONE 'UTC')::date
+            )
+        ELSE $3::boolean
+    END
 """
 
 DELETE_SUPERSEDED = """
@@ -62,12 +63,12 @@ class NewSnapshot:
 async def take_over(connection: Connection, new: NewSnapshot, after_seq: int, *, keep_base: bool) -> bool:
     """Make `new` the current snapshot if the one through `after_seq` (0 = none) still is; False if it is not.
 
-    With `keep_base` the superseded one is kept where it is the first of its day or nothing leads up to it, else
-    it is deleted. After False the transaction must be rolled back. A concurrent take-over is waited for, within
-    lock_timeout.
+    With `keep_base` the superseded one is kept where it is the first of its day or nothing leads up to it; without,
+    where history ends at it; else it is deleted. After False the transaction must be rolled back. A concurrent
+    take-over is waited for, within lock_timeout.
     """
     if after_seq:
-        retired = keep_base and affected(await connection.execute(SUPERSEDE_AS_BASE, new.document_id, after_seq))
+        retired = affected(await connection.execute(SUPERSEDE_AS_BASE, new.document_id, after_seq, keep_base))
         if not retired and not affected(await connection.execute(DELETE_SUPERSEDED, new.document_id, after_seq)):
             return False
     status = await connection.execute(

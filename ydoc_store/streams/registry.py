@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from ydoc_store.errors import (
     NameReserved,
@@ -34,7 +34,7 @@ from ydoc_store.storage.streams import (
     read_stream,
     read_stream_after,
 )
-from ydoc_store.streams.stream import Page, Stream, page_of
+from ydoc_store.streams.stream import Held, Page, Stream, page_of
 
 if TYPE_CHECKING:
     from ydoc_store.settings import Settings
@@ -60,12 +60,6 @@ LIST_OF_DOCUMENTS: Final = "documents"
 """The name under which the live list of documents is read, as if it were a stream."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
-
-
-class Held(Protocol):
-    """A share of what all pages may take; `resize(0)` gives it back."""
-
-    def resize(self, size: int) -> None: ...
 
 
 class Streams:
@@ -299,6 +293,6 @@ def _counted(page: Page, held: Held | None) -> Page:
     if held is not None:
         held.resize(sum(map(len, page.updates)))
         if page.updates:
-            # Its last reader gives it back.
-            weakref.finalize(page, held.resize, 0).atexit = False
+            page = replace(page, held=held)
+            held.until_gone(page)
     return page

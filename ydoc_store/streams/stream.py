@@ -13,8 +13,9 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ydoc_store.errors import (
     DocumentDeleted,
@@ -42,15 +43,35 @@ Told = int | Duplicate | Closed
 """What a writer is told: the seq of what was stored, or why nothing had to be."""
 
 
+class Held(Protocol):
+    """A share of what all pages may take together. How a reader's pace is judged is not known here."""
+
+    def resize(self, size: int) -> None:
+        """It is so much; 0 gives it back."""
+
+    def until_gone(self, owner: object) -> None:
+        """Give it back when nobody has `owner` any more."""
+
+    def read_by(self, pace: Any) -> AbstractContextManager[None]:
+        """It is held for this reader too."""
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Page:
     """The updates (after, through_seq] of a stream. With `head` the same, there was nothing more; `closed` tells
-    whether there never will be."""
+    whether there never will be. `held` is its share, where it was read from the log."""
 
     updates: Sequence[bytes]
     through_seq: int
     head: int
     closed: bool
+    held: Held | None = None
+
+    @contextlib.contextmanager
+    def read_by(self, pace: Any) -> Iterator[None]:
+        """It is there, and counts for this reader, for as long as the block runs."""
+        with contextlib.nullcontext() if self.held is None else self.held.read_by(pace):
+            yield
 
     @property
     def is_whole(self) -> bool:

@@ -38,4 +38,5 @@ def with_marker(update: bytes, marker: int) -> bytes:
         reader.uint()
         if reader.uint() == marker:
             return update
-    return encode_uint(blocks + 1) + b"\x01" + encode_uint(marker) + b"\x00\x00\x01" + update[at:]
+    head = encode_uint(blocks + 1) + b"\x01" + encode_uint(marker) + b"\x00\x00\x01"
+    return b"".join((head, memoryview(update)[at:]))

@@ -17,6 +17,7 @@ from ydoc_store.errors import CorruptDocument, ServerFault
 from ydoc_store.storage.commits import NEWEST_KEPT
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.segments import Replay, replay
+from ydoc_store.storage.verification import verify_document
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -153,6 +154,23 @@ async def test_with_no_window_all_history_is_dropped_at_once(
     assert (await bases(connection), await segments(connection)) == ([(6, True)], [])
 
 
+async def test_history_that_is_switched_off_ends_at_a_base_until_it_goes(
+    database: Database, connection: Connection, worker: Worker, terms: Terms
+) -> None:
+    """I9: nothing is damaged, and `verify` says so."""
+    writer = Writer()
+    document_id = await create_document(connection)
+    for history_days in (7, 7, 0, 0):
+        chosen = replace(terms, history_days=history_days)
+        await type_and_compact(database, connection, worker, chosen, document_id, writer.type_each("ab"))
+    assert await bases(connection) == [(2, False), (4, False), (8, True)]
+    verified = await verify_document(database, document_id)
+    assert verified is not None
+    assert verified.findings == []
+    await Retention(database, history_days=0, bases_min=1).drop_some()
+    assert (await bases(connection), await segments(connection)) == ([(8, True)], [])
+
+
 async def test_history_that_is_switched_on_again_has_a_base_where_it_begins(
     database: Database, connection: Connection, worker: Worker, terms: Terms
 ) -> None:
@@ -162,7 +180,7 @@ async def test_history_that_is_switched_on_again_has_a_base_where_it_begins(
         chosen = replace(terms, history_days=history_days)
         await type_and_compact(database, connection, worker, chosen, document_id, writer.type_each("ab"))
     assert await segments(connection) == [(0, 2), (2, 4), (6, 8)]
-    assert await bases(connection) == [(2, False), (6, False), (8, True)]
+    assert await bases(connection) == [(2, False), (4, False), (6, False), (8, True)]
     assert len(text_of((await replay_to(connection, document_id, 7)).updates())) == 7
     with pytest.raises(CorruptDocument):
         await replay_to(connection, document_id, 5)

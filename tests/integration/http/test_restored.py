@@ -1,4 +1,7 @@
-"""After a restore the same names, ids and seqs may mean something else: nothing of before is handed out (I11)."""
+"""After a restore the same names, ids and seqs may mean something else: nothing of before is handed out (I11).
+
+It is told on a pool of its own: those who hear of it cut every connection of theirs.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from tests.sites import Site
 from tests.waiting import until
 from ydoc_store.http.tokens import SnapshotAt, Token
 from ydoc_store.storage.incarnation import bump_incarnation
+from ydoc_store.storage.pool import Database
 
 
 async def test_what_was_kept_of_the_database_before_is_handed_out_to_nobody(
-    site: Site, client: httpx.AsyncClient, compacted: Callable[..., Awaitable[int]]
+    site: Site, client: httpx.AsyncClient, database: Database, compacted: Callable[..., Awaitable[int]]
 ) -> None:
     await created(client, typed("before"))
     snapshot = str(SnapshotAt(Token(1, await compacted())))
@@ -23,15 +27,27 @@ async def test_what_was_kept_of_the_database_before_is_handed_out_to_nobody(
         before = await client.get(path_of(), params={"offset": offset})
         assert b"before" in before.content
         etags[offset] = before.headers["etag"]
-    async with site.database.acquire() as connection:
+    async with database.acquire() as connection:
         # The same bytes otherwise: its ranges, which are stored beside it, stay true.
         await connection.execute(
             "UPDATE ydoc.snapshots SET bytes = overlay(bytes PLACING 'behind' FROM position('before'::bytea IN bytes))"
         )
     room = site.room("notes")
-    await bump_incarnation(site.database)
+    await bump_incarnation(database)
     await until(lambda: room.closed_by is not None)
     for offset, etag in etags.items():
         for headers in ({}, {"If-None-Match": etag}):
             after = await client.get(path_of(), params={"offset": offset}, headers=headers)
             assert (after.status_code, b"behind" in after.content, b"before" in after.content) == (200, True, False)
+
+
+async def test_nor_is_what_was_read_of_the_change_feed(
+    site: Site, client: httpx.AsyncClient, database: Database
+) -> None:
+    await created(client, typed("before"))
+    room = site.room("notes")
+    async with site.service.rooms.feeds.follow("default") as follower:
+        before = await follower.read(None, 10)
+        await bump_incarnation(database)
+        await until(lambda: room.closed_by is not None)
+        assert await follower.read(None, 10) is not before

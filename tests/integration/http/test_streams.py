@@ -278,7 +278,7 @@ async def test_slow_readers_of_large_pages_hold_no_more_than_they_may_together(
     site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, live: str
 ) -> None:
     """I15."""
-    pages = Shares(3 * PAGE_BYTES_MAX, 60)
+    pages = Shares(3 * PAGE_BYTES_MAX, 60, 1)
     monkeypatch.setattr(site.service.rooms.streams, "_take", pages.take)
     await create(client)
     # More than the sockets between take on their own.
@@ -305,7 +305,7 @@ async def test_slow_readers_of_large_pages_hold_no_more_than_they_may_together(
 async def test_who_waits_for_events_holds_nothing_of_what_it_was_given(
     site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages = Shares(2**30, 60)
+    pages = Shares(2**30, 60, 1)
     monkeypatch.setattr(site.service.rooms.streams, "_take", pages.take)
     await create(client)
     await append(client, b"x" * PAGE_BYTES_MAX)

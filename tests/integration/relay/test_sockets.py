@@ -11,7 +11,9 @@ from typing import Self
 import pytest
 
 from tests.nodes import Editor, Node, running_node
+from ydoc_store.relay.socket_connection import SocketConnection
 from ydoc_store.rooms.room import Room
+from ydoc_store.sockets import READ_BYTES
 from ydoc_store.yjs import messages
 
 BINARY, CONTINUATION, TEXT, CLOSE, PING, PONG = 2, 0, 1, 8, 9, 10
@@ -247,3 +249,26 @@ async def test_reading_goes_on_only_when_no_reason_to_pause_is_left(node: Node) 
     await ann.type("x")
     await ann.until(lambda: ann.marker)
     await ann.leave()
+
+
+async def test_a_flood_is_read_little_by_little_so_that_others_have_their_turn(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I16: twenty sockets that each brought a read full of the smallest frames held everybody for seconds."""
+    reads: list[int] = []
+    received = SocketConnection.data_received
+
+    def noted(connection: SocketConnection, data: bytes) -> None:
+        reads.append(len(data))
+        received(connection, data)
+
+    monkeypatch.setattr(SocketConnection, "data_received", noted)
+    raw = await RawSocket.open(node.port)
+    pong = struct.pack("!BBI", 0x80 | PONG, 0x80, 0)
+    raw.writer.write(pong * 100_000)
+    await raw.writer.drain()
+    raw.writer.write_eof()
+    await raw.reader.read()
+    assert sum(reads) >= 100_000 * len(pong)
+    assert max(reads) <= READ_BYTES
+    raw.writer.close()

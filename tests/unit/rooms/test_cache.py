@@ -88,6 +88,20 @@ def test_what_was_loaded_is_lent_once_and_charged_meanwhile(budget: CacheBudget)
     assert budget.used_bytes == 0
 
 
+def test_what_is_lent_puts_no_run_out_that_readers_behind_it_want(budget: CacheBudget) -> None:
+    cache = RoomCache(budget, 1_000)
+    cache.fill(3, b"x" * 2_000)
+    cache.lend(3, [b"x" * 2_000])
+    cache.add(4, b"four")
+    cache.add(5, b"five")
+    assert cache.after(3) == [b"four", b"five"]
+    assert cache.loaded is not None
+    cache.add(6, b"y" * 1_000)
+    assert cache.after(3) is None, "over its cap without what is lent"
+    cache.clear()
+    assert budget.used_bytes == 0
+
+
 def test_a_document_without_a_base_is_its_runs_and_none_of_them_is_taken_for_one(budget: CacheBudget) -> None:
     cache = RoomCache(budget, 5_000)
     cache.fill(0, b"")

@@ -12,6 +12,7 @@ from tests.waiting import until
 from ydoc_store.rooms import snapshots as module
 from ydoc_store.rooms.admission import STORED_LIMITS
 from ydoc_store.rooms.budgets import Shares
+from ydoc_store.rooms.pace import Pace
 from ydoc_store.rooms.snapshots import Snapshots
 from ydoc_store.rooms.whole import Whole
 from ydoc_store.yjs.markers import with_marker
@@ -67,7 +68,7 @@ def spawn(work: Coroutine[Any, Any, Whole | None]) -> asyncio.Task[Whole | None]
 
 @pytest.fixture
 def prepared() -> Shares:
-    return Shares(1_000, 1)
+    return Shares(1_000, 1, 1)
 
 
 @pytest.fixture
@@ -130,6 +131,15 @@ async def test_what_is_current_is_asked_now_and_then(store: Store, snapshots: An
     assert await snapshots.find(room) == 6
 
 
+async def test_who_comes_too_late_for_one_is_told_of_the_next_at_once(store: Store, snapshots: Any) -> None:
+    store.current[1] = 5, EMPTY
+    room = Room()
+    assert await snapshots.find(room) == 5
+    store.current[1] = 9, EMPTY
+    assert await snapshots.read(room, 5) is None
+    assert await snapshots.find(room) == 9
+
+
 async def test_a_document_that_was_never_written_has_none(store: Store, snapshots: Any) -> None:
     assert await snapshots.find(Room(None)) is None
     assert await snapshots.read(Room(None), 0) is None
@@ -150,6 +160,28 @@ async def test_only_so_much_is_kept_and_what_is_too_large_counts_until_its_reade
     assert snapshots.kept_bytes <= 400
     assert prepared.used == len(large.update)
     del large
+    await asyncio.sleep(0)
+    assert prepared.used == 0
+
+
+async def test_one_that_is_no_longer_kept_counts_while_somebody_reads_it(
+    store: Store, snapshots: Any, prepared: Shares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I15: slow readers of ever other documents would hold them all."""
+    monkeypatch.setattr(module, "KEPT_BYTES_MAX", 400)
+    pace = Pace(30)
+    store.current[1] = 5, EMPTY + b"x" * 60
+    first = await snapshots.read(Room(1), 5)
+    with first.read_by(pace):
+        size = len(first.update)
+        assert prepared.used == 0
+        for document_id in range(2, 10):
+            store.current[document_id] = 5, EMPTY + b"x" * 60
+            await snapshots.read(Room(document_id), 5)
+        assert prepared.used == size
+        del first
+        await asyncio.sleep(0)
+        assert prepared.used == size
     await asyncio.sleep(0)
     assert prepared.used == 0
 

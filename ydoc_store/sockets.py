@@ -1,4 +1,5 @@
-"""What the kernel is told about a socket: send at once, buffer little, and give up on a peer that is gone.
+"""What the kernel is told about a socket: send at once, buffer little, and give up on a peer that is gone; and what
+the event loop is, which reads little of it at once.
 
 Options that a platform lacks are left out; nothing but speed and patience depends on them. Who is slow in taking
 what is sent is judged by the connection.
@@ -15,6 +16,9 @@ import sys
 # What the kernel may hold unsent: enough to fill any link, little enough that the outbox tells who is slow. Without
 # it the send buffer grows to megabytes, a slow link takes minutes to free a third of one, and looks dead meanwhile.
 NOTSENT_BYTES = 128 * 1024
+# What is read of a socket before the others have their turn. asyncio's own 256 KiB are 26,000 of the smallest messages,
+# which take a quarter of a second, and whoever floods has many sockets: a limit of messages acts behind a read.
+READ_BYTES = 32 * 1024
 
 
 # From Linux's `struct tcp_info`: packets sent and not acknowledged, and ms since anything was acknowledged.
@@ -22,7 +26,10 @@ _UNACKNOWLEDGED = struct.Struct("@24xI28xI")
 
 
 def set_options(transport: asyncio.Transport) -> None:
-    """Send at once, and buffer little."""
+    """Send at once, buffer little, and read little at once."""
+    if hasattr(transport, "max_size"):
+        # asyncio's name for it, on every transport of its own loop.
+        transport.max_size = READ_BYTES
     carrier = _tcp_socket(transport)
     if carrier is None:
         return
