@@ -6,14 +6,16 @@ that does not have them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.faults.standby import DATABASE, Pair
+from tests.faults.standby import DATABASE, Pair, followed
 from tests.integration.http.test_changes import CHANGES, asked_again
 from tests.integration.http.test_document_list import LIST, Reader
 from tests.log_rows import Writer
@@ -26,6 +28,7 @@ from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.storage.beginnings import create_empty
 from ydoc_store.storage.commits import note
 from ydoc_store.storage.feed import find_newest, newest_cursor, read_changes
+from ydoc_store.storage.feed_cursor import told_through
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.timelines import NOTE_TIMELINE
 
@@ -69,8 +72,8 @@ def told(lines: list[dict[str, Any]]) -> list[tuple[str, int | None]]:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = await Database.open(url, pool_size=2)
+async def opened(url: str, *, statement_timeout_s: float = 30) -> AsyncIterator[Database]:
+    database = await Database.open(url, pool_size=2, statement_timeout_s=statement_timeout_s)
     try:
         yield database
     finally:
@@ -211,6 +214,33 @@ async def test_a_list_that_showed_a_document_that_is_lost_is_read_anew(
     assert await before.catch_up() == ["kept"]
 
 
+async def test_a_standby_of_who_took_over_is_on_the_same_timeline_before_its_own_checkpoint(pair: Pair) -> None:
+    """Its control file names the old one for minutes, and readers are sent there."""
+    async with opened(pair.primary.url(DATABASE)) as database:
+        await create_empty(database, "t", "before")
+        told = (await read_changes(database, "t", None)).cursor
+    await pair.caught_up()
+    async with followed(pair.standby) as (reader, _):
+        await pair.take_over()
+        async with opened(pair.standby.url(DATABASE)) as there, opened(reader.url(DATABASE)) as here:
+            await create_empty(there, "t", "after")
+            await newest_cursor(there, "t")
+
+            async def has_replayed() -> bool:
+                async with here.acquire() as connection:
+                    rows = await connection.fetch("SELECT t.timeline FROM ydoc.timelines AS t ORDER BY t.timeline")
+                names = [change.name for change in (await read_changes(here, "t", None)).changes]
+                return ([row[0] for row in rows], names) == ([1, 2], ["before", "after"])
+
+            await until(has_replayed)
+            page = await read_changes(here, "t", told)
+            assert ([change.name for change in page.changes], page.taken_over is not None) == (["after"], True)
+            with pytest.raises(CursorExpired, match="without all that was told"):
+                await read_changes(here, "t", told_through(told, 2**62))
+            for database in (here, there):
+                assert (await read_changes(database, "t", page.cursor)).taken_over is None
+
+
 @pytest.mark.parametrize("is_noted", [True, False])
 async def test_where_a_server_took_over_is_known_after_its_restart_if_a_node_has_seen_it(
     pair: Pair, is_noted: bool
@@ -266,3 +296,28 @@ async def test_a_server_that_replayed_its_own_log_behind_a_crash_was_no_standby(
                 await connection.execute(NOTE_TIMELINE, 7, timeline)
             noted = await connection.fetch("SELECT timeline, began_at FROM ydoc.timelines WHERE system_identifier = 7")
             assert [tuple(row) for row in noted] == [(1, None)]
+
+
+async def test_a_server_whose_standby_is_away_holds_up_nobody_who_reads_the_feed(mortal_cluster: Cluster) -> None:
+    """It may have taken over a moment ago: its timeline is noted all the same, before the feed can be read."""
+    url = mortal_cluster.url(DATABASE)
+    async with connecting(url) as operator, opened(url, statement_timeout_s=600) as database:
+        await operator.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        await operator.execute("SELECT pg_reload_conf()")
+
+        async def write_until_held() -> None:
+            for number in itertools.count():
+                await create_empty(database, "t", str(number))
+
+        held = asyncio.create_task(write_until_held())
+
+        async def is_held() -> bool:
+            return bool(await operator.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+
+        await until(is_held)
+        async with asyncio.timeout(60):
+            await newest_cursor(database, "t")
+        assert await operator.fetchval("SELECT count(*) FROM ydoc.timelines") == 1
+        assert not held.done()
+        held.cancel()
+        await asyncio.gather(held, return_exceptions=True)

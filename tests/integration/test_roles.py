@@ -7,12 +7,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from pycrdt import Text
 
 from compactor.farewell import Farewell
 from compactor.retention import Retention
 from tests.interop.editors import editing
 from tests.postgres import Cluster
 from tests.service import BUSIEST_COMPACTION, STORE, compacting, run, serving, verify
+from ydoc_store.client import connect
 from ydoc_store.errors import SettingInvalid
 from ydoc_store.storage.beginnings import create_with_content
 from ydoc_store.storage.epochs import delete_document, purge_document, recreate_document, undelete_document
@@ -107,6 +109,23 @@ async def test_streams_live_die_and_are_forgotten_under_those_roles(granted: Cal
         await owner.close()
         await relay.close()
         await compactor.close()
+
+
+async def test_editors_are_served_before_the_rights_of_a_new_release_are_granted(
+    granted: Callable[[str], str], tmp_path: Path
+) -> None:
+    migrated = await run(*STORE, "migrate", "--database-url", granted("ydoc_migrations"))
+    assert migrated.exit_code == 0, migrated.messages
+    owner = await asyncpg.connect(granted("ydoc_migrations"))
+    try:
+        await owner.execute("REVOKE ALL ON ydoc.timelines, ydoc.stream_epochs FROM ydoc_relay, ydoc_compactor")
+    finally:
+        await owner.close()
+    async with serving(tmp_path, database_url=granted("ydoc_relay"), arguments=["--no-compactor"]) as service:
+        async with connect(f"ws://127.0.0.1:{service.port}/hocuspocus", "notes") as document:
+            document.ydoc.get("text", type=Text).insert(0, "hello")
+            await document.saved(timeout_s=30)
+        assert "timeline not noted" in service.log_text()
 
 
 REFUSED = [

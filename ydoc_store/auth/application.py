@@ -149,7 +149,8 @@ def granted_from(answer: object) -> Granted:
     if not isinstance(answer, Mapping):
         raise ValueError("it is no object")
     documents = None if answer.get("documents") is None else _documents(answer["documents"])
-    access = Access.NONE if documents is not None and "access" not in answer else Access.parse(answer.get("access"))
+    word = answer.get("access")
+    access = Access.NONE if documents is not None and word is None else Access.parse(word)
     if access is None:
         raise ValueError("its 'access' is none of read, write and admin")
     user = answer.get("user") or {}

@@ -35,7 +35,7 @@ from ydoc_store.http.document_requests import (
     only,
     require_type,
 )
-from ydoc_store.http.document_writing import location_of
+from ydoc_store.http.document_writing import location_of, refuse_empty_one
 from ydoc_store.http.door import admit_too
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute
@@ -74,9 +74,7 @@ async def copy(here: Here, request: Request, granted: Granted, name: str) -> Res
         await catch_up(here, follower)
         async with follower.whole() as whole:
             update = await here.rooms.heavy.run(len(whole.update), copied, whole.update)
-    found = await find_listed(here.database, granted.tenant, new_name)
-    if found is not None and found.head == 0 and found.deleted_at is None:
-        raise ConditionFailed(0)
+    await refuse_empty_one(here, granted.tenant, new_name)
     try:
         stored = await contribute(
             here.rooms, writer, new_name, update, dialect=DIALECT, guard=Guard(producer, head_is=0)

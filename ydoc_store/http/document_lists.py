@@ -36,6 +36,7 @@ from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_keys import parse_key
 from ydoc_store.http.document_reading import DIALECT, as_json, database_here, version_of
 from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, only, require_type, single
+from ydoc_store.http.document_writing import refuse_empty_one
 from ydoc_store.http.door import admit_to_list, admit_too
 from ydoc_store.logs import logger
 from ydoc_store.names import parse_name
@@ -254,6 +255,7 @@ async def _import(here: Here, request: Request, item: Any) -> dict[str, Any]:
     producer = None if key is None else parse_key(key, granted.actor).of(what, update)
     guard = Guard(producer, 0 if is_absent else None)
     if is_absent:
+        await refuse_empty_one(here, granted.tenant, name)
         # What was read from another document carries that one's epoch.
         update = await here.rooms.heavy.run(len(update), copied, update)
     try:

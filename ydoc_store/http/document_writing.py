@@ -134,6 +134,14 @@ def location_of(request: Request, name: str) -> str:
     return f"{root}{PREFIX}{quote(name, safe='')}"
 
 
+async def refuse_empty_one(here: Here, tenant: str, name: str) -> None:
+    """Raises ConditionFailed for a document that was begun empty: nothing was ever accepted for it, as a guard sees it,
+    and yet it is there."""
+    found = await find_listed(here.database, tenant, name)
+    if found is not None and found.head == 0 and found.deleted_at is None:
+        raise ConditionFailed(0)
+
+
 class _Wanted:
     """One write, under its conditions. `creates` is for what only begins documents."""
 
@@ -188,7 +196,7 @@ class _Wanted:
             # No document is there and is not there.
             raise ConditionFailed(await self._head())
         if is_absent:
-            await self._refuse_empty_ones()
+            await refuse_empty_one(self._here, self._granted.tenant, self._name)
             head_is = 0
         elif conditions.match is not None:
             asked = conditions.match[0]
@@ -229,12 +237,6 @@ class _Wanted:
         if found is None or not await was_done(self._here.database, found.id, self._producer):
             return None
         return Contributed(found.id, found.epoch, 0, found.head, is_new=False, is_duplicate=True)
-
-    async def _refuse_empty_ones(self) -> None:
-        """To a document that was begun empty nothing was ever accepted, and yet it is there."""
-        found = await find_listed(self._here.database, self._granted.tenant, self._name)
-        if found is not None and found.head == 0 and found.deleted_at is None:
-            raise ConditionFailed(0)
 
     async def _refuse_match(self) -> None:
         # A look is enough: a version that is not that of now never comes again.

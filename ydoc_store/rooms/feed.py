@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from ydoc_store.errors import YdocError
+from ydoc_store.errors import CursorExpired, YdocError
 from ydoc_store.storage.feed import FeedPage, Newest, find_newest, newest_cursor, read_changes
+from ydoc_store.storage.feed_cursor import standing_and_told
 
 if TYPE_CHECKING:
     from ydoc_store.storage.pool import Database
@@ -40,7 +41,7 @@ class _Followed:
         self.newest: Newest | None = None
         self.moved = asyncio.Event()
         # What is being read, or was since the feed last moved, by place and length.
-        self.pages: dict[tuple[str | None, int], asyncio.Task[FeedPage]] = {}
+        self.pages: dict[tuple[str, int], asyncio.Task[FeedPage]] = {}
 
     def look(self, newest: Newest) -> None:
         has_moved = self.newest is None or newest.place != self.newest.place
@@ -148,16 +149,24 @@ class Follower:
         self._followed = followed
         self._moves = followed.moves
 
-    async def read(self, cursor: str | None, limit: int) -> FeedPage:
-        """As `Feeds.read`, but as of the last move: one query for all who stand at the same place."""
+    async def read(self, cursor: str, limit: int) -> FeedPage:
+        """As `Feeds.read`, but as of the last move: one query for all who stand at the same place. The cursor is one
+        that was read from before."""
         self._moves = self._followed.moves
         pages = self._followed.pages
-        reading = pages.get((cursor, limit))
+        standing, told_through_lsn = standing_and_told(cursor)
+        reading = pages.get((standing, limit))
         if reading is None or _is_worthless(reading):
-            reading = pages[cursor, limit] = self._feeds.spawn(self._feeds.read(self._tenant, cursor, limit))
+            reading = pages[standing, limit] = self._feeds.spawn(self._feeds.read(self._tenant, cursor, limit))
             if len(pages) > PAGES_KEPT_MAX:
                 del pages[next(iter(pages))]
-        return await asyncio.shield(reading)
+            return await asyncio.shield(reading)
+        # Hardly two cursors of a place are one text: each says what its reader was told, which is for each to judge.
+        with contextlib.suppress(CursorExpired):
+            page = await asyncio.shield(reading)
+            if told_through_lsn <= page.good_through_lsn:
+                return page.for_another(cursor)
+        return await self._feeds.read(self._tenant, cursor, limit)
 
     async def moved(self, timeout_s: float) -> bool:
         """Whether the feed has moved since the last read, at the latest after `timeout_s`."""

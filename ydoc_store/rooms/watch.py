@@ -23,6 +23,8 @@ from ydoc_store.errors import (
     RoomDiscarded,
     ServerFailed,
     ServerFault,
+    StorageBusy,
+    StorageUnavailable,
     TooLarge,
     YdocError,
 )
@@ -189,8 +191,17 @@ class Watch:
         self._rooms.streams.polled(streams, heads)
         await self._find_created()
         if self._noted != incarnation:
+            await self._note(incarnation)
+
+    async def _note(self, incarnation: Incarnation) -> None:
+        try:
             await note_timeline(self._rooms.database, incarnation)
-            self._noted = incarnation
+        except (StorageUnavailable, StorageBusy):
+            raise
+        except ServerFault as error:
+            # The role's rights are of a release before: who reads the feed hears of it, and editors need not.
+            log.warning("timeline not noted", reason=str(error))
+        self._noted = incarnation
 
     def unknown_moved(self) -> None:
         """A hint names a document that is not open here by its id: it may have been created under a name that is."""

@@ -9,12 +9,12 @@ transaction that stays open, in any database of the server, holds the feed back 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from ydoc_store.errors import CursorExpired
-from ydoc_store.storage.feed_cursor import OLDEST, START_OVER, Place, read_cursor, write_cursor
+from ydoc_store.storage.feed_cursor import OLDEST, START_OVER, Place, also_told, read_cursor, write_cursor
 from ydoc_store.storage.pool import mapping_errors
 from ydoc_store.storage.timelines import READ_THROUGH_LSN, read_source
 
@@ -121,12 +121,23 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """The next changes in order, and the `cursor` behind them; `at_end` tells that there were no more just then."""
+    """The next changes in order, and the `cursor` behind them; `at_end` tells that there were no more just then.
+
+    They are also for whoever else stands where it was read from, and was told what is before `good_through_lsn`.
+    """
 
     changes: list[Change]
     cursor: str
     at_end: bool
     taken_over: TakenOver | None = None
+    good_through_lsn: int = 0
+
+    def for_another(self, cursor: str) -> FeedPage:
+        """The page for somebody at the same place, who keeps what their `cursor` says that they were told."""
+        taken_over = self.taken_over
+        if taken_over is not None:
+            taken_over = replace(taken_over, cursor=also_told(taken_over.cursor, cursor))
+        return replace(self, cursor=also_told(self.cursor, cursor), taken_over=taken_over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +175,8 @@ async def read_changes(database: Database, tenant: str, cursor: str | None, limi
             changes.append(_change(row, write_cursor(source, tenant, place)))
     here = write_cursor(source, tenant, after)
     taken_over = None if then is source.now else TakenOver(here, source.now.noted_at)
-    return FeedPage(changes, changes[-1].cursor if changes else here, len(changes) < limit, taken_over)
+    cursor = changes[-1].cursor if changes else here
+    return FeedPage(changes, cursor, len(changes) < limit, taken_over, then.ends_at or 0)
 
 
 async def newest_cursor(database: Database, tenant: str) -> str:

@@ -100,6 +100,13 @@ def read_cursor(source: Source, tenant: str, cursor: str) -> tuple[Place, Timeli
     return Place(through_xid, row_id, at_us, seen, through_lsn), timeline
 
 
+def standing_and_told(cursor: str) -> tuple[str, int]:
+    """Where the reader of a good cursor stands, as a text alike for all who do; and before which place of the WAL is
+    what they were told."""
+    (through_lsn,) = _THROUGH.unpack(_decode(cursor[_STANDING_CHARACTERS:]))
+    return cursor[:_STANDING_CHARACTERS], through_lsn
+
+
 def told_through(cursor: str, through_lsn: int) -> str:
     """The same place, for somebody who was told of other things as well, all committed before `through_lsn`."""
     return also_told(cursor, _encode(_THROUGH.pack(through_lsn)))

@@ -29,20 +29,28 @@ SELECT (
 )::bigint
 """
 # The next in number is the next in line, for each takes a greater number than those it knows. How far a primary is
-# cannot be told by its standby.
+# cannot be told by its standby; on which timeline, a standby's control file knows only since its last checkpoint, and
+# the rows that it has replayed know before.
 READ_TIMELINES = """
-SELECT t.timeline, t.marker, t.noted_at,
+WITH known AS MATERIALIZED (
+    SELECT t.timeline, t.marker, t.noted_at, t.began_at, greatest(max(t.timeline) OVER (), $2) AS newest
+    FROM ydoc.timelines AS t
+    WHERE t.system_identifier = $1 AND (t.timeline <= $2 OR pg_is_in_recovery())
+)
+SELECT k.timeline, k.marker, k.noted_at,
     (
-        CASE WHEN t.timeline < $2 THEN n.began_at
+        CASE WHEN k.timeline < k.newest THEN n.began_at
             WHEN pg_is_in_recovery() THEN '7FFFFFFF/FFFFFFFF'
             ELSE pg_current_wal_flush_lsn()
         END - '0/0'
     )::bigint AS ends_at
-FROM ydoc.timelines AS t
-LEFT JOIN ydoc.timelines AS n ON n.system_identifier = t.system_identifier AND n.timeline = t.timeline + 1
-WHERE t.system_identifier = $1 AND t.timeline <= $2
-ORDER BY t.timeline
+FROM known AS k
+LEFT JOIN known AS n ON n.timeline = k.timeline + 1
+ORDER BY k.timeline
 """
+# Of no worth to a client, and lost it only expires cursors: a primary whose standby is away must not hold up for it
+# whoever reads.
+COMMIT_HERE = "SET LOCAL synchronous_commit = local"
 # Only a server that received WAL in this life was a standby in it: any other replayed its own, behind a crash. Whoever
 # read the number from a server that was followed by another since writes nothing there.
 NOTE_TIMELINE = """
@@ -79,11 +87,13 @@ async def note_timeline(database: Database, incarnation: Incarnation) -> None:
 
 async def _note(connection: Connection, incarnation: Incarnation) -> None:
     with contextlib.suppress(asyncpg.ReadOnlySQLTransactionError):
-        await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
+        async with connection.transaction():
+            await connection.execute(COMMIT_HERE)
+            await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
 
 
 def _ends_with(timelines: list[Timeline], incarnation: Incarnation) -> bool:
-    return bool(timelines) and timelines[-1].number == incarnation.timeline
+    return bool(timelines) and timelines[-1].number >= incarnation.timeline
 
 
 async def _timelines(connection: Connection, incarnation: Incarnation) -> list[Timeline]:

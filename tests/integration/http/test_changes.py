@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,10 +15,12 @@ from tests.appending import Owner, numbered
 from tests.sites import Site, running_site
 from tests.tokens import SECRET, token
 from ydoc_store.auth.access import Access, Asked, Granted
-from ydoc_store.errors import Forbidden
+from ydoc_store.errors import CursorExpired, Forbidden
 from ydoc_store.names import DEFAULT_TENANT
 from ydoc_store.rooms import feed
 from ydoc_store.storage.epochs import delete_document
+from ydoc_store.storage.feed import FeedPage, read_changes
+from ydoc_store.storage.feed_cursor import told_through
 from ydoc_store.storage.incarnation import bump_incarnation
 from ydoc_store.storage.pool import Database
 
@@ -206,7 +209,7 @@ async def test_a_hundred_that_wait_cost_one_query_an_interval(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"look": 0, "read": 0}
-    find_newest, read_changes = feed.find_newest, feed.read_changes
+    find_newest = feed.find_newest
 
     async def look(*arguments: Any) -> Any:
         asked["look"] += 1
@@ -248,6 +251,43 @@ async def test_a_hundred_that_wait_cost_one_query_an_interval(
 
 
 # Events
+
+
+async def test_whoever_stands_at_one_place_is_read_for_once_and_judged_by_what_each_was_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cursors of one place are hardly ever one text: whatever is written in the database moves what they say."""
+    await write(site, "doc")
+    await settled(site)
+    feeds = site.service.rooms.feeds
+    cursors = []
+    for _ in range(5):
+        cursors.append(await feeds.newest_cursor(DEFAULT_TENANT))
+        async with site.database.acquire() as connection:
+            await connection.execute("SELECT pg_logical_emit_message(true, 'a', 'commit')")
+    assert (len(set(cursors)), len({cursor[:64] for cursor in cursors})) == (5, 1)
+    reads = 0
+
+    async def counting(*arguments: Any) -> FeedPage:
+        nonlocal reads
+        reads += 1
+        return await read_changes(*arguments)
+
+    monkeypatch.setattr(feed, "read_changes", counting)
+    async with contextlib.AsyncExitStack() as stack:
+        followers = [await stack.enter_async_context(feeds.follow(DEFAULT_TENANT)) for _ in cursors]
+        reading = [follower.read(cursor, 500) for follower, cursor in zip(followers, cursors, strict=True)]
+        pages = await asyncio.gather(*reading)
+        assert reads == 1
+        assert [page.cursor for page in pages] == cursors
+        # One of them was told what this database does not have.
+        lost = told_through(cursors[0], 2**62)
+        for places in ([lost, *cursors], [*cursors, lost]):
+            asked = [followers[0].read(cursor, 500) for cursor in places]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(answer) for answer in answers] == [
+                CursorExpired if cursor is lost else FeedPage for cursor in places
+            ]
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[dict[str, str]]:

@@ -189,6 +189,15 @@ async def test_the_first_item_of_a_document_may_begin_it_for_the_next(client: ht
     assert [one["status"] for one in told] == [201, 200, 412]
 
 
+async def test_an_item_for_an_absent_document_does_not_fill_one_that_was_begun_empty(client: httpx.AsyncClient) -> None:
+    """Nothing was ever accepted for it, and yet it is there: as a PUT is told."""
+    assert (await client.put("/v1/yjs/default/docs/empty")).status_code == 201
+    item = {"name": "empty", "update": update_of("x"), "if_absent": True}
+    (told,) = (await client.post(BATCH, json=[item])).json()
+    assert (told["status"], told["code"]) == (412, "condition_failed")
+    assert (await client.get("/v1/documents/empty/statistics")).json()["seq"] == 0
+
+
 def test_lines_that_hold_nothing_take_no_memory() -> None:
     body = b"\n" * 8 * 2**20
     tracemalloc.start()
