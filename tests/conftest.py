@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests import service
 from tests.postgres import Cluster, parent_folder, running_cluster
 
 TESTS = Path(__file__).parent
@@ -109,11 +109,7 @@ def start_cluster() -> Iterator[Callable[..., Cluster]]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port on the loopback that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return service.free_port()
 
 
 @pytest.fixture

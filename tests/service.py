@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from ydoc_store.embedded.liveness import processes_of
 REPOSITORY = Path(__file__).parents[1]
 STORE = (sys.executable, "-m", "ydoc_store")
 COMPACTOR = (sys.executable, "-c", "from compactor.cli import main; main()")
+PORTS_FROM = 20_000
+PORTS_A_WORKER = 800
+WORKERS_MAX = 15
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
 SAMPLE = re.compile(r"^([^#\s].*) (\S+)$", re.MULTILINE)
@@ -42,11 +46,22 @@ AT_FULL_SPEED = {"YDOC_CONNECTION_MESSAGES_PER_S": "1000000", "YDOC_CONNECTION_B
 
 
 def free_port() -> int:
-    """A TCP port on the loopback that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on the loopback that nobody uses, of those that this worker has to itself: below what Linux gives to
+    whoever asks for any, so that nobody is given it before it is listened on."""
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _ports_of_this_worker() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS_MAX
+    first = PORTS_FROM + worker * PORTS_A_WORKER
+    return itertools.cycle(range(first, first + PORTS_A_WORKER))
+
+
+_ports = _ports_of_this_worker()
 
 
 def clean_environment(added: Mapping[str, str]) -> dict[str, str]:

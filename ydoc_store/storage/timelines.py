@@ -48,14 +48,13 @@ FROM known AS k
 LEFT JOIN known AS n ON n.timeline = k.timeline + 1
 ORDER BY k.timeline
 """
-# Of no worth to a client, and lost it only expires cursors: a primary whose standby is away must not hold up for it
-# whoever reads.
-COMMIT_HERE = "SET LOCAL synchronous_commit = local"
 # Only a server that received WAL in this life was a standby in it: any other replayed its own, behind a crash. Whoever
-# read the number from a server that was followed by another since writes nothing there.
+# read the number from a server that was followed by another since writes nothing there. It is of no worth to a client,
+# and lost it only expires cursors: a primary whose standby is away must not hold up for it whoever reads.
 NOTE_TIMELINE = """
 INSERT INTO ydoc.timelines (system_identifier, timeline, began_at)
 SELECT $1, $2, CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL THEN pg_last_wal_replay_lsn() END
+FROM set_config('synchronous_commit', 'local', true)
 WHERE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer = $2
 ON CONFLICT (system_identifier, timeline) DO NOTHING
 """
@@ -87,9 +86,7 @@ async def note_timeline(database: Database, incarnation: Incarnation) -> None:
 
 async def _note(connection: Connection, incarnation: Incarnation) -> None:
     with contextlib.suppress(asyncpg.ReadOnlySQLTransactionError):
-        async with connection.transaction():
-            await connection.execute(COMMIT_HERE)
-            await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
+        await connection.execute(NOTE_TIMELINE, incarnation.system_identifier, incarnation.timeline)
 
 
 def _ends_with(timelines: list[Timeline], incarnation: Incarnation) -> bool:
