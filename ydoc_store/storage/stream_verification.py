@@ -62,7 +62,8 @@ async def every_stream(database: Database) -> AsyncIterator[tuple[int, str, str]
     after_id = 0
     while True:
         async with database.acquire() as connection:
-            page = await connection.fetch(LIST_STREAM_IDS, after_id, STREAMS_A_READ)
+            with mapping_errors("listing streams"):
+                page = await connection.fetch(LIST_STREAM_IDS, after_id, STREAMS_A_READ)
         for stream_id, tenant, name in page:
             yield stream_id, tenant, name
         if len(page) < STREAMS_A_READ:

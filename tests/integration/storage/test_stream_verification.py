@@ -7,6 +7,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from ydoc_store.errors import ServerFault
 from ydoc_store.storage import stream_verification
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.stream_verification import VerifiedStream, every_stream, verify_stream
@@ -99,3 +100,12 @@ async def test_all_that_are_alive_are_looked_at_whoever_they_belong_to(
     assert found == [("t", "a"), ("other", "b"), ("t", "d"), ("t", "e")]
     # Its rows may be half gone already.
     assert await verify_stream(database, deleted) is None
+
+
+async def test_what_postgres_refuses_while_streams_are_listed_is_told_as_ours(
+    database: Database, connection: Connection
+) -> None:
+    await connection.execute("ALTER TABLE ydoc.streams RENAME TO elsewhere")
+    with pytest.raises(ServerFault):
+        async for _ in every_stream(database):
+            pass
