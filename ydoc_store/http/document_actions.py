@@ -25,7 +25,7 @@ from ydoc_store.errors import (
 )
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_keys import keyed
-from ydoc_store.http.document_reading import DIALECT, as_json, catch_up, current, database_here
+from ydoc_store.http.document_reading import DIALECT, as_json, catch_up, current
 from ydoc_store.http.document_requests import (
     JSON_TYPE,
     Conditions,
@@ -37,6 +37,7 @@ from ydoc_store.http.document_requests import (
 )
 from ydoc_store.http.document_writing import location_of, refuse_empty_one
 from ydoc_store.http.door import admit_too
+from ydoc_store.http.incarnations import database_here
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute
 from ydoc_store.rooms.follower import follow

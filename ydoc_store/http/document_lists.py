@@ -34,10 +34,11 @@ from ydoc_store.errors import (
 )
 from ydoc_store.http.bodies import read_body
 from ydoc_store.http.document_keys import parse_key
-from ydoc_store.http.document_reading import DIALECT, as_json, database_here, version_of
+from ydoc_store.http.document_reading import DIALECT, as_json, version_of
 from ydoc_store.http.document_requests import JSON_TYPE, Version, accepted, only, require_type, single
 from ydoc_store.http.document_writing import refuse_empty_one
 from ydoc_store.http.door import admit_to_list, admit_too
+from ydoc_store.http.incarnations import database_here
 from ydoc_store.logs import logger
 from ydoc_store.names import parse_name
 from ydoc_store.rooms.contribution import contribute

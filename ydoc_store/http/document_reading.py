@@ -29,10 +29,10 @@ from ydoc_store.http.document_requests import (
     Version,
     accepted,
     conditions_of,
-    database_of,
     only,
     single,
 )
+from ydoc_store.http.incarnations import database_here
 from ydoc_store.rooms.admission import judge_vector
 from ydoc_store.rooms.follower import follow
 from ydoc_store.rooms.pace import Pace
@@ -206,10 +206,6 @@ async def must_be_there(here: Here, granted: Granted, name: str) -> Listed:
 
 def version_of(found: Listed, database: str) -> Version:
     return Version(found.epoch, found.head, database)
-
-
-async def database_here(here: Here) -> str:
-    return database_of(await here.rooms.watch.which_database())
 
 
 def as_json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

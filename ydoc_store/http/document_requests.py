@@ -6,19 +6,15 @@ read as it came. A version is told by an ETag of epoch, seq and database: a rest
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.requests import Request
 
 from ydoc_store.errors import InvalidName, InvalidRequest, NotAcceptable, UnsupportedMediaType
 from ydoc_store.names import name_from_raw_path
-
-if TYPE_CHECKING:
-    from ydoc_store.storage.incarnation import Incarnation
 
 PREFIX: Final = "/v1/documents/"
 UPDATE_TYPE: Final = "application/octet-stream"
@@ -128,11 +124,6 @@ def require_type(request: Request, *taken: str, default: str | None = None) -> s
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType("text comes in UTF-8")
     return media_type
-
-
-def database_of(incarnation: Incarnation) -> str:
-    """Twelve characters that differ where two databases do."""
-    return hashlib.sha256(repr(incarnation).encode()).hexdigest()[:12]
 
 
 def conditions_of(request: Request) -> Conditions:

@@ -28,7 +28,6 @@ from ydoc_store.http.document_reading import (
     DIALECT,
     as_json,
     catch_up,
-    database_here,
     in_a_tree,
     root_and_form,
     version_of,
@@ -44,6 +43,7 @@ from ydoc_store.http.document_requests import (
     only,
     require_type,
 )
+from ydoc_store.http.incarnations import database_here
 from ydoc_store.rooms.contribution import Contributed, contribute
 from ydoc_store.rooms.follower import follow
 from ydoc_store.storage.guards import Guard, Producer

@@ -20,9 +20,9 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import AheadOfLog, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PIECE_BYTES, PacedBody, in_pieces
-from ydoc_store.http.document_requests import database_of
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_event, text_event_parts
 from ydoc_store.http.here import Here
+from ydoc_store.http.incarnations import database_here
 from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.stream_requests import is_json, is_text, read_offset, read_parameters
@@ -56,7 +56,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
     cursor_after(cursor, time.time())
     place = FROM_THE_END if offset is Sentinel.NOW else offset.seq if isinstance(offset, Token) else 0
     # Before the page is read: an older one under a newer name would be kept for good.
-    database = database_of(await here.rooms.watch.which_database())
+    database = await database_here(here)
     stream, page = await here.rooms.streams.read(granted.tenant, name, place)
     _check(stream, page, offset)
     if offset is Sentinel.NOW:

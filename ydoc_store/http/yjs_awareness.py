@@ -30,7 +30,7 @@ from ydoc_store.http.tokens import Sentinel, SnapshotAt, Token, cursor_after, pa
 from ydoc_store.http.yjs_reading import CONTENT_TYPE, DIALECT, read_live
 from ydoc_store.http.yjs_requests import DEFAULT_AWARENESS, Refused, parse_stream_name, read_frames, single
 from ydoc_store.rooms.follower import Follower, follow
-from ydoc_store.rooms.guests import hear_guest, may_show
+from ydoc_store.rooms.guests import hear_guest, may_show, show_entries
 from ydoc_store.rooms.named_presence import NamedStream, StreamName
 from ydoc_store.rooms.presence import Presence
 from ydoc_store.yjs.awareness import AwarenessEntry, decode_awareness, encode_awareness_entries
@@ -110,14 +110,10 @@ async def _show(here: Here, request: Request, granted: Granted, stream: _Stream)
     attendance, room = here.rooms.attendance, stream.follower.room
     presence = room.presence if stream.is_default else attendance.named.create(stream.name, time.monotonic()).presence
     for entries in messages:
-        heard = hear_guest(presence, here.settings, granted, entries)
-        if not stream.is_default:
-            attendance.named.changed(stream.name, heard.fresh)
-        elif heard.fresh:
-            attendance.changed(room, heard.fresh, None)
-        elif heard.corrections:
-            # Its own reader tells it that it was declared gone, and that its next clock counts again.
-            room.wake_followers()
+        if stream.is_default:
+            show_entries(here.rooms, room, granted, entries)
+        else:
+            attendance.named.changed(stream.name, hear_guest(presence, here.settings, granted, entries).fresh)
     return Response(status_code=204, headers=_headers(presence, None))
 
 

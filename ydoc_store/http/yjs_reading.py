@@ -20,9 +20,9 @@ from starlette.responses import Response
 from ydoc_store.auth.access import Granted
 from ydoc_store.errors import Draining, EpochChanged, InvalidRequest, Unauthenticated
 from ydoc_store.http.bodies import PacedBody, in_pieces
-from ydoc_store.http.document_requests import database_of
 from ydoc_store.http.event_stream import KEPT_ALIVE, EventStream, Schedule, encode_binary_events, encode_event
 from ydoc_store.http.here import Here
+from ydoc_store.http.incarnations import database_here
 from ydoc_store.http.protocol_headers import read_etags
 from ydoc_store.http.staying import End, staying
 from ydoc_store.http.tokens import Offset, Sentinel, SnapshotAt, Token, cursor_after, parse_offset
@@ -91,7 +91,7 @@ async def read(here: Here, request: Request, granted: Granted, name: str) -> Res
         await follower.must_exist()
         if offset is Sentinel.SNAPSHOT:
             return await _discover(here, request, follower)
-        database = database_of(await here.rooms.watch.which_database())
+        database = await database_here(here)
         follower.raise_if_ended()
         reader = _Reader(here, request, granted, name, follower, stack, cursor, database)
         if isinstance(offset, SnapshotAt):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ydoc_store.auth.access import Granted
     from ydoc_store.rooms.presence import Presence
     from ydoc_store.rooms.registry import Rooms
+    from ydoc_store.rooms.room import Room
     from ydoc_store.settings import Settings
     from ydoc_store.yjs.awareness import AwarenessEntry
 
@@ -39,8 +40,12 @@ async def show_guest(rooms: Rooms, granted: Granted, name: str, payload: bytes) 
     )
     if not may_show(settings, granted):
         return
-    room = await open_granted(rooms, granted, name)
-    heard = hear_guest(room.presence, settings, granted, entries)
+    show_entries(rooms, await open_granted(rooms, granted, name), granted, entries)
+
+
+def show_entries(rooms: Rooms, room: Room, granted: Granted, entries: Sequence[AwarenessEntry]) -> None:
+    """Show the entries of one who may show something to everyone in the room."""
+    heard = hear_guest(room.presence, rooms.settings, granted, entries)
     if heard.fresh:
         rooms.attendance.changed(room, heard.fresh, None)
     elif heard.corrections:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import UUID
-
 import pytest
 from starlette.requests import Request
 
@@ -15,13 +12,11 @@ from ydoc_store.http.document_requests import (
     Version,
     accepted,
     conditions_of,
-    database_of,
     only,
     require_type,
     single,
     split_path,
 )
-from ydoc_store.storage.incarnation import Incarnation
 from ydoc_store.storage.listing import after_all
 
 FORMS = ("application/octet-stream", "application/json", "text/plain")
@@ -82,14 +77,6 @@ def test_conditions_are_lists_of_versions() -> None:
 def test_conditions_that_are_none_are_refused(header: str) -> None:
     with pytest.raises(InvalidRequest):
         conditions_of(asking(if_none_match=header))
-
-
-def test_two_databases_are_two() -> None:
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    one = Incarnation(1, 1, moment, 1, 1, UUID(int=1), moment)
-    other = Incarnation(1, 1, moment, 1, 1, UUID(int=2), moment)
-    assert database_of(one) == database_of(one) != database_of(other)
-    assert Version(1, 1, database_of(one)).etag.count("-") == 2
 
 
 def test_a_body_is_of_a_kind_that_is_taken() -> None:
