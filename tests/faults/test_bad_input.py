@@ -335,6 +335,7 @@ async def test_random_frames_for_minutes_harm_their_connections_alone(scene: Sce
         sent += await _fuzz(scene, seed, connections=100)
         await scene.work_goes_on()
     print(f"{sent} frames in {FUZZ_MINUTES:g} minutes")
+    assert sent > 0
 
 
 # Presence

@@ -6,10 +6,9 @@ at a time. Looking at a stream does not count as its use.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -27,9 +26,9 @@ from ydoc_store.commands.options import (
     with_database,
 )
 from ydoc_store.commands.output import counted, emit_json, emit_rows
-from ydoc_store.errors import CorruptDocument, NoSuchStream, WrongState
+from ydoc_store.errors import CorruptDocument, NoSuchStream
 from ydoc_store.settings import Settings
-from ydoc_store.sources.directory import file_name
+from ydoc_store.sources.directory import file_name, make_empty, whole_file
 from ydoc_store.storage.pool import Database
 from ydoc_store.storage.stream_lists import ListedStream, list_streams, read_whole
 from ydoc_store.storage.streams import StoredStream, delete_stream, find_stream, media_type_of
@@ -103,7 +102,7 @@ async def export_command(
         return await _export_all(database, tenant, form, Path(name))
     stream = await find_stream(database, tenant, DocumentName().convert(name, None, None))
     if target is not None:
-        with _whole_file(target) as file:
+        with whole_file(target) as file:
             await _export(database, stream, form, file)
     else:
         if sys.stdout.buffer.isatty() and (form == "log" or not _is_text(stream)):
@@ -132,14 +131,14 @@ async def delete_command(database: Database, settings: Settings, /, *, name: str
 
 async def _export_all(database: Database, tenant: str, form: ExportFormat, folder: Path) -> int:
     """One that cannot be read is told and stops none of the others. The index is written last."""
-    _make_empty(folder)
+    make_empty(folder)
     rows: list[bytes] = []
     wrong = 0
     async for listed in _streams(database, tenant):
         file = file_name(listed.name, ".log" if form == "log" else ".stream")
         try:
             stream = await find_stream(database, tenant, listed.name)
-            with _whole_file(folder / file) as opened:
+            with whole_file(folder / file) as opened:
                 size, digest = await _export(database, stream, form, opened)
         except NoSuchStream:
             # Deleted or expired since the list was read.
@@ -151,7 +150,7 @@ async def _export_all(database: Database, tenant: str, form: ExportFormat, folde
         row = {"name": listed.name, "file": file, "format": form, "bytes": size, "sha256": digest, "seq": stream.head}
         row |= {"content_type": stream.content_type, "ttl_s": stream.ttl_s, "expires_at": stream.expires_text}
         rows.append(orjson.dumps(row | {"closed": stream.closed}, option=orjson.OPT_APPEND_NEWLINE))
-    with _whole_file(folder / INDEX) as index:
+    with whole_file(folder / INDEX) as index:
         index.writelines(rows)
     not_exported = f", {wrong:,} could not be read" if wrong else ""
     click.echo(f"{counted(len(rows), 'stream')} exported to {folder}{not_exported}", err=True)
@@ -182,24 +181,6 @@ async def _parts(database: Database, stream: StoredStream, form: ExportFormat) -
             yield separator + update
             separator = b","
         yield b"[]\n" if separator == b"[" else b"]\n"
-
-
-def _make_empty(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise WrongState(f"{folder} is not empty: nothing is overwritten")
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that is there under its name once all of it is written, and not at all where that fails."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 async def _streams(database: Database, tenant: str) -> AsyncIterator[ListedStream]:

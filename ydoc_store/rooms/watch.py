@@ -60,6 +60,7 @@ class Watch:
         self._incarnation: Incarnation | None = None
         # How often a connection had been lost by then: behind the next loss there may be another database.
         self._generation = 0
+        # The one whose timeline was seen to: it is noted once, and not with every poll.
         self._noted: Incarnation | None = None
         self._catching_up: set[Room] = set()
         self._finding = False

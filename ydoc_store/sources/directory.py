@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -51,14 +51,30 @@ class Writer:
 @contextmanager
 def writing(folder: Path) -> Iterator[Writer]:
     """A directory that is new or empty, with its index once the block ends. Raises WrongState for another one."""
+    make_empty(folder)
+    writer = Writer(folder)
+    yield writer
+    with whole_file(folder / INDEX) as index:
+        index.writelines(writer.rows)
+
+
+def make_empty(folder: Path) -> None:
+    """Raises WrongState where the directory is there and holds something."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise WrongState(f"{folder} is not empty: nothing is overwritten")
-    writer = Writer(folder)
-    yield writer
-    partial = folder / (INDEX + ".partial")
-    partial.write_bytes(b"".join(writer.rows))
-    partial.rename(folder / INDEX)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there under its name once all of it is written, and not at all where that fails."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @asynccontextmanager

@@ -84,7 +84,7 @@ def _parse(edit: Any, at: str) -> Edit:
         allowed.add("count")
     elif len(contents) != 1:
         raise InvalidRequest(f'"{at}" has one of {", ".join(_CONTENTS)}')
-    if op == "format" or contents[:1] in ([name] for name in _FORMATTED):
+    if op == "format" or any(content in _FORMATTED for content in contents):
         allowed.add("attributes")
     unknown = sorted(edit.keys() - allowed)
     if unknown:
